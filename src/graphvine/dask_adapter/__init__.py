@@ -1,0 +1,1 @@
+"""From dask to a plan: lowering, get, persist, futures, the Executor."""

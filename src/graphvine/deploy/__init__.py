@@ -1,0 +1,1 @@
+"""Workers from batch systems."""

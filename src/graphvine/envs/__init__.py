@@ -1,0 +1,1 @@
+"""Environments and the user's own modules: found, packed, named."""

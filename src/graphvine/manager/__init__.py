@@ -1,0 +1,1 @@
+"""The manager: owns the graph, the files' whereabouts and every decision."""

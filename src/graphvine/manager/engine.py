@@ -1,0 +1,92 @@
+"""The seam between whatever makes plans and whatever runs them.
+
+``dask_adapter`` sees a manager only through ``Engine``. graphvine's own manager is one; another workflow
+system that can run a plan could be another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from graphvine.manager.plan import Plan
+
+
+class CategoryProgress(msgspec.Struct):
+    """Counts of one category of a run."""
+
+    name: str
+    total: int
+    done: int = 0
+    running: int = 0
+    """Given to a worker and not yet done."""
+    failed: int = 0
+
+
+class Progress(msgspec.Struct):
+    """Where a run stands; a snapshot, cheap to take."""
+
+    label: str
+    total: int
+    done: int
+    running: int
+    failed: int
+    recomputed: int
+    """Tasks run again because what they had made was lost."""
+    workers: int
+    cores: float
+    elapsed_s: float
+    finished: bool
+    categories: list[CategoryProgress]
+
+
+class Run(Protocol):
+    """A plan that was handed over. All methods may be called from any thread."""
+
+    def result(self, timeout: float | None = None) -> list[Any]:
+        """The values of ``plan.wanted``, in that order (for a kept run: a list of None).
+
+        Waits. Raises the failed task's exception, ManagerClosedError, TimeoutError, or
+        concurrent.futures.CancelledError."""
+        ...
+
+    def files(self) -> list[int]:
+        """File numbers of ``plan.wanted``, in that order: what a later plan names in ``externals``."""
+        ...
+
+    def done(self) -> bool: ...
+
+    def cancel(self) -> bool:
+        """Stop it: nothing of it is started any more, what runs is stopped. False when it was finished."""
+        ...
+
+    def progress(self) -> Progress: ...
+
+    def add_done_callback(self, callback: Callable[[Run], None]) -> None:
+        """Call ``callback(run)`` once, from the manager's thread, when it is finished: keep it short."""
+        ...
+
+
+class Engine(Protocol):
+    """Runs plans."""
+
+    def run(self, plan: Plan, *, keep: bool = False) -> Run:
+        """Take a plan over and start it; returns at once.
+
+        With ``keep`` the wanted results stay on the workers until ``release``; otherwise they are fetched
+        as they are made. Raises ManagerClosedError."""
+        ...
+
+    def fetch(self, files: Sequence[int]) -> list[Any]:
+        """The values of kept files. Waits; recomputes what was lost."""
+        ...
+
+    def release(self, files: Sequence[int]) -> None:
+        """Kept files are no longer needed. Safe to call from a finalizer and after closing."""
+        ...
+
+    def worker_names(self) -> list[str]:
+        """Names and hosts that ``TaskOptions.workers`` can match now."""
+        ...

@@ -1,0 +1,72 @@
+"""What the manager's core tells its loop to do, and what it tells the user's threads."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from graphvine.protocol.messages import ToWorker
+
+
+class Say(msgspec.Struct, gc=False):
+    """Send ``messages`` to a worker, as one batch."""
+
+    worker: int
+    messages: list[ToWorker]
+
+
+class PartWorker(msgspec.Struct):
+    """Forget a worker and close what leads to it: it was lost, or must not go on."""
+
+    worker: int
+    reason: str
+
+
+class Available(msgspec.Struct):
+    """A wanted result exists (again). ``position`` counts in ``plan.wanted``; ``value`` is its pickle when
+    small, otherwise ``holders`` have it as file ``file``."""
+
+    plan: int
+    position: int
+    file: int
+    size: int
+    value: bytes | None
+    holders: list[int]
+
+
+class PlanDone(msgspec.Struct):
+    """Every wanted result of the plan was fetched, or, for a kept plan, exists."""
+
+    plan: int
+
+
+class Death(msgspec.Struct):
+    """One try of a task that did not succeed."""
+
+    worker: str
+    attempt: int
+    kind: str
+    text: str
+
+
+class PlanFailed(msgspec.Struct):
+    """The plan can't be finished: ``task`` (number within the plan) failed for good. ``tries`` are all its
+    tries, ``error`` is the pickled exception of the last one when it raised. The plan is over."""
+
+    plan: int
+    task: int
+    kind: Literal["raised", "killed", "unpicklable", "undecodable", "storage", "unrunnable"]
+    text: str
+    error: bytes
+    tries: list[Death]
+
+
+class Note(msgspec.Struct):
+    """A line for the log."""
+
+    level: Literal["debug", "info", "warning", "error"]
+    text: str
+
+
+Instruction = Say | PartWorker | Available | PlanDone | PlanFailed | Note

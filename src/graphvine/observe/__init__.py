@@ -1,0 +1,1 @@
+"""Reads what a run leaves behind, and shows a run while it goes on."""

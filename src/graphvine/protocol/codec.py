@@ -1,0 +1,57 @@
+"""Batches of messages to frames of bytes, and back, checked.
+
+A frame is one byte (the protocol version) and a msgpack list of messages. Whatever does not decode to the
+messages expected from that side raises ``ProtocolError`` and has no other effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import msgspec
+
+from graphvine.protocol.messages import PROTOCOL_VERSION, ToManager, ToWorker
+
+#: No honest batch is larger: senders cut theirs at a fraction of it.
+MAX_FRAME_BYTES = 256 * 2**20
+
+_VERSION = bytes([PROTOCOL_VERSION])
+_encoder = msgspec.msgpack.Encoder()
+_to_worker = msgspec.msgpack.Decoder(list[ToWorker])
+_to_manager = msgspec.msgpack.Decoder(list[ToManager])
+
+
+class ProtocolError(Exception):
+    """A frame that the other side, at this version, would not have sent."""
+
+
+def encode(batch: Sequence[ToWorker] | Sequence[ToManager]) -> bytes:
+    """One frame that holds ``batch``."""
+    buffer = bytearray(_VERSION)
+    _encoder.encode_into(batch, buffer, 1)
+    return bytes(buffer)
+
+
+def decode_to_worker(frame: bytes | memoryview) -> list[ToWorker]:
+    """The messages a manager sent. Raises ProtocolError."""
+    return cast("list[ToWorker]", _decode(frame, _to_worker))
+
+
+def decode_to_manager(frame: bytes | memoryview) -> list[ToManager]:
+    """The messages a worker sent. Raises ProtocolError."""
+    return cast("list[ToManager]", _decode(frame, _to_manager))
+
+
+def _decode(frame: bytes | memoryview, decoder: msgspec.msgpack.Decoder) -> list:  # type: ignore[type-arg]
+    view = memoryview(frame)
+    if len(view) > MAX_FRAME_BYTES:
+        raise ProtocolError(f"a frame of {len(view)} bytes; the limit is {MAX_FRAME_BYTES}")
+    if len(view) == 0:
+        raise ProtocolError("an empty frame")
+    if view[0] != PROTOCOL_VERSION:
+        raise ProtocolError(f"protocol version {view[0]}; this side speaks version {PROTOCOL_VERSION}")
+    try:
+        return decoder.decode(view[1:])  # type: ignore[no-any-return]
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f"not a batch of messages: {error}") from None

@@ -1,0 +1,101 @@
+"""The connection file: all that a worker needs to find a manager and to prove that it may join.
+
+One JSON file per manager, readable by its owner only. It is the key of CurveZMQ (RFC 26): a worker knows the
+manager's public key from it, and holds the one client key the manager lets in. ``secret`` authenticates
+the links between workers over which bulk data goes.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+import msgspec
+import zmq
+
+
+class Connection(msgspec.Struct, frozen=True):
+    """How to reach one manager. Keys are in Z85, ``secret`` in hex."""
+
+    name: str
+    hosts: tuple[str, ...]
+    port: int
+    manager_public: str
+    worker_public: str
+    worker_secret: str
+    secret: str
+    pid: int
+
+
+class ConnectionFileError(Exception):
+    """A connection file that is not there, not ours, or readable by others; the message says which."""
+
+
+def state_directory() -> Path:
+    """Where connection files of this user's running managers lie (GRAPHVINE_STATE, or XDG's state home)."""
+    stated = os.environ.get("GRAPHVINE_STATE")
+    if stated:
+        return Path(stated)
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "graphvine"
+
+
+def make_connection(name: str, hosts: tuple[str, ...], port: int) -> tuple[Connection, str]:
+    """A connection with fresh keys, and the manager's own secret key (never written anywhere)."""
+    manager_public, manager_secret = zmq.curve_keypair()
+    worker_public, worker_secret = zmq.curve_keypair()
+    connection = Connection(
+        name=name,
+        hosts=hosts,
+        port=port,
+        manager_public=manager_public.decode(),
+        worker_public=worker_public.decode(),
+        worker_secret=worker_secret.decode(),
+        secret=secrets.token_hex(32),
+        pid=os.getpid(),
+    )
+    return connection, manager_secret.decode()
+
+
+def write_connection(connection: Connection, path: Path) -> None:
+    """Write it so that nobody else can read it, at no time."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(connection)))
+    scratch.replace(path)
+
+
+def parse_connection(data: bytes, origin: str) -> Connection:
+    """The connection in the text of a connection file. Raises ConnectionFileError."""
+    try:
+        return msgspec.json.decode(data, type=Connection)
+    except msgspec.DecodeError as error:
+        raise ConnectionFileError(f"{origin} is not a graphvine connection file: {error}") from None
+
+
+def read_connection(path: Path) -> Connection:
+    """Read a connection file. Raises ConnectionFileError."""
+    try:
+        mode = path.stat().st_mode
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConnectionFileError(f"cannot read the connection file {path}: {error.strerror}") from None
+    if mode & 0o077:
+        raise ConnectionFileError(f"{path} can be read by others; run: chmod 600 {path}")
+    return parse_connection(data, str(path))
+
+
+def find_connection(port: int) -> Connection:
+    """The connection of this user's manager on ``port``. Raises ConnectionFileError."""
+    directory = state_directory()
+    for path in sorted(directory.glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True):
+        connection = read_connection(path)
+        if connection.port == port:
+            return connection
+    raise ConnectionFileError(
+        f"no connection file for port {port} in {directory}. The manager writes one "
+        "(manager.connection_file): copy it to this machine and give it with --connection-file."
+    )

@@ -1,0 +1,64 @@
+"""Every error of ours that a user can meet. Each message says what to do.
+
+A user's own exception is raised as itself; ``RemoteTraceback`` is its cause.
+"""
+
+from __future__ import annotations
+
+
+class GraphvineError(Exception):
+    """Any error that comes from graphvine itself."""
+
+
+class RemoteTraceback(GraphvineError):
+    """The traceback of an exception that was raised on a worker; the cause of the exception raised here."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"\n\n{self.text}"
+
+
+class TaskError(GraphvineError):
+    """A task failed for a reason other than an exception of its own."""
+
+
+class TaskKilledError(TaskError):
+    """A task's executor died every time the task was tried; the message lists each cause of death."""
+
+
+class NotPicklableError(TaskError):
+    """A function, argument or result that neither pickle nor cloudpickle can carry."""
+
+
+class UndecodableError(TaskError):
+    """A payload or an input that could not be unpickled on the worker (a missing module, say)."""
+
+
+class StorageError(TaskError):
+    """No worker had room for a result."""
+
+
+class GraphError(GraphvineError, ValueError):
+    """The graph itself is wrong: a cycle, or a task that names a key which is not there."""
+
+
+class MissingKeyError(GraphError, KeyError):
+    """A key that was asked for, or that a task names, is not in the graph."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class ManagerClosedError(GraphvineError, RuntimeError):
+    """The manager was closed; make a new one."""
+
+
+class PortInUseError(GraphvineError, OSError):
+    """No port of those allowed is free."""
+
+
+class NoWorkerError(GraphvineError, RuntimeError):
+    """A task asks for what no worker has, or the embedded worker can't be started."""

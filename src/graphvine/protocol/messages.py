@@ -1,0 +1,271 @@
+"""Every message that passes between the manager and a worker, and nothing else.
+
+A link carries *batches*: one frame is a list of messages, all that is to be said in one turn of a loop
+(see ``codec``). Tasks and files are integers, made by the manager and never used twice: the result of task
+``t`` is file ``t``, and blobs (shared payloads) have numbers of the same sequence. Payloads and values are
+opaque bytes here.
+
+Messages are msgspec Structs, checked when they arrive. The ones that come by the thousand (``TaskOrder``,
+``TaskDone``) are written as arrays and kept out of the garbage collector.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+#: Said by both sides in their first message; a different number is refused with a word that names both.
+PROTOCOL_VERSION = 1
+
+
+class Resources(msgspec.Struct, frozen=True, array_like=True):
+    """What a task asks for, or a worker has: cores, memory and disk in MB, gpus. 0 memory or disk in a
+    request means "an equal share, not stated"."""
+
+    cores: float = 1.0
+    memory_mb: float = 0.0
+    disk_mb: float = 0.0
+    gpus: float = 0.0
+
+
+class Address(msgspec.Struct, frozen=True, array_like=True):
+    """Where a worker's transfer server listens. Several addresses are tried in order."""
+
+    host: str
+    port: int
+
+
+# -- manager to worker --------------------------------------------------------------------------------
+
+
+class Welcome(msgspec.Struct, tag="welcome"):
+    """The answer to ``Hello``: this worker's number, and the settings both sides must share."""
+
+    worker: int
+    heartbeat_s: float
+    inline_bytes: int
+    """A result whose pickle is at most this long travels inside ``TaskDone``."""
+
+
+class Refused(msgspec.Struct, tag="refused"):
+    """The worker may not join (another version, a closing manager). It says why and exits."""
+
+    reason: str
+
+
+class Context(msgspec.Struct, array_like=True):
+    """What executors need before they can unpickle a blob: the user's own modules, and what to import.
+
+    ``name`` is a digest of the content, so that two plans with the same code share executors. ``modules``
+    is a zip archive of source files ("" when there are none), put on ``sys.path`` of the executors of this
+    context; ``imports`` are imported once in the zygote, then forked.
+    """
+
+    context: int
+    name: str
+    modules: bytes
+    imports: list[str]
+
+
+class BlobData(msgspec.Struct, array_like=True):
+    """A blob: the pickled payloads of many tasks, made once, unpickled once by an executor."""
+
+    blob: int
+    context: int
+    data: bytes | None
+    """None when the worker should fetch it from the holders named in ``Source``."""
+
+
+class TaskOrder(msgspec.Struct, array_like=True, gc=False):
+    """Run one task: entry ``index`` of ``blob``, given the values of ``inputs`` in that order.
+
+    Orders are sent in the order in which they should run. ``category`` is the manager's number for the
+    task's category (durations are learned per category). An input is either a file this worker holds, or
+    the result of a task that it was given before, or comes with this message (``values``, ``sources``).
+    """
+
+    task: int
+    blob: int
+    index: int
+    inputs: list[int]
+    category: int = 0
+    attempt: int = 0
+
+
+class Source(msgspec.Struct, array_like=True):
+    """Where a file can be fetched: worker numbers whose addresses were given in ``peers``. An empty list
+    means "pull it through the manager"."""
+
+    file: int
+    size: int
+    holders: list[int]
+
+
+class Assign(msgspec.Struct, tag="assign", omit_defaults=True):
+    """Work for this worker, with all it needs to know to begin it."""
+
+    orders: list[TaskOrder]
+    blobs: list[BlobData] = []
+    contexts: list[Context] = []
+    values: dict[int, bytes] = {}
+    """Small input values the worker does not hold."""
+    sources: list[Source] = []
+    peers: dict[int, list[Address]] = {}
+    requests: dict[int, Resources] = {}
+    """Requests of tasks that ask for something other than one core."""
+
+
+class Sources(msgspec.Struct, tag="sources"):
+    """New whereabouts of files the worker reported ``Missing``."""
+
+    sources: list[Source]
+    peers: dict[int, list[Address]] = {}
+    values: dict[int, bytes] = {}
+
+
+class Drop(msgspec.Struct, tag="drop"):
+    """Nobody needs these files on this worker any more (results, blobs)."""
+
+    files: list[int]
+
+
+class Recall(msgspec.Struct, tag="recall"):
+    """Give these tasks back if they have not begun; the answer is ``Report.returned``. A task that waits
+    here for the result of a recalled one goes back with it."""
+
+    tasks: list[int]
+
+
+class Cancel(msgspec.Struct, tag="cancel"):
+    """Nobody wants these tasks: forget them, and stop those that run. Nothing is reported about them."""
+
+    tasks: list[int]
+
+
+class Leave(msgspec.Struct, tag="leave"):
+    """The manager is done with this worker: stop everything and exit."""
+
+    reason: str
+
+
+# -- worker to manager --------------------------------------------------------------------------------
+
+
+class Hello(msgspec.Struct, tag="hello"):
+    """A worker's first message."""
+
+    protocol: int
+    graphvine: str
+    python: str
+    """``major.minor``: pickled code objects do not cross minor versions."""
+    name: str
+    host: str
+    node: str
+    """Equal for processes that can open each other's files under ``store`` (boot id and mount namespace)."""
+    store: str
+    """Directory of the worker's file store, for a manager on the same node."""
+    pid: int
+    capacity: Resources
+    addresses: list[Address]
+
+
+class TaskDone(msgspec.Struct, array_like=True, gc=False):
+    """A task ran. ``value`` is its pickled result when that is small; otherwise the worker keeps it as a
+    file of ``size`` bytes. ``began_s`` is the Unix time at which it began, ``memory_mb`` the peak resident
+    memory of its executor during the run (0 when too short to be measured)."""
+
+    task: int
+    size: int
+    value: bytes | None
+    began_s: float
+    duration_s: float
+    memory_mb: float = 0.0
+
+
+FailureKind = Literal["raised", "killed", "unpicklable", "undecodable", "storage"]
+
+
+class TaskFailed(msgspec.Struct, array_like=True):
+    """A task did not succeed on this worker.
+
+    raised: the user's function raised; ``error`` is the pickled exception ("" when it cannot be pickled),
+    ``text`` the formatted traceback. killed: its executor died; ``text`` says how (signal, exit code,
+    memory, last lines of stderr). unpicklable: the result cannot be pickled. undecodable: the payload or
+    an input cannot be unpickled there (a missing module, say). storage: no room for the result.
+    """
+
+    task: int
+    attempt: int
+    kind: FailureKind
+    text: str
+    error: bytes = b""
+    began_s: float = 0.0
+    duration_s: float = 0.0
+    memory_mb: float = 0.0
+
+
+class Missing(msgspec.Struct, array_like=True):
+    """A file could not be fetched from any holder that was named; tasks that need it wait here."""
+
+    file: int
+    holders: list[int]
+    reason: str
+
+
+class Report(msgspec.Struct, tag="report", omit_defaults=True):
+    """What happened on a worker since its last report."""
+
+    done: list[TaskDone] = []
+    failed: list[TaskFailed] = []
+    fetched: list[int] = []
+    """Files of which this worker now holds a replica, beyond the results of its own tasks."""
+    missing: list[Missing] = []
+    lost: list[int] = []
+    """Files this worker held and holds no longer, though nobody told it to drop them."""
+    returned: list[int] = []
+    """Recalled tasks that had not begun, with those that waited for them."""
+
+
+class Heartbeat(msgspec.Struct, tag="heartbeat"):
+    """Sent by the agent every ``heartbeat_s``, whatever its executors do."""
+
+    running: int
+    memory_mb: float
+    store_mb: float
+
+
+class Goodbye(msgspec.Struct, tag="goodbye"):
+    """The worker leaves by its own will."""
+
+    reason: str
+
+
+# -- both ways: bytes that cannot go from peer to peer --------------------------------------------------
+
+
+class Pull(msgspec.Struct, tag="pull"):
+    """Asks for a piece of a file. From a worker: the manager passes it on to a holder. The receiver of the
+    bytes asks for the next piece only when it has room, so the relay needs no flow control of its own."""
+
+    file: int
+    offset: int
+    length: int
+    requester: int
+    """Number of the worker the piece is for; 0 is the manager itself."""
+
+
+class Piece(msgspec.Struct, tag="piece"):
+    """The answer to ``Pull``. ``total`` is the file's size; -1 when the file is not held (any more).
+    ``checksum`` is xxh3_64 of ``data``."""
+
+    file: int
+    offset: int
+    total: int
+    data: bytes
+    checksum: int
+    requester: int
+
+
+ToWorker = Welcome | Refused | Assign | Sources | Drop | Recall | Cancel | Leave | Pull | Piece
+ToManager = Hello | Report | Heartbeat | Goodbye | Pull | Piece

@@ -1,0 +1,135 @@
+"""Python values as bytes: inline for small ones, a mapped file for large ones.
+
+Pickle protocol 5 with buffers out of band (PEP 574). A value file is
+
+    magic (8 bytes) | number of buffers (u64) | length of the pickle (u64) | length of each buffer (u64 each)
+    | the pickle | each buffer, at the next multiple of 64 bytes
+
+so that whoever reads it maps the file and gets its arrays without a copy. Maps are private: an array got
+from one may be written to, and the file stays as it is. Plain pickle comes first, cloudpickle only for what
+plain pickle cannot carry.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+MAGIC = b"gvvalue1"
+_HEAD = struct.Struct("<8sQQ")
+_ALIGN = 64
+#: writev takes at most this many pieces a call (Linux: IOV_MAX).
+_MAX_PIECES = 1024
+
+
+class UnpicklableError(Exception):
+    """Neither pickle nor cloudpickle can carry a value; the message says what and why."""
+
+
+class DamagedValueError(Exception):
+    """Bytes that are not a whole value file."""
+
+
+def dumps(value: object) -> tuple[bytes, list[memoryview]]:
+    """The pickle of ``value`` and its out-of-band buffers. Raises UnpicklableError."""
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        data = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+        by_reference = b"__main__" in data
+    except Exception:  # noqa: BLE001 -- pickle passes on whatever a __reduce__ raises
+        by_reference = True
+    if by_reference:
+        # What lives in __main__ pickles by reference here and is found nowhere else.
+        buffers.clear()
+        data = _cloudpickle(value, buffers)
+    try:
+        return data, [buffer.raw() for buffer in buffers]
+    except BufferError:
+        # Not contiguous: carried in band.
+        return _cloudpickle(value, None), []
+
+
+def _cloudpickle(value: object, buffers: list[pickle.PickleBuffer] | None) -> bytes:
+    import cloudpickle
+
+    try:
+        callback = None if buffers is None else buffers.append
+        return cloudpickle.dumps(value, protocol=5, buffer_callback=callback)  # type: ignore[no-any-return]
+    except Exception as error:
+        raise UnpicklableError(f"{type(value).__name__} cannot be pickled: {error}") from error
+
+
+def size_of(data: bytes, buffers: Sequence[memoryview]) -> int:
+    """Bytes of the value file of these parts."""
+    return sum(map(len, layout(data, buffers)))
+
+
+def layout(data: bytes, buffers: Sequence[memoryview]) -> list[bytes | memoryview]:
+    """The pieces of a value file, in order, padding included."""
+    lengths = [buffer.nbytes for buffer in buffers]
+    head = _HEAD.pack(MAGIC, len(buffers), len(data)) + struct.pack(f"<{len(lengths)}Q", *lengths)
+    pieces: list[bytes | memoryview] = [head, data]
+    position = len(head) + len(data)
+    for buffer, length in zip(buffers, lengths, strict=True):
+        gap = -position % _ALIGN
+        pieces += [bytes(gap), buffer.cast("B") if buffer.format != "B" or buffer.ndim != 1 else buffer]
+        position += gap + length
+    return pieces
+
+
+def write(descriptor: int, pieces: Iterable[bytes | memoryview]) -> int:
+    """Write all of ``pieces`` to a file. Returns the bytes written. Raises OSError (ENOSPC and the like)."""
+    queue = [memoryview(piece) for piece in pieces if len(piece)]
+    total = 0
+    while queue:
+        written = os.writev(descriptor, queue[:_MAX_PIECES])
+        total += written
+        done = 0
+        while done < len(queue) and written >= queue[done].nbytes:
+            written -= queue[done].nbytes
+            done += 1
+        del queue[:done]
+        if written:
+            queue[0] = queue[0][written:]
+    return total
+
+
+def loads_inline(data: bytes | memoryview) -> Any:
+    """The value of an inline pickle (one without out-of-band buffers)."""
+    return pickle.loads(data)
+
+
+def loads_file(path: str) -> Any:
+    """The value in a value file, its buffers mapped privately. Raises OSError, DamagedValueError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size < _HEAD.size:
+            raise DamagedValueError(f"{path}: {size} bytes are not a value file")
+        mapped = mmap.mmap(descriptor, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    finally:
+        os.close(descriptor)
+    return loads(memoryview(mapped), path)
+
+
+def loads(view: memoryview, origin: str = "a value") -> Any:
+    """The value of a whole value file in memory. Raises DamagedValueError."""
+    magic, count, length = _HEAD.unpack_from(view)
+    if magic != MAGIC or count * 8 + length > len(view):
+        raise DamagedValueError(f"{origin} is not a value file")
+    lengths = struct.unpack_from(f"<{count}Q", view, _HEAD.size)
+    position = _HEAD.size + 8 * count
+    data = view[position : position + length]
+    position += length
+    buffers = []
+    for size in lengths:
+        position += -position % _ALIGN
+        buffers.append(view[position : position + size])
+        position += size
+    if position > len(view):
+        raise DamagedValueError(f"{origin} is cut short: {len(view)} bytes of {position}")
+    return pickle.loads(data, buffers=buffers)

@@ -1,0 +1,1 @@
+"""The worker: an agent that talks, stores and measures, and its executors."""
