@@ -54,6 +54,11 @@ class Refused(msgspec.Struct, tag="refused"):
     reason: str
 
 
+class Rejoin(msgspec.Struct, tag="rejoin"):
+    """The manager gave this worker up (it was silent for long) and heard it again: forget all tasks, and say
+    ``Hello`` once more, with the files that are still held."""
+
+
 class Context(msgspec.Struct, array_like=True):
     """What executors need before they can unpickle a blob: the user's own modules, and what to import.
 
@@ -168,6 +173,8 @@ class Hello(msgspec.Struct, tag="hello"):
     pid: int
     capacity: Resources
     addresses: list[Address]
+    holds: list[tuple[int, int]] = []
+    """Results still held from before a ``Rejoin``: file and size in bytes."""
 
 
 class TaskDone(msgspec.Struct, array_like=True, gc=False):
@@ -267,5 +274,5 @@ class Piece(msgspec.Struct, tag="piece"):
     requester: int
 
 
-ToWorker = Welcome | Refused | Assign | Sources | Drop | Recall | Cancel | Leave | Pull | Piece
+ToWorker = Welcome | Refused | Rejoin | Assign | Sources | Drop | Recall | Cancel | Leave | Pull | Piece
 ToManager = Hello | Report | Heartbeat | Goodbye | Pull | Piece

@@ -1,0 +1,185 @@
+"""The manager's door: one ROUTER socket, CurveZMQ, and who may come in.
+
+A worker is let in when it knows the manager's public key and holds the run's one worker key (both in the
+connection file); libzmq asks for the second through ZAP (RFC 27), answered here without a thread of its own.
+Nothing that comes from anybody else reaches the decoder. Refusals are logged, at most one line a minute per
+address.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+from zmq.utils.z85 import decode as z85_decode
+
+from graphvine.protocol.codec import MAX_FRAME_BYTES
+from graphvine.protocol.connection import Connection
+from graphvine.protocol.errors import PortInUseError
+
+log = logging.getLogger("graphvine.manager")
+
+#: More than the messages of any turn; a worker that does not read is noticed by its silence, not by this.
+_HIGH_WATER = 100_000
+_REFUSAL_INTERVAL_S = 60.0
+_REFUSALS_REMEMBERED = 1000
+
+Port = int | tuple[int, int] | None
+
+
+def candidate_ports(port: Port) -> Sequence[int]:
+    """The ports to try, in order; 0 lets the system choose. Raises ValueError."""
+    if port is None:
+        return [0]
+    if isinstance(port, int) and not isinstance(port, bool) and 0 <= port <= 65535:
+        return [port]
+    if isinstance(port, (tuple, list)) and len(port) == 2:
+        low, high = port
+        if isinstance(low, int) and isinstance(high, int) and 0 < low <= high <= 65535:
+            return range(low, high + 1)
+    raise ValueError(f"port={port!r}: give a number from 0 (any free one) to 65535, or a pair (low, high)")
+
+
+class Gate:
+    """Binds, authenticates, receives frames and sends them. Used by the loop's thread only."""
+
+    def __init__(self, host: str, port: Port, clock: Callable[[], float]) -> None:
+        """Raises PortInUseError when no allowed port is free on ``host``, ValueError for a bad ``port``."""
+        self._clock = clock
+        self._context = zmq.Context()
+        self._refused_at: dict[str, float] = {}
+        self._worker_key = b""
+        try:
+            self._zap = self._socket(zmq.ROUTER)
+            self._zap.bind("inproc://zeromq.zap.01")
+            self.router = self._socket(zmq.ROUTER)
+            self._manager_public, secret = zmq.curve_keypair()
+            self._set_up_router(secret)
+            self._monitor = self.router.get_monitor_socket(
+                zmq.EVENT_DISCONNECTED
+                | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+                | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+                | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            )
+            self.port = self._bind(host, port)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def manager_public(self) -> str:
+        return self._manager_public.decode()
+
+    def admit(self, connection: Connection) -> None:
+        """Let in whoever holds this connection's worker key. Until then nobody comes in."""
+        self._worker_key = z85_decode(connection.worker_public)
+
+    def register(self, poller: zmq.Poller) -> None:
+        for socket in (self.router, self._zap, self._monitor):
+            poller.register(socket, zmq.POLLIN)
+
+    def answer_knocks(self) -> list[int]:
+        """Answer who asks to come in; returns the descriptors of connections that have ended."""
+        self._answer_zap()
+        ended = []
+        for event in self._monitor_events():
+            if event["event"] == zmq.EVENT_DISCONNECTED:
+                ended.append(int(event["value"]))
+            else:
+                self._note_refusal("a peer", "it did not speak CurveZMQ, or had the wrong key")
+        return ended
+
+    def receive(self, at_most: int = 1000) -> Iterator[tuple[bytes, memoryview, int]]:
+        """Frames that are here now: sender's routing id, frame, descriptor of its connection."""
+        for _ in range(at_most):
+            try:
+                parts = self.router.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            if len(parts) != 2:
+                log.warning("refused a message of %d parts from a worker", len(parts))
+                continue
+            yield parts[0].bytes, parts[1].buffer, int(parts[0].get(zmq.SRCFD))
+
+    def send(self, identity: bytes, frame: bytes) -> bool:
+        """Send a frame; False when that peer is gone (its loss is found out elsewhere)."""
+        try:
+            self.router.send_multipart([identity, frame], zmq.NOBLOCK, copy=len(frame) < 65536)
+        except zmq.ZMQError as error:
+            if error.errno in (errno.EHOSTUNREACH, errno.EAGAIN):
+                return False
+            raise
+        return True
+
+    def close(self) -> None:
+        """Close all sockets; what was sent last still leaves, for a second at most."""
+        self._context.destroy(linger=1000)
+
+    # -- setting up ------------------------------------------------------------------------------------
+
+    def _socket(self, kind: int) -> zmq.Socket[bytes]:
+        return self._context.socket(kind)
+
+    def _set_up_router(self, secret: bytes) -> None:
+        router = self.router
+        router.curve_server = True
+        router.curve_secretkey = secret
+        router.curve_publickey = self._manager_public
+        router.setsockopt_string(zmq.ZAP_DOMAIN, "graphvine")
+        router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        router.setsockopt(zmq.SNDHWM, _HIGH_WATER)
+        router.setsockopt(zmq.RCVHWM, _HIGH_WATER)
+        router.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+        router.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        router.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 60)
+
+    def _bind(self, host: str, port: Port) -> int:
+        ports = candidate_ports(port)
+        for candidate in ports:
+            try:
+                self.router.bind(f"tcp://{host}:{candidate or '*'}")
+            except zmq.ZMQError as error:
+                if error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                    raise
+                continue
+            endpoint = self.router.getsockopt_string(zmq.LAST_ENDPOINT)
+            return int(endpoint.rsplit(":", 1)[1])
+        stated = f"port {ports[0]}" if len(ports) == 1 else f"every port from {ports[0]} to {ports[-1]}"
+        raise PortInUseError(
+            errno.EADDRINUSE, f"{stated} is in use or not allowed; choose another, or port=0 for any free one"
+        )
+
+    # -- who knocks ------------------------------------------------------------------------------------
+
+    def _answer_zap(self) -> None:
+        while True:
+            try:
+                request = self._zap.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            identity, _, version, request_id, _, address, _, mechanism, *credentials = request
+            welcome = mechanism == b"CURVE" and bool(self._worker_key) and credentials == [self._worker_key]
+            status = [b"200", b"OK"] if welcome else [b"400", b"not this manager's worker key"]
+            self._zap.send_multipart([identity, b"", version, request_id, *status, b"worker", b""])
+            if not welcome:
+                self._note_refusal(address.decode(errors="replace"), "it does not hold this manager's key")
+
+    def _monitor_events(self) -> Iterator[dict[str, object]]:
+        while True:
+            try:
+                parts = self._monitor.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            yield parse_monitor_message(parts)  # type: ignore[misc]
+
+    def _note_refusal(self, peer: str, why: str) -> None:
+        now = self._clock()
+        if now - self._refused_at.get(peer, float("-inf")) < _REFUSAL_INTERVAL_S:
+            return
+        if len(self._refused_at) >= _REFUSALS_REMEMBERED:
+            self._refused_at.clear()
+        self._refused_at[peer] = now
+        log.warning("refused a connection from %s on port %d: %s", peer, self.port, why)

@@ -1,0 +1,112 @@
+"""One plan on its way: what the user's threads see of it.
+
+The manager's thread writes (``on_*``), users' threads wait and read. Raw results are kept until somebody
+asks, and are unpickled in the thread that asks.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING, Any
+
+from graphvine.manager.engine import Progress, Run
+from graphvine.protocol import values
+from graphvine.protocol.errors import UndecodableError
+
+if TYPE_CHECKING:
+    from graphvine.manager.loop import Loop
+
+#: A raw result: an inline pickle, or a whole value file in memory or mapped.
+Raw = bytes | memoryview
+
+
+class ManagedRun:
+    """Implements ``engine.Run`` on the manager's own loop."""
+
+    def __init__(self, loop: Loop, label: str, wanted: int, keep: bool) -> None:
+        self.plan = 0
+        """The core's number of this plan, once it was handed over."""
+        self.keep = keep
+        self._loop = loop
+        self._label = label
+        self._raw: list[Raw | None] = [None] * wanted
+        self._files: list[int] = []
+        self._taken = threading.Event()
+        self._finished = threading.Event()
+        self._error: BaseException | None = None
+        self._callbacks: list[Callable[[Run], None]] = []
+        self._lock = threading.Lock()
+        self._last: Progress | None = None
+
+    # -- users' threads --------------------------------------------------------------------------------
+
+    def result(self, timeout: float | None = None) -> list[Any]:
+        if not self._finished.wait(timeout):
+            raise TimeoutError(f"not finished after {timeout} s")
+        if self._error is not None:
+            raise self._error
+        return [None] * len(self._raw) if self.keep else [_load(raw) for raw in self._raw]
+
+    def files(self) -> list[int]:
+        self._taken.wait()
+        if not self._files and self._error is not None:
+            raise self._error
+        return self._files
+
+    def done(self) -> bool:
+        return self._finished.is_set()
+
+    def cancel(self) -> bool:
+        if self._finished.is_set():
+            return False
+        self._loop.call(lambda: self._loop.cancel(self))
+        self._finished.wait()
+        return isinstance(self._error, CancelledError)
+
+    def progress(self) -> Progress:
+        """A snapshot; after the end, the last one."""
+        last = self._last
+        if last is not None:
+            return last
+        return self._loop.ask(lambda: self._loop.progress(self))
+
+    def add_done_callback(self, callback: Callable[[Run], None]) -> None:
+        with self._lock:
+            if not self._finished.is_set():
+                self._callbacks.append(callback)
+                return
+        callback(self)
+
+    # -- the manager's thread --------------------------------------------------------------------------
+
+    def on_taken(self, plan: int, files: list[int]) -> None:
+        self.plan = plan
+        self._files = files
+        self._taken.set()
+
+    def on_result(self, position: int, raw: Raw) -> None:
+        self._raw[position] = raw
+
+    def on_finished(self, error: BaseException | None, last: Progress) -> None:
+        with self._lock:
+            if self._finished.is_set():
+                return
+            self._error = error
+            self._last = last
+            self._taken.set()
+            self._finished.set()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(self)
+
+
+def _load(raw: Raw | None) -> Any:
+    assert raw is not None, "a finished run has all its results"
+    try:
+        return values.loads_inline(raw) if isinstance(raw, bytes) else values.loads(raw)
+    except Exception as error:
+        raise UndecodableError(
+            f"the result came back but cannot be unpickled here: {type(error).__name__}: {error}"
+        ) from error
