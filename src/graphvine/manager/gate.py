@@ -52,18 +52,15 @@ class Gate:
         self._context = zmq.Context()
         self._refused_at: dict[str, float] = {}
         self._worker_key = b""
+        self._heard: set[int] = set()
+        self._zap_refused = 0
         try:
             self._zap = self._socket(zmq.ROUTER)
             self._zap.bind("inproc://zeromq.zap.01")
             self.router = self._socket(zmq.ROUTER)
             self._manager_public, secret = zmq.curve_keypair()
             self._set_up_router(secret)
-            self._monitor = self.router.get_monitor_socket(
-                zmq.EVENT_DISCONNECTED
-                | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-                | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-                | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-            )
+            self._monitor = self.router.get_monitor_socket(zmq.EVENT_DISCONNECTED)
             self.port = self._bind(host, port)
         except BaseException:
             self.close()
@@ -82,14 +79,17 @@ class Gate:
             poller.register(socket, zmq.POLLIN)
 
     def answer_knocks(self) -> list[int]:
-        """Answer who asks to come in; returns the descriptors of connections that have ended."""
+        """Answer who asks to come in; returns the descriptors of connections that were heard and have ended."""
         self._answer_zap()
         ended = []
-        for event in self._monitor_events():
-            if event["event"] == zmq.EVENT_DISCONNECTED:
-                ended.append(int(event["value"]))
+        for descriptor in self._disconnected():
+            if descriptor in self._heard:
+                self._heard.discard(descriptor)
+                ended.append(descriptor)
+            elif self._zap_refused:
+                self._zap_refused -= 1
             else:
-                self._note_refusal("a peer", "it did not speak CurveZMQ, or had the wrong key")
+                self._note_refusal("a peer", "it left without having spoken CurveZMQ with the right key")
         return ended
 
     def receive(self, at_most: int = 1000) -> Iterator[tuple[bytes, memoryview, int]]:
@@ -102,7 +102,9 @@ class Gate:
             if len(parts) != 2:
                 log.warning("refused a message of %d parts from a worker", len(parts))
                 continue
-            yield parts[0].bytes, parts[1].buffer, int(parts[0].get(zmq.SRCFD))
+            descriptor = int(parts[0].get(zmq.SRCFD))
+            self._heard.add(descriptor)
+            yield parts[0].bytes, parts[1].buffer, descriptor
 
     def send(self, identity: bytes, frame: bytes) -> bool:
         """Send a frame; False when that peer is gone (its loss is found out elsewhere)."""
@@ -147,7 +149,8 @@ class Gate:
                 continue
             endpoint = self.router.getsockopt_string(zmq.LAST_ENDPOINT)
             return int(endpoint.rsplit(":", 1)[1])
-        stated = f"port {ports[0]}" if len(ports) == 1 else f"every port from {ports[0]} to {ports[-1]}"
+        pair = not isinstance(port, int)
+        stated = f"every port from {ports[0]} to {ports[-1]}" if pair else f"port {port}"
         raise PortInUseError(
             errno.EADDRINUSE, f"{stated} is in use or not allowed; choose another, or port=0 for any free one"
         )
@@ -165,15 +168,16 @@ class Gate:
             status = [b"200", b"OK"] if welcome else [b"400", b"not this manager's worker key"]
             self._zap.send_multipart([identity, b"", version, request_id, *status, b"worker", b""])
             if not welcome:
+                self._zap_refused += 1
                 self._note_refusal(address.decode(errors="replace"), "it does not hold this manager's key")
 
-    def _monitor_events(self) -> Iterator[dict[str, object]]:
+    def _disconnected(self) -> Iterator[int]:
         while True:
             try:
                 parts = self._monitor.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            yield parse_monitor_message(parts)  # type: ignore[misc]
+            yield int(parse_monitor_message(parts)["value"])
 
     def _note_refusal(self, peer: str, why: str) -> None:
         now = self._clock()

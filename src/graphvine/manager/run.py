@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 #: A raw result: an inline pickle, or a whole value file in memory or mapped.
 Raw = bytes | memoryview
 
+NOTHING_KNOWN = Progress("", 0, 0, 0, 0, 0, 0, 0.0, 0.0, True, [])
+
 
 class ManagedRun:
     """Implements ``engine.Run`` on the manager's own loop."""
@@ -38,7 +40,8 @@ class ManagedRun:
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[Run], None]] = []
         self._lock = threading.Lock()
-        self._last: Progress | None = None
+        self.last: Progress | None = None
+        """Where it stood when it was finished."""
 
     # -- users' threads --------------------------------------------------------------------------------
 
@@ -67,10 +70,11 @@ class ManagedRun:
 
     def progress(self) -> Progress:
         """A snapshot; after the end, the last one."""
-        last = self._last
+        last = self.last
         if last is not None:
             return last
-        return self._loop.ask(lambda: self._loop.progress(self))
+        snapshot: Progress = self._loop.ask(lambda: self._loop.progress(self))
+        return snapshot
 
     def add_done_callback(self, callback: Callable[[Run], None]) -> None:
         with self._lock:
@@ -94,7 +98,7 @@ class ManagedRun:
             if self._finished.is_set():
                 return
             self._error = error
-            self._last = last
+            self.last = last
             self._taken.set()
             self._finished.set()
             callbacks, self._callbacks = self._callbacks, []

@@ -41,21 +41,19 @@ def state_directory() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "state") / "graphvine"
 
 
-def make_connection(name: str, hosts: tuple[str, ...], port: int) -> tuple[Connection, str]:
-    """A connection with fresh keys, and the manager's own secret key (never written anywhere)."""
-    manager_public, manager_secret = zmq.curve_keypair()
+def make_connection(name: str, hosts: tuple[str, ...], port: int, manager_public: str) -> Connection:
+    """A connection to the manager of that public key, with a fresh worker key and secret."""
     worker_public, worker_secret = zmq.curve_keypair()
-    connection = Connection(
+    return Connection(
         name=name,
         hosts=hosts,
         port=port,
-        manager_public=manager_public.decode(),
+        manager_public=manager_public,
         worker_public=worker_public.decode(),
         worker_secret=worker_secret.decode(),
         secret=secrets.token_hex(32),
         pid=os.getpid(),
     )
-    return connection, manager_secret.decode()
 
 
 def write_connection(connection: Connection, path: Path) -> None:

@@ -1,0 +1,392 @@
+"""The manager's loop: the thread that stands around the core.
+
+It owns the sockets and the clock. A turn: wait until something is there, hand all of it to the core, let the
+core decide once, carry out what it says. Other threads reach it through ``call`` only.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, Future
+from typing import TypeVar
+
+import zmq
+
+import graphvine
+from graphvine.manager.collect import MANAGER, Collector, Wish
+from graphvine.manager.core import Core
+from graphvine.manager.engine import Progress
+from graphvine.manager.failure import exception_from
+from graphvine.manager.gate import Gate
+from graphvine.manager.instructions import (
+    Available,
+    Instruction,
+    Note,
+    PartWorker,
+    PlanDone,
+    PlanFailed,
+    Say,
+)
+from graphvine.manager.peers import Peer, Peers, refusal
+from graphvine.manager.plan import Plan
+from graphvine.manager.run import NOTHING_KNOWN, ManagedRun, Raw
+from graphvine.protocol.codec import ProtocolError, decode_to_manager, encode
+from graphvine.protocol.errors import ManagerClosedError
+from graphvine.protocol.messages import (
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Leave,
+    Piece,
+    Pull,
+    Refused,
+    Rejoin,
+    Report,
+    ToManager,
+    ToWorker,
+)
+from graphvine.protocol.pieces import not_held
+
+log = logging.getLogger("graphvine.manager")
+
+T = TypeVar("T")
+
+
+class Loop:
+    """One thread, one core, one gate."""
+
+    def __init__(self, gate: Gate, core: Core, node: str, secret: str) -> None:
+        self._gate = gate
+        self._core = core
+        self._commands: collections.deque[Callable[[], None]] = collections.deque()
+        self._wake_receiver, self._wake_sender = os.pipe()
+        os.set_blocking(self._wake_receiver, False)
+        os.set_blocking(self._wake_sender, False)
+        self._awake = False
+        self._closing = False
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        # Reentrant: a finalizer may call while this very thread is calling.
+        self._wake_lock = threading.RLock()
+        self._node = node
+        self._peers = Peers()
+        self._runs: dict[int, ManagedRun] = {}
+        self._unfinished: set[ManagedRun] = set()
+        self._collector = Collector(node, secret, self.call, self._say, self._on_result, self._on_unreachable)
+        self.on_worker_joined: Callable[[int, Hello], None] = lambda worker, hello: None
+        self._thread = threading.Thread(target=self._main, name="graphvine-manager", daemon=True)
+
+    # -- any thread ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def call(self, command: Callable[[], None]) -> None:
+        """Have ``command`` called in the loop's thread, soon. After closing: nothing happens."""
+        self._commands.append(command)
+        if not self._awake:
+            self._awake = True
+            self._wake()
+
+    def ask(self, question: Callable[[], T]) -> T:
+        """The answer of ``question``, called in the loop's thread. Raises ManagerClosedError."""
+        if threading.current_thread() is self._thread:
+            return question()
+        answer: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                answer.set_result(question())
+            except Exception as error:  # noqa: BLE001 -- handed to the asking thread
+                answer.set_exception(error)
+
+        with self._lock:
+            if self._closing:
+                raise ManagerClosedError("this manager is closed; make a new one")
+            self.call(run)
+        return answer.result()
+
+    def run_plan(self, plan: Plan, keep: bool) -> ManagedRun:
+        """Hand a plan over. Raises ManagerClosedError."""
+        run = ManagedRun(self, plan.label, len(plan.wanted), keep)
+        self._submit(run, lambda: self._take(plan, run))
+        return run
+
+    def fetch(self, files: Sequence[int]) -> ManagedRun:
+        """Bring kept files here. Raises ManagerClosedError."""
+        run = ManagedRun(self, "fetch", len(files), keep=False)
+        self._submit(run, lambda: self._take_wanted(list(files), run))
+        return run
+
+    def close(self, reason: str) -> None:
+        """Tell the workers to leave, fail what goes on, and end the thread. Safe to call twice."""
+        with self._lock:
+            first = not self._closing
+            self._closing = True
+        if first and self._thread.is_alive():
+            self.call(lambda: self._say_goodbye(reason))
+        if threading.current_thread() is not self._thread and self._thread.ident is not None:
+            self._closed.wait()
+            self._thread.join()
+
+    # -- questions and orders, in the loop's thread ------------------------------------------------------
+
+    def cancel(self, run: ManagedRun) -> None:
+        if run.plan in self._runs:
+            self._core.on_cancel_plan(run.plan, time.monotonic())
+            self._finish(run.plan, CancelledError())
+
+    def release(self, files: list[int]) -> None:
+        self._core.on_release(files, time.monotonic())
+
+    def progress(self, run: ManagedRun) -> Progress:
+        return run.last or self._core.progress(run.plan, time.monotonic())
+
+    def has_work(self) -> bool:
+        return bool(self._runs)
+
+    def workers(self) -> list[Peer]:
+        return list(self._peers)
+
+    def lose_process(self, pid: int, reason: str) -> None:
+        """A worker process of this host has ended."""
+        for peer in self._peers:
+            if peer.hello.pid == pid and peer.hello.node == self._node:
+                self._part(peer.worker, reason)
+                return
+
+    def fail_all(self, error: BaseException) -> None:
+        """Nothing that goes on can be finished."""
+        for plan in list(self._runs):
+            self._core.on_cancel_plan(plan, time.monotonic())
+            self._finish(plan, error)
+
+    # -- the loop --------------------------------------------------------------------------------------
+
+    def _main(self) -> None:
+        crash: BaseException | None = None
+        try:
+            poller = zmq.Poller()
+            self._gate.register(poller)
+            poller.register(self._wake_receiver, zmq.POLLIN)
+            while not self._closing:
+                poller.poll(self._timeout_ms())
+                self._turn()
+        except BaseException as error:
+            crash = error
+            log.exception("the manager's loop failed; this is a bug in graphvine")
+            raise
+        finally:
+            self._end(crash)
+
+    def _turn(self) -> None:
+        for descriptor in self._gate.answer_knocks():
+            worker = self._peers.at_descriptor(descriptor)
+            if worker is not None:
+                self._part(worker, "its connection ended")
+        for identity, frame, descriptor in self._gate.receive():
+            self._on_frame(identity, frame, descriptor)
+        self._run_commands()
+        now = time.monotonic()
+        deadline = self._core.deadline()
+        if deadline is not None and deadline <= now:
+            self._core.on_time(now)
+        # Carrying out one decision (a result brought here, a worker that is gone) may ask for the next.
+        while instructions := self._core.turn(now):
+            self._carry_out(instructions)
+
+    def _timeout_ms(self) -> int | None:
+        if self._commands:
+            return 0
+        deadline = self._core.deadline()
+        if deadline is None:
+            return None
+        return max(0, int((deadline - time.monotonic()) * 1000) + 1)
+
+    def _run_commands(self) -> None:
+        # Cleared before the queue is read: whoever appends after that wakes the loop again.
+        self._awake = False
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_receiver, 4096)
+        for _ in range(len(self._commands)):
+            self._commands.popleft()()
+
+    def _wake(self) -> None:
+        with self._wake_lock:
+            if not self._closed.is_set():
+                # A full pipe wakes the loop as well as one byte more.
+                with contextlib.suppress(BlockingIOError):
+                    os.write(self._wake_sender, b"x")
+
+    # -- what workers say ------------------------------------------------------------------------------
+
+    def _on_frame(self, identity: bytes, frame: memoryview, descriptor: int) -> None:
+        peer = self._peers.at_identity(identity)
+        try:
+            batch = decode_to_manager(frame)
+        except ProtocolError as error:
+            self._on_rubbish(identity, peer, str(error))
+            return
+        for message in batch:
+            if isinstance(message, Hello):
+                self._on_hello(identity, message, descriptor)
+                peer = self._peers.at_identity(identity)
+            elif peer is None:
+                if not isinstance(message, Goodbye):
+                    self._gate.send(identity, encode([Rejoin()]))
+                return
+            else:
+                self._on_message(peer.worker, message)
+
+    def _on_rubbish(self, identity: bytes, peer: Peer | None, why: str) -> None:
+        log.warning("refused a message of %s: %s", peer.hello.name if peer else "a stranger", why)
+        self._gate.send(
+            identity, encode([Refused(f"the manager could not read this worker's message: {why}")])
+        )
+        if peer is not None:
+            self._part(peer.worker, "it sent what cannot be read")
+
+    def _on_hello(self, identity: bytes, hello: Hello, descriptor: int) -> None:
+        known = self._peers.at_identity(identity)
+        if known is not None:
+            self._part(known.worker, "it began anew")
+        reason = refusal(hello, graphvine.__version__)
+        if reason is not None:
+            log.warning("refused worker %s on %s: %s", hello.name, hello.host, reason)
+            self._gate.send(identity, encode([Refused(reason)]))
+            return
+        peer = self._peers.add(identity, descriptor, hello)
+        self._core.on_worker_joined(peer.worker, hello, time.monotonic())
+        self.on_worker_joined(peer.worker, hello)
+
+    def _on_message(self, worker: int, message: ToManager) -> None:
+        if isinstance(message, Pull):
+            self._on_pull(worker, message)
+        elif isinstance(message, Piece):
+            self._on_piece(worker, message)
+        else:
+            assert isinstance(message, Report | Heartbeat | Goodbye)
+            self._core.on_message(worker, message, time.monotonic())
+            if isinstance(message, Goodbye):
+                self._part(worker, message.reason)
+
+    def _on_pull(self, worker: int, pull: Pull) -> None:
+        holders = [holder for holder in self._core.holders(pull.file) if holder != worker]
+        asked = Pull(pull.file, pull.offset, pull.length, worker)
+        if holders:
+            # The same holder for all pieces of a file.
+            self._say(min(holders), [asked])
+        else:
+            self._say(worker, [not_held(asked)])
+
+    def _on_piece(self, worker: int, piece: Piece) -> None:
+        if piece.requester == MANAGER:
+            self._collector.on_piece(worker, piece)
+        elif piece.requester in self._peers:
+            self._say(piece.requester, [piece])
+
+    def _part(self, worker: int, reason: str) -> None:
+        """Forget a worker here and in the core."""
+        if self._peers.remove(worker) is not None:
+            self._core.on_worker_lost(worker, reason, time.monotonic())
+            self._collector.on_worker_parted(worker)
+
+    # -- what the core says ----------------------------------------------------------------------------
+
+    def _carry_out(self, instructions: list[Instruction]) -> None:
+        for instruction in instructions:
+            if isinstance(instruction, Say):
+                self._say(instruction.worker, instruction.messages)
+            elif isinstance(instruction, Available):
+                self._on_available(instruction)
+            elif isinstance(instruction, PlanDone):
+                self._finish(instruction.plan, None)
+            elif isinstance(instruction, PlanFailed):
+                self._on_plan_failed(instruction)
+            elif isinstance(instruction, Note):
+                log.log(getattr(logging, instruction.level.upper()), "%s", instruction.text)
+            else:
+                assert isinstance(instruction, PartWorker)
+                if self._peers.remove(instruction.worker) is not None:
+                    log.warning("worker %d is given up: %s", instruction.worker, instruction.reason)
+                    self._collector.on_worker_parted(instruction.worker)
+
+    def _say(self, worker: int, messages: list[ToWorker]) -> None:
+        identity = self._peers.identity(worker)
+        if identity is not None and not self._gate.send(identity, encode(messages)):
+            self._part(worker, "its connection ended")
+
+    def _on_available(self, available: Available) -> None:
+        run = self._runs.get(available.plan)
+        if run is not None and not run.keep:
+            self._collector.collect(available, self._peers.hellos)
+
+    def _on_result(self, wish: Wish, raw: Raw) -> None:
+        run = self._runs.get(wish.plan)
+        if run is None:
+            return
+        run.on_result(wish.position, raw)
+        if not isinstance(raw, bytes):
+            # Inline values come with the news that they exist; the core waits for no word about them.
+            self._core.on_result_fetched(wish.plan, wish.position, time.monotonic())
+
+    def _on_unreachable(self, wish: Wish, worker: int, reason: str) -> None:
+        if wish.plan in self._runs:
+            self._core.on_result_unreachable(wish.file, worker, reason, time.monotonic())
+
+    def _on_plan_failed(self, failed: PlanFailed) -> None:
+        self._finish(failed.plan, exception_from(failed, self._core.task_key(failed.plan, failed.task)))
+
+    # -- runs ------------------------------------------------------------------------------------------
+
+    def _submit(self, run: ManagedRun, command: Callable[[], None]) -> None:
+        with self._lock:
+            if self._closing:
+                raise ManagerClosedError("this manager is closed; make a new one")
+            self._unfinished.add(run)
+            self.call(command)
+
+    def _take(self, plan: Plan, run: ManagedRun) -> None:
+        base = self._core.on_plan(plan, run.keep, time.monotonic())
+        self._runs[base] = run
+        run.on_taken(base, [base + task for task in plan.wanted])
+
+    def _take_wanted(self, files: list[int], run: ManagedRun) -> None:
+        plan = self._core.on_wanted(files, time.monotonic())
+        self._runs[plan] = run
+        run.on_taken(plan, files)
+
+    def _finish(self, plan: int, error: BaseException | None) -> None:
+        run = self._runs.pop(plan, None)
+        if run is not None:
+            self._unfinished.discard(run)
+            run.on_finished(error, self._core.progress(plan, time.monotonic()))
+
+    def _say_goodbye(self, reason: str) -> None:
+        for peer in list(self._peers):
+            self._say(peer.worker, [Leave(reason)])
+
+    def _end(self, crash: BaseException | None) -> None:
+        with self._lock:
+            self._closing = True
+        with contextlib.suppress(Exception) if crash else contextlib.nullcontext():
+            self._run_commands()  # whoever asked before closing gets an answer
+        why = "the manager's loop failed (its log says how)" if crash else "the manager was closed"
+        for run in list(self._unfinished):
+            error = ManagerClosedError(f"{why} while this ran; make a new manager")
+            error.__cause__ = crash
+            run.on_finished(error, run.last or NOTHING_KNOWN)
+        self._unfinished.clear()
+        self._runs.clear()
+        self._collector.close()
+        self._gate.close()
+        with self._wake_lock:
+            self._closed.set()
+            os.close(self._wake_receiver)
+            os.close(self._wake_sender)

@@ -1,0 +1,149 @@
+"""The manager: the object a user holds.
+
+It puts the parts together (connection file, gate, core, loop, embedded worker) and makes sure that nothing
+stays behind when it is closed or the interpreter ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from graphvine.dask_adapter.client import DaskClient
+from graphvine.manager.addresses import reachable_hosts
+from graphvine.manager.core import Core
+from graphvine.manager.embedded import Embedded, LocalWish
+from graphvine.manager.gate import Gate, Port
+from graphvine.manager.loop import Loop
+from graphvine.manager.plan import Plan
+from graphvine.manager.run import ManagedRun
+from graphvine.manager.settings import Settings
+from graphvine.protocol.connection import make_connection, state_directory, write_connection
+from graphvine.protocol.node import node_id
+
+_counter = itertools.count(1)
+
+
+class Manager(DaskClient):
+    """Runs graphs on workers: ``result.compute(scheduler=manager.get)``.
+
+    With nothing else said, a local worker with all cores starts by itself when the first work arrives, and
+    the manager is reachable from this machine only. With a ``port`` or a ``name`` workers of other machines
+    can join (``graphvine worker HOST PORT``), and the local worker starts only where none has joined yet.
+    """
+
+    def __init__(
+        self,
+        port: Port = None,
+        *,
+        name: str | None = None,
+        host: str | None = None,
+        local_workers: float | bool | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        """``port``: one to listen on; 0 or None for any free one; a pair for the first free one in a range.
+
+        ``name``: what the connection file is called. ``host``: the address to listen on ("*": all).
+        ``local_workers``: cores of the embedded worker; 0 or False for none, True for all. Raises
+        PortInUseError, ValueError.
+        """
+        public = port is not None or name is not None
+        wish = LocalWish.stated(local_workers, public)
+        self._settings = settings or Settings()
+        self._gate = Gate(host or ("*" if public else "127.0.0.1"), port, time.monotonic)
+        self.name = name or f"graphvine-{os.getpid()}-{next(_counter)}"
+        hosts = reachable_hosts() if public and host in (None, "*") else (host or "127.0.0.1",)
+        self._connection = make_connection(self.name, hosts, self._gate.port, self._gate.manager_public)
+        self._gate.admit(self._connection)
+        self._scratch = Path(tempfile.mkdtemp(prefix="graphvine-"))
+        self.connection_file = state_directory() / f"{self.name}.json"
+        write_connection(self._connection, self.connection_file)
+        self._loop = Loop(self._gate, Core(self._settings), node_id(), self._connection.secret)
+        self._embedded = Embedded(self._loop, self._connection, wish, self._scratch / "worker")
+        self._closer = weakref.finalize(
+            self, _close, self._loop, self._embedded, self.connection_file, self._scratch, os.getpid()
+        )
+        # Ours to run, before threads are joined and modules taken apart.
+        self._closer.atexit = False
+        atexit.register(self._closer)
+        self._loop.start()
+        super().__init__()
+
+    # -- Engine ----------------------------------------------------------------------------------------
+
+    def run(self, plan: Plan, *, keep: bool = False) -> ManagedRun:
+        """Take a plan over and start it; returns at once. See ``engine.Engine.run``."""
+        run = self._loop.run_plan(plan, keep)
+        self._loop.call(self._embedded.on_work)
+        return run
+
+    def fetch(self, files: Sequence[int]) -> list[Any]:
+        """The values of kept files. Waits; recomputes what was lost."""
+        run = self._loop.fetch(files)
+        self._loop.call(self._embedded.on_work)
+        return run.result()
+
+    def release(self, files: Sequence[int]) -> None:
+        """Kept files are no longer needed."""
+        loop, numbers = self._loop, list(files)
+        loop.call(lambda: loop.release(numbers))
+
+    def worker_names(self) -> list[str]:
+        """Names and hosts of the workers that are connected now."""
+        peers = self._loop.ask(self._loop.workers)
+        return sorted({name for peer in peers for name in (peer.hello.name, peer.hello.host)})
+
+    # -- life ------------------------------------------------------------------------------------------
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._connection.port
+
+    @property
+    def address(self) -> str:
+        """``host:port`` for a worker on this network."""
+        return f"{self._connection.hosts[0]}:{self.port}"
+
+    @property
+    def closed(self) -> bool:
+        return not self._closer.alive
+
+    def close(self) -> None:
+        """Stop everything: what runs is cancelled, workers leave. Safe to call twice."""
+        super().close()
+        self._closer()
+        atexit.unregister(self._closer)
+
+    def __enter__(self) -> Manager:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"on port {self.port}"
+        return f"<graphvine.Manager {self.name}, {state}>"
+
+
+def _close(loop: Loop, embedded: Embedded, connection_file: Path, scratch: Path, pid: int) -> None:
+    if os.getpid() != pid:
+        return  # a forked child: the manager is its parent's
+    connection_file.unlink(missing_ok=True)
+    loop.close("the manager is closed")
+    embedded.stop()
+    shutil.rmtree(scratch, ignore_errors=True)
