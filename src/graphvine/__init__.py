@@ -1,3 +1,65 @@
-"""graphvine runs dask graphs on clusters: one manager, many workers, data that stays where it was made."""
+"""graphvine runs dask graphs on clusters: one manager, many workers, data that stays where it was made.
+
+The public names are those of ``_HOME``; each is imported when it is first used, so that ``import graphvine``
+costs next to nothing on a worker or a command line.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for type checkers and editors: the names of _HOME, no others (a test compares them)
+    from graphvine.manager.manager import Manager as DaskVine  # noqa: F401 -- a second public name
+    from graphvine.manager.manager import Manager as Manager
+    from graphvine.protocol.errors import GraphError as GraphError
+    from graphvine.protocol.errors import GraphvineError as GraphvineError
+    from graphvine.protocol.errors import ManagerClosedError as ManagerClosedError
+    from graphvine.protocol.errors import MissingKeyError as MissingKeyError
+    from graphvine.protocol.errors import NotPicklableError as NotPicklableError
+    from graphvine.protocol.errors import NoWorkerError as NoWorkerError
+    from graphvine.protocol.errors import PortInUseError as PortInUseError
+    from graphvine.protocol.errors import RemoteTraceback as RemoteTraceback
+    from graphvine.protocol.errors import StorageError as StorageError
+    from graphvine.protocol.errors import TaskError as TaskError
+    from graphvine.protocol.errors import TaskKilledError as TaskKilledError
+    from graphvine.protocol.errors import UndecodableError as UndecodableError
 
 __version__ = "0.1.0.dev0"
+
+_MANAGER = "graphvine.manager.manager:Manager"
+_ERRORS = "graphvine.protocol.errors:"
+
+#: Every public name, and where it lives.
+_HOME = {
+    "DaskVine": _MANAGER,
+    "GraphError": _ERRORS + "GraphError",
+    "GraphvineError": _ERRORS + "GraphvineError",
+    "Manager": _MANAGER,
+    "ManagerClosedError": _ERRORS + "ManagerClosedError",
+    "MissingKeyError": _ERRORS + "MissingKeyError",
+    "NoWorkerError": _ERRORS + "NoWorkerError",
+    "NotPicklableError": _ERRORS + "NotPicklableError",
+    "PortInUseError": _ERRORS + "PortInUseError",
+    "RemoteTraceback": _ERRORS + "RemoteTraceback",
+    "StorageError": _ERRORS + "StorageError",
+    "TaskError": _ERRORS + "TaskError",
+    "TaskKilledError": _ERRORS + "TaskKilledError",
+    "UndecodableError": _ERRORS + "UndecodableError",
+}
+
+__all__ = ["__version__", *_HOME]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'graphvine' has no attribute {name!r}")
+    module, _, attribute = home.partition(":")
+    value = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})
