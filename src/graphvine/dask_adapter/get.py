@@ -1,0 +1,80 @@
+"""The parts of ``get``: its options, waiting, and results in the shape of the keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any
+
+from graphvine.dask_adapter.lower import Lowered
+from graphvine.manager.engine import Engine, Run
+
+#: What dask, or users of its other schedulers, pass to any scheduler; it means nothing here.
+_IGNORED = frozenset(
+    {
+        "num_workers",
+        "pool",
+        "chunksize",
+        "callbacks",
+        "cache",
+        "rerun_exceptions_locally",
+        "raise_exception",
+        "optimize_graph",
+        "optimize_function",
+        "func_dumps",
+        "func_loads",
+        "initializer",
+        "dumps",
+        "loads",
+        "sync",
+        "asynchronous",
+        "direct",
+        "traverse",
+    }
+)
+KNOWN_OPTIONS = ("resources", "retries", "priority", "progress")
+
+
+def values_of(engine: Engine, lowered: Lowered, results: list[Any]) -> dict[Any, Any]:
+    """The value of every wanted key, given the plan's results; fetches what was kept before."""
+    kept = list({id(one): one for one in lowered.external.values()}.values())
+    fetched: dict[int, Any] = {}
+    if kept:
+        values = engine.fetch([one.file for one in kept])
+        fetched = {id(one): value for one, value in zip(kept, values, strict=True)}
+    return {key: lowered.value_of(key, results, fetched) for key in lowered.keys}
+
+
+def wait_for(run: Run) -> list[Any]:
+    """The results of a run; whatever interrupts the waiting cancels it."""
+    try:
+        return run.result()
+    except (KeyboardInterrupt, SystemExit):
+        with suppress(KeyboardInterrupt):
+            run.cancel()
+        raise
+
+
+def check_options(unknown: Mapping[str, Any]) -> None:
+    """Raises TypeError for options that nobody knows."""
+    wrong = sorted(set(unknown) - _IGNORED)
+    if wrong:
+        raise TypeError(
+            f"unknown option{'s' * (len(wrong) > 1)} {', '.join(wrong)}; known are {', '.join(KNOWN_OPTIONS)}"
+        )
+
+
+def flatten(keys: Any) -> Iterator[Any]:
+    """The keys in nested lists."""
+    if isinstance(keys, list):
+        for key in keys:
+            yield from flatten(key)
+    else:
+        yield keys
+
+
+def nested(keys: Any, values: Mapping[Any, Any]) -> Any:
+    """``values`` in the shape of ``keys``."""
+    if isinstance(keys, list):
+        return tuple(nested(key, values) for key in keys)
+    return values[keys]

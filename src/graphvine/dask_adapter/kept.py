@@ -1,0 +1,87 @@
+"""Results that stay on the workers, and how a dask graph names them.
+
+A kept key is the graph node ``Task(key, kept_value, KeptResult)``. Lowering for the same engine turns it into
+an external input: nothing moves. Any other scheduler that runs it gets the value, fetched; pickling one
+fetches it too. The files of a kept run are released when nothing refers to them any more.
+"""
+
+from __future__ import annotations
+
+import uuid
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+from dask._task_spec import Task
+
+from graphvine.manager.engine import Engine, Run
+
+
+class KeptResult:
+    """One result on the workers."""
+
+    __slots__ = ("__weakref__", "_engine", "_position", "_run", "name")
+
+    def __init__(self, engine: Engine, run: Run, position: int) -> None:
+        self._engine = engine
+        self._run = run
+        self._position = position
+        self.name = f"kept-{uuid.uuid4().hex}"
+
+    @property
+    def file(self) -> int:
+        """Its file number. Waits until the plan was taken over."""
+        return self._run.files()[self._position]
+
+    def is_of(self, engine: Engine) -> bool:
+        return self._engine is engine
+
+    def fetch(self) -> Any:
+        """The value. Waits until it is made; raises what its task raised."""
+        self._run.result()
+        return self._engine.fetch([self.file])[0]
+
+    def __dask_tokenize__(self) -> str:
+        return self.name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _itself, (self.fetch(),)
+
+    def __repr__(self) -> str:
+        return f"<result kept on the workers, {self.name}>"
+
+
+def keep(engine: Engine, run: Run, count: int) -> list[KeptResult]:
+    """Handles of the ``count`` wanted results of a kept run; each is released with its handle."""
+    handles = [KeptResult(engine, run, position) for position in range(count)]
+    for position, handle in enumerate(handles):
+        finalizer = weakref.finalize(handle, _release, engine, run, position)
+        finalizer.atexit = False
+    return handles
+
+
+def kept_value(kept: Any) -> Any:
+    """What a kept key's node calls, wherever another scheduler runs it."""
+    return kept.fetch() if isinstance(kept, KeptResult) else kept
+
+
+def kept_node(key: Any, kept: KeptResult) -> Task:
+    """The graph node that stands for a kept result."""
+    return Task(key, kept_value, kept)
+
+
+def is_kept(node: Task) -> bool:
+    """Whether a node stands for a result on the workers."""
+    return node.func is kept_value and isinstance(node.args[0], KeptResult)
+
+
+def _release(engine: Engine, run: Run, position: int) -> None:
+    engine.release(_files(run, position))
+
+
+def _files(run: Run, position: int) -> Sequence[int]:
+    return run.files()[position : position + 1]
+
+
+def _itself(value: Any) -> Any:
+    return value

@@ -1,0 +1,165 @@
+"""Blobs: the payloads of many tasks pickled together.
+
+What tasks share (a function, its closure, a common argument) is pickled once per blob, so a blob must be
+large where tasks share much; and an executor that needs one task unpickles the whole blob, so a blob should
+be small otherwise. Hence:
+
+- Light tasks go into blobs of ``LIGHT_TASKS`` in the plan's order, whatever they call.
+- A category whose tasks are heavy alone (``HEAVY_BYTES``) gets blobs of its own. Their size is doubled while
+  that makes the bytes per task clearly fewer, within ``MAX_BLOB_BYTES``.
+- Plain pickle first; cloudpickle for a blob that plain pickle cannot carry, or that refers to ``__main__``,
+  which is another module elsewhere.
+"""
+
+from __future__ import annotations
+
+import pickle
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import cloudpickle
+
+from graphvine.protocol.errors import NotPicklableError
+from graphvine.protocol.payload import Entry
+
+LIGHT_TASKS = 1024
+HEAVY_BYTES = 4 * 1024
+MAX_BLOB_BYTES = 8 * 2**20
+#: A category is worth blobs of its own from this many tasks.
+_MIN_GROUP = 4
+_FIRST_HEAVY = 8
+#: A blob twice as large is worth it while it costs less than this times the bytes per task.
+_GAIN = 0.8
+
+
+class Blobs:
+    """The blobs of a plan: task ``t`` is entry ``index[t]`` of ``data[blob_of[t]]``."""
+
+    def __init__(self, count: int) -> None:
+        self.data: list[bytes] = []
+        self.blob_of = array("l", bytes(array("l").itemsize * count))
+        self.index = array("l", bytes(array("l").itemsize * count))
+
+    def add(self, tasks: Sequence[int], data: bytes) -> None:
+        blob = len(self.data)
+        self.data.append(data)
+        for index, task in enumerate(tasks):
+            self.blob_of[task] = blob
+            self.index[task] = index
+
+
+class Packer:
+    """Packs the entries of one plan."""
+
+    def __init__(self, entries: Sequence[Entry], keys: Sequence[Any]) -> None:
+        self._entries = entries
+        self._keys = keys
+        self._by_value = False
+        self.blobs = Blobs(len(entries))
+
+    def pack(self, categories: Sequence[int]) -> Blobs:
+        """Raises NotPicklableError."""
+        groups: dict[int, list[int]] = {}
+        for task, category in enumerate(categories):
+            group = groups.get(category)
+            if group is None:
+                groups[category] = [task]
+            else:
+                group.append(task)
+        heavy = [group for group in groups.values() if len(group) >= _MIN_GROUP and self._is_heavy(group)]
+        own = {task for group in heavy for task in group}
+        light = (
+            [task for task in range(len(self._entries)) if task not in own]
+            if own
+            else range(len(self._entries))
+        )
+        self._pack_light(light)
+        for group in heavy:
+            self._pack_heavy(group)
+        return self.blobs
+
+    def _is_heavy(self, group: Sequence[int]) -> bool:
+        return len(self._dumps(group[:1])) >= HEAVY_BYTES
+
+    def _pack_light(self, tasks: Sequence[int]) -> None:
+        for start in range(0, len(tasks), LIGHT_TASKS):
+            self._pack_bounded(tasks[start : start + LIGHT_TASKS])
+
+    def _pack_bounded(self, tasks: Sequence[int]) -> None:
+        data = self._dumps(tasks)
+        if len(data) <= MAX_BLOB_BYTES or len(tasks) == 1:
+            self.blobs.add(tasks, data)
+            return
+        middle = len(tasks) // 2
+        self._pack_bounded(tasks[:middle])
+        self._pack_bounded(tasks[middle:])
+
+    def _pack_heavy(self, group: Sequence[int]) -> None:
+        start, size = 0, _FIRST_HEAVY
+        data = self._dumps(group[:size])
+        while size < len(group):
+            larger = self._dumps(group[: 2 * size])
+            count = min(2 * size, len(group))
+            if len(larger) > MAX_BLOB_BYTES or len(larger) / count > _GAIN * len(data) / size:
+                break
+            size, data = 2 * size, larger
+        while start < len(group):
+            if start:
+                data = self._dumps(group[start : start + size])
+            self.blobs.add(group[start : start + size], data)
+            start += size
+
+    # -- pickling ------------------------------------------------------------------------------------------
+
+    def _dumps(self, tasks: Sequence[int]) -> bytes:
+        entries = [self._entries[task] for task in tasks]
+        try:
+            return dump(entries)
+        except Exception as error:
+            raise self._explain(tasks, error) from error
+
+    def _explain(self, tasks: Sequence[int], error: BaseException) -> NotPicklableError:
+        for task in tasks:
+            reason = _failure(self._entries[task])
+            if reason is not None:
+                culprit = _culprit(self._entries[task])
+                return NotPicklableError(
+                    f"task {self._keys[task]!r} cannot be sent to a worker: "
+                    f"{culprit} cannot be pickled ({reason})"
+                )
+        return NotPicklableError(
+            f"tasks {self._keys[tasks[0]]!r} to {self._keys[tasks[-1]]!r} cannot be pickled together: {error}"
+        )
+
+
+def dump(value: Any) -> bytes:
+    """Pickle by reference where that holds elsewhere, by value otherwise. Raises what pickling raises."""
+    try:
+        data = pickle.dumps(value, protocol=5)
+    except Exception:  # noqa: BLE001 -- pickle passes on whatever a __reduce__ raises; cloudpickle decides
+        return cloudpickle.dumps(value, protocol=5)  # type: ignore[no-any-return]
+    return cloudpickle.dumps(value, protocol=5) if b"__main__" in data else data
+
+
+def _failure(value: Any) -> str | None:
+    try:
+        dump(value)
+    except Exception as error:  # noqa: BLE001 -- whatever it is, it is what we were asked for
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _culprit(value: Any) -> str:
+    """The smallest part of a payload that cannot be pickled, in words."""
+    parts: Iterable[Any] = value if isinstance(value, (tuple, list)) else ()
+    for part in parts:
+        if _failure(part) is not None:
+            return _culprit(part)
+    if callable(value) and not isinstance(value, type):
+        return f"the function {_name(value)}"
+    return f"an argument of type {type(value).__name__}"
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__qualname__", None) or repr(function))
