@@ -1,0 +1,262 @@
+"""The manager's core: owns the graph, the whereabouts of every file, and every decision. Does no I/O.
+
+The rules, each written down in the module that keeps it:
+
+- Events come in as ``on_*`` with the time; what is to be done comes out of ``turn``. Events only change
+  tables; all placing and dispatching happens in ``turn``, once for however many events, and says at most
+  one batch to each worker.                                                                   [core]
+- A task goes waiting -> ready -> dispatched -> done -> released, and back only as the table allows. [tasks]
+- A file is held by whom we say, needed by whom we count; at zero it is released at once.     [files]
+- Workers come for work; nothing loops over all workers or all tasks.                [placement, pools]
+- A worker has a little more than it can run, also tasks whose inputs are being made there.   [dispatch]
+- What a worker says counts only for what it was given.                                       [reports]
+- What is lost and still needed is made again, once; nobody is blamed for a neighbour.       [recovery]
+- A wanted result holds its file until it was handed over, a kept one until it is released.   [results]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphvine.manager import files, placement, recovery, reports, results
+from graphvine.manager.dispatch import fill
+from graphvine.manager.engine import CategoryProgress, Progress
+from graphvine.manager.instructions import Instruction, PartWorker, Say
+from graphvine.manager.plan import Plan
+from graphvine.manager.plans import admit
+from graphvine.manager.settings import Settings
+from graphvine.manager.state import State
+from graphvine.manager.tasks import DONE, UnknownFileError
+from graphvine.manager.workers import Worker
+from graphvine.protocol.messages import Goodbye, Heartbeat, Hello, Report, ToManager, Welcome
+
+
+class Core:
+    """The deciding part of a manager. See the module, and ``docs/architecture.md`` for the calls."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.state = State(settings)
+
+    # -- workers ------------------------------------------------------------------------------------------
+
+    def on_worker_joined(self, worker: int, hello: Hello, now: float) -> None:
+        """A checked ``Hello`` came from a worker that is to have this number, never used before."""
+        state = self.state
+        joined = Worker(worker, hello)
+        state.now = now
+        state.workers[worker] = joined
+        state.cores += joined.cores
+        state.heard[worker] = now
+        for pool in state.pools.values():
+            if pool.admits(joined):
+                pool.join(joined)
+        joined.outbox.welcome(Welcome(worker, self.settings.heartbeat_s, self.settings.inline_bytes))
+        state.mark(joined)
+
+    def on_worker_lost(self, worker: int, reason: str, now: float) -> None:
+        """It was seen to end, or to be gone. Unknown workers are none of our business any more."""
+        self.state.now = now
+        lost = self.state.workers.get(worker)
+        if lost is not None:
+            recovery.lose_worker(self.state, lost, blame=True)
+
+    def on_message(self, worker: int, message: ToManager, now: float) -> None:
+        """A worker spoke."""
+        speaker = self.state.workers.get(worker)
+        if speaker is None:
+            return
+        self.state.now = now
+        heard = self.state.heard
+        del heard[worker]
+        heard[worker] = now
+        if type(message) is Report:
+            reports.on_report(self.state, speaker, message)
+        elif type(message) is Goodbye:
+            self.state.note("info", f"worker {speaker.hello.name} leaves: {message.reason}")
+            recovery.lose_worker(self.state, speaker, blame=False)
+        elif type(message) is not Heartbeat:
+            self.state.note(
+                "warning", f"worker {speaker.hello.name} said {type(message).__name__} to the core"
+            )
+
+    # -- plans --------------------------------------------------------------------------------------------
+
+    def on_plan(self, plan: Plan, keep: bool, now: float) -> int:
+        """A plan is handed over. Returns its first task's number, which names the plan.
+
+        The plan fails at once when an external is not there."""
+        return admit(self.state, plan, keep=keep, now=now)
+
+    def on_wanted(self, wanted: Sequence[int], now: float) -> int:
+        """Kept files should be fetched (again). Returns the number of a plan without tasks, whose results
+        they are; it fails at once when one is not there (any more)."""
+        plan = Plan([], [], [], [], [], [], [], [], externals=list(wanted), label="fetch")
+        return admit(self.state, plan, keep=False, now=now)
+
+    def on_cancel_plan(self, plan: int, now: float) -> None:
+        """Nobody wants the plan any more. What a living plan needs of it goes on."""
+        self.state.now = now
+        table = self.state.plans.get(plan)
+        if table is not None:
+            results.abandon(self.state, table)
+
+    def on_result_fetched(self, plan: int, position: int, now: float) -> None:
+        """The loop has the bytes of a wanted result."""
+        self.state.now = now
+        table = self.state.plans.get(plan)
+        if table is None or table.over:
+            return
+        origin, index = results.wanted_of(table)[position]
+        results.handed_over(self.state, table, position, origin, index)
+        if not table.left:
+            results.finish(self.state, table)
+
+    def on_result_unreachable(self, file: int, worker: int, reason: str, now: float) -> None:
+        """The loop could not get a file from a holder: another, else it is made again."""
+        state = self.state
+        table = state.table_of(file)
+        if table is None or file - table.base >= table.size:
+            return
+        index = file - table.base
+        if table.state[index] != DONE or worker not in files.holders(table, index):
+            return
+        state.note("warning", f"file {file} can't be had from worker {worker}: {reason}")
+        files.drop(state, worker, file)
+        recovery.lose_replica(state, table, index, worker)
+
+    def on_release(self, released: Sequence[int], now: float) -> None:
+        """Kept files are no longer needed. Files that are not kept (any more) don't matter."""
+        self.state.now = now
+        for number in released:
+            table = self.state.table_of(number)
+            if table is None or number - table.base not in table.kept:
+                continue
+            table.kept.remove(number - table.base)
+            results.release_hold(self.state, table, number - table.base)
+            results.free_if_unused(self.state, table)
+
+    # -- time ---------------------------------------------------------------------------------------------
+
+    def on_time(self, now: float) -> None:
+        """``deadline()`` has come: part from silent workers."""
+        state = self.state
+        state.now = now
+        silent = []
+        for number, heard in state.heard.items():
+            if now - heard < self.settings.silent_s:
+                break
+            silent.append((number, now - heard))
+        for number, seconds in silent:
+            reason = f"nothing was heard of it for {seconds:.1f} s"
+            state.tell(PartWorker(number, reason))
+            recovery.lose_worker(state, state.workers[number], blame=True)
+
+    def deadline(self) -> float | None:
+        """When ``on_time`` is next needed."""
+        for heard in self.state.heard.values():
+            return heard + self.settings.silent_s
+        return None
+
+    def turn(self, now: float) -> list[Instruction]:
+        """Place and dispatch what the events since the last turn made possible; hand over all
+        instructions."""
+        state = self.state
+        state.now = now
+        if state.fresh:
+            placement.place_fresh(state)
+        said: dict[int, Worker] = {}
+        while state.marked:
+            marked, state.marked = state.marked, {}
+            said.update(marked)
+            for worker in marked.values():
+                self._serve(worker)
+        self._feed_hungry(said)
+        said.update(state.marked)
+        state.marked = {}
+        for worker in said.values():
+            messages = worker.outbox.take()
+            if messages and worker.number in state.workers:
+                state.out.append(Say(worker.number, messages))
+        state.forget_gone()
+        out, state.out = state.out, []
+        return out
+
+    def _serve(self, worker: Worker) -> bool:
+        """Give a worker what it has room for. Whether it is content."""
+        state = self.state
+        if worker.number not in state.workers:
+            return True
+        content = fill(state, worker)
+        if not content:
+            placement.ask_for_recall(state, worker)
+            for pool in worker.pools:
+                pool.hungry[worker.number] = worker
+        else:
+            for pool in worker.pools:
+                pool.hungry.pop(worker.number, None)
+        placement.list_victim(state, worker)
+        return content
+
+    def _feed_hungry(self, said: dict[int, Worker]) -> None:
+        """Give what lies about to workers that ran dry in an earlier turn."""
+        state = self.state
+        for pool in state.pools.values():
+            while pool and pool.hungry:
+                number, worker = next(iter(pool.hungry.items()))
+                del pool.hungry[number]
+                said[number] = worker
+                self._serve(worker)
+            hungry = list(pool.hungry.values()) if state.victims and len(pool.hungry) <= 4 else []
+            for worker in hungry:
+                said[worker.number] = worker
+                self._serve(worker)
+
+    # -- queries ------------------------------------------------------------------------------------------
+
+    def holders(self, file: int) -> list[int]:
+        """Workers that hold a file now."""
+        table = self.state.table_of(file)
+        if table is None:
+            return []
+        index = file - table.base
+        if index >= table.size:
+            return [worker for worker, held in table.blob_at[index - table.size].items() if held]
+        return files.holders(table, index)
+
+    def worker(self, number: int) -> Hello | None:
+        """How a worker introduced itself; None when it is gone."""
+        known = self.state.workers.get(number)
+        return known.hello if known is not None else None
+
+    def task_key(self, plan: int, task: int) -> object:
+        """How the user knows a task; of a negative one, an external's task. None when the plan is gone."""
+        table = self.state.plan(plan)
+        if table is None:
+            return None
+        if task < 0:
+            if -task > len(table.origins):
+                return None
+            table, task = table.origins[-1 - task]
+        return table.plan.keys[task]
+
+    def progress(self, plan: int, now: float) -> Progress:
+        """Where a plan stands. Raises UnknownFileError when it has been gone for longer than a turn."""
+        table = self.state.plan(plan)
+        if table is None:
+            raise UnknownFileError(f"plan {plan} is gone")
+        state = self.state
+        rows = zip(table.plan.categories, table.totals, table.done_of, table.running_of, strict=True)
+        return Progress(
+            label=table.plan.label,
+            total=table.size,
+            done=sum(table.done_of),
+            running=sum(table.running_of),
+            failed=0,
+            recomputed=table.recomputed,
+            workers=len(state.workers),
+            cores=state.cores,
+            elapsed_s=(table.ended if table.over else now) - table.start,
+            finished=table.over,
+            categories=[CategoryProgress(name, total, done, running) for name, total, done, running in rows],
+        )

@@ -1,0 +1,135 @@
+"""Giving tasks to workers: as many as each has room for, with what they need to know to begin.
+
+Room is counted in expected seconds: about ``window_s`` of work per core by the measured mean of the category,
+and at least ``ahead_per_core`` tasks per core. A task whose remaining inputs all come from tasks given to the
+same worker is given to it too, at once: whenever the last of a task's inputs has been dispatched, the task is
+put into that worker's heap, and looked at when it comes off. (The last: the highest number. Should another
+come last, the task just waits for its inputs to exist.)
+"""
+
+from __future__ import annotations
+
+import heapq
+
+from graphvine.manager import placement
+from graphvine.manager.files import supply, supply_blob
+from graphvine.manager.state import State
+from graphvine.manager.tasks import AHEAD, DISPATCHED, DONE, KEY_MASK, READY, WAITING, PlanTable
+from graphvine.manager.workers import Worker
+from graphvine.protocol.messages import TaskOrder
+
+heappop = heapq.heappop
+
+
+def fill(state: State, worker: Worker) -> bool:
+    """Give a worker what it has room for. False when it has room left and nothing was found for it."""
+    settings = state.settings
+    if worker.alone:
+        return True
+    placement.heed_urgent(worker)
+    queue = worker.queue
+    limit = settings.window_s * worker.cores
+    least = settings.ahead_per_core * worker.cores
+    heap = worker.heap
+    while worker.load < limit or len(queue) < least:
+        share = worker.share
+        if share and (not heap or share[-1] < heap[0]):
+            key = share.pop()
+        elif heap:
+            key = heappop(heap)
+        elif placement.feed(state, worker):
+            continue
+        else:
+            return False
+        dispatch(state, worker, key)
+    return True
+
+
+def dispatch(state: State, worker: Worker, key: int) -> None:
+    """Give one task to a worker, unless it is not to be run any more, or not there."""
+    number = key & KEY_MASK
+    table = state.table_of(number)
+    if table is None:
+        return
+    index = number - table.base
+    states = table.state
+    if states[index] != READY and states[index] != AHEAD:
+        return
+    names = table.inputs[index]
+    if names and not inputs_ready(state, table, index, worker):
+        states[index] = WAITING
+        return
+    base = table.base
+    inputs = [base + name if name >= 0 else foreign_number(table, name) for name in names]
+    states[index] = DISPATCHED
+    table.where[index] = worker.number
+    local = table.category_of[index]
+    category = table.categories[local]
+    table.running_of[local] += 1
+    expected = state.category_mean[category]
+    worker.queue[number] = expected
+    worker.load += expected
+    blob = table.blob_of[index]
+    if table.blob_base + blob not in worker.blobs:
+        supply_blob(state, table, blob, worker)
+    attempts = table.attempts
+    attempt = attempts.get(index, 0) if attempts else 0
+    worker.outbox.orders.append(
+        TaskOrder(number, table.blob_base + blob, table.blob_index[index], inputs, category, attempt)
+    )
+    if not table.plain:
+        pool = placement.pool_of(table, index)
+        if not pool.plain:
+            worker.outbox.requests[number] = pool.request
+    consumers = table.consumers[index]
+    if consumers and len(consumers) <= state.settings.wide:
+        look_ahead(state, table, index, worker)
+
+
+def foreign_number(table: PlanTable, name: int) -> int:
+    """The number of an external file."""
+    origin, index = table.origins[-1 - name]
+    return origin.base + index
+
+
+def inputs_ready(state: State, table: PlanTable, index: int, worker: Worker) -> bool:
+    """Send word of every input that is not at ``worker``. False when one does not exist and is not made
+    there."""
+    number = worker.number
+    where = table.where
+    for name in table.inputs[index]:
+        if name >= 0 and where[name] == number:
+            continue
+        origin, name = (table, name) if name >= 0 else table.origins[-1 - name]
+        if origin.state[name] == DONE:
+            supply(state, origin, name, worker)
+        elif origin.where[name] != number:
+            return False
+    return True
+
+
+def look_ahead(state: State, table: PlanTable, index: int, worker: Worker) -> None:
+    """Put the tasks into a worker's heap whose last input was just given to it, if the others are there."""
+    states = table.state
+    for consumer in table.consumers[index]:
+        if table.last[consumer] != index or states[consumer] != WAITING:
+            continue
+        if table.pools and worker.number not in placement.pool_of(table, consumer).members:
+            continue
+        if all_there(table, consumer, worker.number):
+            states[consumer] = AHEAD
+            heapq.heappush(worker.heap, table.key(consumer))
+
+
+def all_there(table: PlanTable, index: int, worker: int) -> bool:
+    """Whether every input of a task exists, or was given to ``worker``."""
+    where = table.where
+    for name in table.inputs[index]:
+        if name >= 0:
+            if where[name] != worker and table.state[name] != DONE:
+                return False
+        else:
+            origin, foreign = table.origins[-1 - name]
+            if origin.where[foreign] != worker and origin.state[foreign] != DONE:
+                return False
+    return True

@@ -1,0 +1,184 @@
+"""Whereabouts of results and blobs: who has them, who needs them, how one gets to a worker.
+
+Rules:
+
+- A result exists while its task is done. It lies on the workers ``where`` and ``extra`` name, a small one
+  also in ``data``: then it cannot be lost.
+- A worker that was sent a value, or told where to fetch a file, is in ``extra`` at once, so that nothing is
+  sent twice; it counts as a holder when it has reported the file fetched (a value: at once).
+- Released means: every worker that has it or was told of it is told to drop it, and the value is forgotten.
+  What a task that will never be done (again) needed is not needed for it any more either.
+"""
+
+from __future__ import annotations
+
+from graphvine.manager.state import State
+from graphvine.manager.tasks import AHEAD, DONE, READY, RELEASED, WAITING, PlanTable
+from graphvine.manager.workers import Worker
+from graphvine.protocol.messages import BlobData, Source
+
+
+def holders(table: PlanTable, index: int) -> list[int]:
+    """Workers that hold a file now."""
+    if table.state[index] != DONE:
+        return []
+    first = table.where[index]
+    found = [first] if first else []
+    if index in table.extra:
+        found += [worker for worker, held in table.extra[index].items() if held]
+    return found
+
+
+def has_or_awaits(table: PlanTable, index: int, worker: int) -> bool:
+    """Whether ``worker`` needs no word about this file: it has it, makes it, or was told where it is."""
+    if table.where[index] == worker:
+        return True
+    return index in table.extra and worker in table.extra[index]
+
+
+def add_replica(table: PlanTable, index: int, worker: Worker, held: bool) -> None:
+    """A worker has a file now (``held``), or was told to fetch it."""
+    known = table.extra.setdefault(index, {})
+    if worker.number not in known:
+        worker.log.append(table.base + index)
+    known[worker.number] = held
+
+
+def forget_replica(table: PlanTable, index: int, worker: int) -> None:
+    """A worker has a file no longer, or will not fetch it. The file may be without holders afterwards."""
+    extra = table.extra.get(index)
+    if extra is not None:
+        extra.pop(worker, None)
+        if not extra:
+            del table.extra[index]
+            extra = None
+    if table.where[index] != worker:
+        return
+    table.where[index] = 0
+    for other, held in (extra or {}).items():
+        if held:
+            table.where[index] = other
+            forget_extra(table, index, other)
+            break
+
+
+def forget_extra(table: PlanTable, index: int, worker: int) -> None:
+    """Take one worker off the list of further holders."""
+    extra = table.extra[index]
+    extra.pop(worker, None)
+    if not extra:
+        del table.extra[index]
+
+
+def exists(table: PlanTable, index: int) -> bool:
+    """Whether the bytes of a done task are somewhere."""
+    return table.where[index] != 0 or isinstance(table.data[index], bytes)
+
+
+def drop_everywhere(state: State, table: PlanTable, index: int) -> None:
+    """Tell every worker that has a file, or was told of it, to drop it; forget the value."""
+    number = table.base + index
+    table.data[index] = None
+    first = table.where[index]
+    table.where[index] = 0
+    if first:
+        drop(state, first, number)
+    if index in table.extra:
+        for other in table.extra.pop(index):
+            drop(state, other, number)
+
+
+def drop(state: State, worker: int, number: int) -> None:
+    """Tell one worker to drop a file."""
+    known = state.workers.get(worker)
+    if known is not None:
+        known.outbox.drops.append(number)
+        state.mark(known)
+
+
+def needless(state: State, table: PlanTable, index: int) -> None:
+    """Nobody needs this file any more. To be called when ``need`` has come to zero."""
+    stack = [(table, index)]
+    while stack:
+        table, index = stack.pop()
+        if table.need[index]:
+            continue
+        current = table.state[index]
+        if current == DONE:
+            table.state[index] = RELEASED
+            drop_everywhere(state, table, index)
+        elif current in (WAITING, READY, AHEAD):
+            # It was to be made (again) for somebody who needs it no longer.
+            table.state[index] = RELEASED
+            table.done_of[table.category_of[index]] += 1
+            for origin, name in table.input_files(index):
+                origin.need[name] -= 1
+                stack.append((origin, name))
+
+
+def supply(state: State, table: PlanTable, index: int, worker: Worker) -> None:
+    """See to it that a file that exists gets to ``worker``, with the orders of this turn."""
+    if has_or_awaits(table, index, worker.number):
+        return
+    data = table.data[index]
+    box = worker.outbox
+    if isinstance(data, bytes):
+        box.values[table.base + index] = data
+        add_replica(table, index, worker, held=True)
+        return
+    box.sources.append(source_of(state, table, index, worker, ()))
+    add_replica(table, index, worker, held=False)
+
+
+def source_of(
+    state: State, table: PlanTable, index: int, worker: Worker, but: tuple[int, ...] | list[int]
+) -> Source:
+    """Where ``worker`` can fetch a file, without the holders ``but``; no holders: through the manager."""
+    named = [holder for holder in holders(table, index) if holder != worker.number and holder not in but]
+    named = spread(named, table.base + index + worker.number, state.settings.sources)
+    introduce(state, worker, named)
+    return Source(table.base + index, table.size_of(index), named)
+
+
+def spread(holders: list[int], seed: int, count: int) -> list[int]:
+    """At most ``count`` of ``holders``, another choice for another worker."""
+    if len(holders) <= count:
+        return holders
+    start = seed % len(holders)
+    return (holders + holders)[start : start + count]
+
+
+def introduce(state: State, worker: Worker, others: list[int]) -> None:
+    """Tell a worker the addresses of those it has not heard of."""
+    for other in others:
+        if other not in worker.peers:
+            worker.peers.add(other)
+            worker.outbox.new_peers[other] = state.workers[other].hello.addresses
+
+
+def supply_blob(state: State, table: PlanTable, blob: int, worker: Worker) -> None:
+    """See to it that ``worker`` gets a blob, and the context it needs, with the orders of this turn."""
+    number = table.blob_base + blob
+    box = worker.outbox
+    if table.context and table.context not in worker.contexts:
+        worker.contexts.add(table.context)
+        box.contexts.append(state.contexts[table.plan.code.name])
+    worker.blobs.add(number)
+    data = table.plan.blobs[blob]
+    at = table.blob_at[blob]
+    named = [holder for holder, held in at.items() if held]
+    if len(data) < state.settings.blob_by_peer_bytes or not named:
+        box.blobs.append(BlobData(number, table.context, data))
+        at[worker.number] = True
+        return
+    named = spread(named, number + worker.number, state.settings.sources)
+    introduce(state, worker, named)
+    box.blobs.append(BlobData(number, table.context, None))
+    box.sources.append(Source(number, len(data), named))
+    at[worker.number] = False
+
+
+def send_blob(table: PlanTable, blob: int, worker: Worker) -> None:
+    """Send a blob's bytes to a worker that could not fetch them."""
+    worker.outbox.blobs.append(BlobData(table.blob_base + blob, table.context, table.plan.blobs[blob]))
+    table.blob_at[blob][worker.number] = True

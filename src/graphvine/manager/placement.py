@@ -1,0 +1,268 @@
+"""Which worker a ready task is kept for, and what a worker with room takes. A pull: workers come for work.
+
+A worker with room takes, in this order: from its own heap and share, whichever comes first in the plan; a
+share of a pool; half the backlog of the worker with the longest, if moving the data is quicker than waiting
+there. A dry one asks for tasks that were given to a busy worker and not begun. Each step costs the same
+however many workers and tasks there are: nothing here loops over all of either.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+from graphvine.manager.pools import Pool
+from graphvine.manager.state import State
+from graphvine.manager.tasks import AHEAD, DISPATCHED, KEY_MASK, READY, PlanTable
+from graphvine.manager.workers import Worker
+
+#: So many victims are looked at for one hungry worker, and so many queued tasks of one.
+_TRIES = 4
+_LOOK = 64
+
+
+def pool_of(table: PlanTable, index: int) -> Pool:
+    """The pool of a task: what it asks for."""
+    pools: dict[int, Pool] = table.pools
+    return pools.get(index, table.pool) if pools else table.pool
+
+
+def place_fresh(state: State) -> None:
+    """Give every task that became ready since the last turn a place where a worker will find it."""
+    fresh, state.fresh = state.fresh, []
+    table: PlanTable | None = None
+    for number in fresh:
+        if table is None or not table.base <= number < table.end:
+            table = state.table_of(number)
+            if table is None:
+                continue
+        index = number - table.base
+        if table.state[index] == READY:
+            place(state, table, index)
+
+
+def place(state: State, table: PlanTable, index: int) -> None:
+    """Put a ready task into the heap of the worker that has most of its input, else into its pool."""
+    pool = pool_of(table, index)
+    home = preferred(state, table, index, pool)
+    key = table.key(index)
+    if home is None:
+        heapq.heappush(pool.loose, key)
+        return
+    heapq.heappush(home.heap, key)
+    state.marked[home.number] = home
+
+
+def preferred(state: State, table: PlanTable, index: int, pool: Pool) -> Worker | None:
+    """The worker that has most bytes of a task's input; None when that is no reason to prefer any."""
+    if table.soft and index in table.soft:
+        wished = wished_worker(state, table, index)
+        if wished is not None:
+            return wished
+    names = table.inputs[index]
+    if not names:
+        return None
+    best = 0
+    first = names[0]
+    if first >= 0 and len(table.consumers[first]) <= state.settings.wide:
+        where = table.where
+        best = where[first]
+        for name in names:
+            if name < 0 or where[name] != best:
+                best = 0
+                break
+    best = best or most_bytes(state, table, index)
+    return pool.members.get(best)
+
+
+def most_bytes(state: State, table: PlanTable, index: int) -> int:
+    """The number of the worker that has most bytes of a task's input; 0 is none. Inputs that many tasks
+    share don't count: they will be everywhere soon."""
+    wide = state.settings.wide
+    weights: dict[int, int] = {}
+    for origin, name in table.input_files(index):
+        if len(origin.consumers[name]) > wide:
+            continue
+        size = origin.size_of(name) + 1
+        first = origin.where[name]
+        if first:
+            weights[first] = weights.get(first, 0) + size
+        for other in origin.extra.get(name, ()):
+            weights[other] = weights.get(other, 0) + size
+    return max(weights, key=weights.__getitem__) if weights else 0
+
+
+def wished_worker(state: State, table: PlanTable, index: int) -> Worker | None:
+    """The least loaded of the present workers a task would rather run on; None when there is none."""
+    names = table.options(index).workers
+    found = [
+        worker
+        for worker in state.workers.values()
+        if (worker.hello.name in names or worker.hello.host in names) and pool_of(table, index).admits(worker)
+    ]
+    return min(found, key=lambda worker: (worker.load + len(worker.heap)) / worker.cores) if found else None
+
+
+# -- what a worker takes --------------------------------------------------------------------------------
+
+
+def heed_urgent(worker: Worker) -> None:
+    """Take from a pool what comes before everything this worker has, by the user's priority or an earlier
+    plan."""
+    for pool in worker.pools:
+        if not pool:
+            continue
+        while True:
+            own = own_key(worker)
+            if own is None or not pool.urgent(own):
+                break
+            for key in pool.cut(worker):
+                heapq.heappush(worker.heap, key)
+
+
+def own_key(worker: Worker) -> int | None:
+    """The key of the task this worker would take next from what is kept for it."""
+    if worker.share:
+        last = worker.share[-1]
+        return min(last, worker.heap[0]) if worker.heap else last
+    return worker.heap[0] if worker.heap else None
+
+
+def feed(state: State, worker: Worker) -> bool:
+    """Find work for a worker that has none kept for it. False when there is none."""
+    best: Pool | None = None
+    best_key = 0
+    for pool in worker.pools:
+        key = pool.first_key()
+        if key is not None and (best is None or key < best_key):
+            best, best_key = pool, key
+    if best is not None:
+        worker.share = best.cut(worker)
+        return True
+    return steal(state, worker)
+
+
+def steal(state: State, thief: Worker) -> bool:
+    """Take half the backlog of the worker with the longest one."""
+    seen: list[Worker] = []
+    got = False
+    while state.victims and len(seen) < _TRIES and not got:
+        victim = pop_victim(state)
+        if victim is None:
+            break
+        seen.append(victim)
+        if victim is not thief and victim.backlog():
+            got = steal_share(thief, victim) or steal_heap(state, thief, victim)
+    for victim in seen:
+        list_victim(state, victim)
+    return got
+
+
+def list_victim(state: State, worker: Worker) -> None:
+    """Note that something may be had from a worker, if that is so."""
+    length = worker.backlog() + len(worker.queue) - int(worker.cores)
+    if length > 0 and not worker.listed:
+        worker.listed = True
+        heapq.heappush(state.victims, (-length, worker.number))
+
+
+def pop_victim(state: State) -> Worker | None:
+    """Take the worker with the longest backlog off the list; None when there is none left."""
+    while state.victims:
+        length, number = heapq.heappop(state.victims)
+        worker = state.workers.get(number)
+        if worker is None:
+            continue
+        worker.listed = False
+        now = worker.backlog() + len(worker.queue) - int(worker.cores)
+        if now <= 0:
+            continue
+        if now < -length and state.victims and now < -state.victims[0][0]:
+            list_victim(state, worker)
+            continue
+        return worker
+    return None
+
+
+def steal_share(thief: Worker, victim: Worker) -> bool:
+    """Take the back half of a worker's share of leaves."""
+    share = victim.share
+    if not share or not set(victim.pools) <= set(thief.pools):
+        return False
+    count = (len(share) + 1) // 2
+    thief.share = share[:count]
+    del share[:count]
+    return True
+
+
+def steal_heap(state: State, thief: Worker, victim: Worker) -> bool:
+    """Take tasks off the back of a worker's heap, as long as each would begin sooner on the thief."""
+    heap = victim.heap
+    wait_s = (victim.load + len(heap) * state.settings.floor_s) / victim.cores
+    put_back: list[int] = []
+    got = 0
+    for _ in range(min(_LOOK, (len(heap) + 1) // 2)):
+        key = heap.pop()
+        table = state.table_of(key & KEY_MASK)
+        index = (key & KEY_MASK) - table.base if table is not None else 0
+        if table is None or table.state[index] not in (READY, AHEAD):
+            continue
+        if worth_moving(state, table, index, thief, wait_s):
+            heapq.heappush(thief.heap, key)
+            got += 1
+        else:
+            put_back.append(key)
+    for key in put_back:
+        heapq.heappush(heap, key)
+    return got > 0
+
+
+def worth_moving(state: State, table: PlanTable, index: int, thief: Worker, wait_s: float) -> bool:
+    """Whether a task that would wait ``wait_s`` seconds where it is can begin sooner on ``thief``."""
+    if table.state[index] != READY or thief.number not in pool_of(table, index).members:
+        return False
+    moved = 0
+    for origin, name in table.input_files(index):
+        if origin.where[name] != thief.number and thief.number not in origin.extra.get(name, ()):
+            moved += origin.size_of(name)
+    return state.settings.latency_s + moved / state.settings.bandwidth < wait_s
+
+
+def ask_for_recall(state: State, thief: Worker) -> None:
+    """Have tasks that were given to a busy worker and not begun called back for a dry one."""
+    if thief.asked or len(thief.queue) >= thief.cores:
+        return
+    seen: list[Worker] = []
+    while state.victims and len(seen) < _TRIES and not thief.asked:
+        victim = pop_victim(state)
+        if victim is None:
+            break
+        seen.append(victim)
+        if victim is not thief and victim.load / victim.cores > state.settings.recall_s:
+            recall_half(state, thief, victim)
+    for victim in seen:
+        list_victim(state, victim)
+
+
+def recall_half(state: State, thief: Worker, victim: Worker) -> None:
+    """Call back the end of a worker's queue, until half of what has not begun would be elsewhere."""
+    spare = len(victim.queue) - int(victim.cores)
+    share = thief.cores / (thief.cores + victim.cores)
+    goal = victim.load * share
+    looked = taken = 0
+    for task in reversed(victim.queue):
+        looked += 1
+        if goal <= 0 or looked > min(spare, _LOOK) or taken >= max(1, int(spare * share)):
+            return
+        if task in state.recalled:
+            continue
+        table = state.table_of(task)
+        if table is None or thief.number not in pool_of(table, task - table.base).members:
+            continue
+        if table.state[task - table.base] != DISPATCHED or table.waits[task - table.base]:
+            continue
+        goal -= victim.queue[task]
+        taken += 1
+        state.recalled[task] = thief.number
+        thief.asked += 1
+        victim.outbox.recalls.append(task)
+        state.mark(victim)

@@ -1,0 +1,131 @@
+"""Taking a plan over: numbering it, tying it to the files of earlier plans, making its leaves ready."""
+
+from __future__ import annotations
+
+from graphvine.manager import recovery, results
+from graphvine.manager.instructions import PlanFailed
+from graphvine.manager.plan import Plan
+from graphvine.manager.state import State
+from graphvine.manager.tasks import DONE, READY, RELEASED, PlanTable, UnknownFileError
+from graphvine.protocol.messages import Context
+
+
+def admit(state: State, plan: Plan, *, keep: bool, now: float) -> int:
+    """Take a plan over. Returns its number. It fails at once when a file it names is not there."""
+    origins, missing = find_origins(state, plan)
+    if missing:
+        return refuse(state, plan, missing[0], now)
+    table = PlanTable(plan, state.next_number, keep=keep, now=now, checked=state.settings.checked)
+    table.origins = origins
+    if not table.size:
+        table.wanted_files = list(plan.externals)
+        table.left = len(origins)
+    state.add_table(table)
+    table.categories = [state.category(name) for name in plan.categories]
+    table.context = context_of(state, plan)
+    take_pools(state, table)
+    results.watch(table)
+    revive = tie(table)
+    for origin, index in revive:
+        recovery.remake(state, origin, index)
+    make_leaves_ready(state, table)
+    for origin, index in results.wanted_of(table) if not table.size else ():
+        if origin.state[index] == DONE:
+            results.announce_to(state, table, origin, index)
+    if not table.left:
+        results.finish(state, table)
+    return table.base
+
+
+def find_origins(state: State, plan: Plan) -> tuple[list[tuple[PlanTable, int]], list[int]]:
+    """Table and index of each external, and the positions of those that are not there."""
+    origins: list[tuple[PlanTable, int]] = []
+    missing: list[int] = []
+    for position, number in enumerate(plan.externals):
+        try:
+            origins.append(state.file(number))
+        except UnknownFileError:
+            missing.append(position)
+    return origins, missing
+
+
+def refuse(state: State, plan: Plan, position: int, now: float) -> int:
+    """Fail a plan that names a file which is not there."""
+    empty = Plan([], [], [], [], [], [], [], [], label=plan.label)
+    table = PlanTable(empty, state.next_number, keep=False, now=now, checked=False)
+    table.over = True
+    state.add_table(table)
+    state.remove_table(table)
+    text = f"file {plan.externals[position]} is not there: it was released, or lost for good"
+    state.tell(PlanFailed(table.base, -1 - position, "unrunnable", text, b"", []))
+    return table.base
+
+
+def context_of(state: State, plan: Plan) -> int:
+    """The number of a plan's context, equal for equal code; 0 when it brings nothing."""
+    code = plan.code
+    if not code.modules and not code.imports:
+        return 0
+    known = state.contexts.get(code.name)
+    if known is None:
+        known = Context(len(state.contexts) + 1, code.name, code.modules, list(code.imports))
+        state.contexts[code.name] = known
+    return known.context
+
+
+def take_pools(state: State, table: PlanTable) -> None:
+    """Find the pool of every task."""
+    plan = table.plan
+    table.pool = state.pool_for(plan.default_options)
+    default_soft = bool(plan.default_options.workers) and plan.default_options.allow_other_workers
+    if default_soft:
+        table.soft = set(range(table.size)) - plan.options.keys()
+    for task, options in plan.options.items():
+        pool = state.pool_for(options)
+        if pool is not table.pool:
+            table.pools[task] = pool
+        if options.workers and options.allow_other_workers:
+            table.soft.add(task)
+    table.plain = table.pool.plain and all(pool.plain for pool in table.pools.values())
+
+
+def tie(table: PlanTable) -> list[tuple[PlanTable, int]]:
+    """Note in earlier plans what this one needs of them. Returns what must be made again for it."""
+    if not table.origins:
+        return []
+    for task, names in enumerate(table.inputs):
+        for name in names:
+            if name < 0:
+                origin, index = table.origins[-1 - name]
+                origin.foreign.setdefault(index, []).append((table, task))
+                origin.need[index] += 1
+                if origin.state[index] == DONE:
+                    table.waits[task] -= 1
+    for origin in {origin.base: origin for origin, _ in table.origins}.values():
+        origin.refs += 1
+    return [(origin, index) for origin, index in table.origins if origin.state[index] == RELEASED]
+
+
+def make_leaves_ready(state: State, table: PlanTable) -> None:
+    """Put the tasks that wait for nothing into the pools, as segments where no worker can be preferred."""
+    waits, states = table.waits, table.state
+    plain: list[int] = []
+    special: dict[int, tuple[object, list[int]]] = {}
+    for task, missing in enumerate(waits):
+        if missing:
+            continue
+        states[task] = READY
+        if table.inputs[task] or task in table.soft:
+            state.fresh.append(table.base + task)
+        elif task in table.pools:
+            pool = table.pools[task]
+            special.setdefault(id(pool), (pool, []))[1].append(table.key(task))
+        else:
+            plain.append(table.key(task))
+    limit = table.key0 + table.size
+    if plain:
+        plain.sort(reverse=True)
+        table.pool.add_segment(plain, max(limit, plain[0] + 1))
+    for task_pool, keys in special.values():
+        keys.sort(reverse=True)
+        task_pool.add_segment(keys, max(limit, keys[0] + 1))  # type: ignore[attr-defined]

@@ -1,0 +1,115 @@
+"""Ready tasks that no worker is preferred for, one pool for each kind of request.
+
+A pool holds *segments*, the leaves of a plan in the order in which they should run (last first, so that a
+piece of the front is cut off the end of a list), and *loose* tasks, which came back or follow a widely shared
+input. A worker takes from a pool only what fits it: its capacity is at least the request, and its name or
+host is one of those allowed.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+from graphvine.manager.tasks import KEY_MASK
+from graphvine.manager.workers import Worker
+from graphvine.protocol.messages import Resources
+
+
+def fits(request: Resources, capacity: Resources) -> bool:
+    """Whether a worker of this capacity can ever run a task of this request."""
+    return (
+        request.cores <= capacity.cores
+        and request.memory_mb <= capacity.memory_mb
+        and request.disk_mb <= capacity.disk_mb
+        and request.gpus <= capacity.gpus
+    )
+
+
+class Segment:
+    """Keys of leaves of one plan, last first. ``limit`` is the key after the plan's last one."""
+
+    __slots__ = ("keys", "limit")
+
+    def __init__(self, keys: list[int], limit: int) -> None:
+        self.keys = keys
+        self.limit = limit
+
+
+class Pool:
+    """Ready tasks of one kind of request, and who may take them."""
+
+    def __init__(self, request: Resources, names: tuple[str, ...]) -> None:
+        self.request = request
+        self.names = frozenset(names)
+        self.plain = request == Resources()
+        #: Workers that may run tasks of this pool.
+        self.members: dict[int, Worker] = {}
+        self.cores = 0.0
+        #: Members that had room and found nothing to do, in the order in which they ran dry.
+        self.hungry: dict[int, Worker] = {}
+        #: Ordered by key of the first task.
+        self.segments: list[tuple[int, int, Segment]] = []
+        self.loose: list[int] = []
+        #: Since when there is work here and nobody for it; None when that is not so.
+        self.starving_since: float | None = None
+        self.warned = False
+        self._serial = 0
+
+    def admits(self, worker: Worker) -> bool:
+        """Whether ``worker`` may run tasks of this pool."""
+        hello = worker.hello
+        named = not self.names or hello.name in self.names or hello.host in self.names
+        return named and fits(self.request, hello.capacity)
+
+    def join(self, worker: Worker) -> None:
+        """A worker that this pool admits is there."""
+        self.members[worker.number] = worker
+        self.cores += worker.cores
+        worker.pools.append(self)
+
+    def part(self, worker: Worker) -> None:
+        """A member is gone."""
+        if self.members.pop(worker.number, None) is not None:
+            self.cores = sum(member.cores for member in self.members.values()) if self.members else 0.0
+            self.hungry.pop(worker.number, None)
+
+    def add_segment(self, keys: list[int], limit: int) -> None:
+        """Add leaves, last first."""
+        self._serial += 1
+        heapq.heappush(self.segments, (keys[-1], self._serial, Segment(keys, limit)))
+
+    def first_key(self) -> int | None:
+        """The key of the task that should run first; None when the pool is empty."""
+        if self.loose and (not self.segments or self.loose[0] < self.segments[0][0]):
+            return self.loose[0]
+        return self.segments[0][0] if self.segments else None
+
+    def urgent(self, key: int) -> bool:
+        """Whether something here comes before ``key`` by more than the order within one plan."""
+        if self.segments and self.segments[0][2].limit <= key:
+            return True
+        return bool(self.loose) and (self.loose[0] | KEY_MASK) < key
+
+    def cut(self, worker: Worker) -> list[int]:
+        """Take a share for ``worker``, last first (Polychronopoulos and Kuck 1987, weighted by cores).
+
+        Not empty unless the pool is."""
+        part = worker.cores / (2.0 * self.cores)
+        if self.loose and (not self.segments or self.loose[0] < self.segments[0][0]):
+            count = int(len(self.loose) * part) + 1
+            return [heapq.heappop(self.loose) for _ in range(min(count, len(self.loose)))][::-1]
+        if not self.segments:
+            return []
+        _, serial, segment = self.segments[0]
+        keys = segment.keys
+        count = int(len(keys) * part) + 1
+        share = keys[-count:]
+        del keys[-count:]
+        if keys:
+            heapq.heapreplace(self.segments, (keys[-1], serial, segment))
+        else:
+            heapq.heappop(self.segments)
+        return share
+
+    def __bool__(self) -> bool:
+        return bool(self.segments or self.loose)

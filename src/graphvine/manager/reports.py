@@ -1,0 +1,245 @@
+"""What a worker's report does: tasks done, files fetched, missing and lost. The hot path of the whole
+manager.
+
+Late and duplicate words are harmless: a word about a task counts only while that worker has the order, and
+about a file only while the file exists; a copy of anything else is dropped where it lies.
+"""
+
+from __future__ import annotations
+
+from graphvine.manager import recovery, results
+from graphvine.manager.files import add_replica, needless, send_blob, source_of
+from graphvine.manager.state import State
+from graphvine.manager.tasks import AHEAD, DONE, READY, RELEASED, WAITING, PlanTable
+from graphvine.manager.workers import Worker
+from graphvine.protocol.messages import Missing, Report, TaskDone
+
+
+def on_report(state: State, worker: Worker, report: Report) -> None:
+    """Everything that happened on a worker since its last report."""
+    if report.done:
+        on_done(state, worker, report.done)
+    for failure in report.failed:
+        recovery.on_failed(state, worker, failure)
+    for file in report.fetched:
+        on_fetched(state, worker, file)
+    for file in report.lost:
+        on_lost(state, worker, file)
+    for missing in report.missing:
+        on_missing(state, worker, missing)
+    if report.returned:
+        recovery.on_returned(state, worker, report.returned)
+    if len(worker.log) > worker.log_limit:
+        compact_log(state, worker)
+    state.mark(worker)
+
+
+def on_done(state: State, worker: Worker, rows: list[TaskDone]) -> None:
+    """Tasks ran: their results exist. A row costs the same in a plan of any size."""
+    me = worker.number
+    answered = worker.queue.pop
+    log = worker.log.append
+    fresh = state.fresh
+    count, time = state.category_count, state.category_time
+    base = end = last_category = category = -1
+    gone = 0.0
+    measured: set[int] = set()
+    for row in rows:
+        number = row.task
+        expected = answered(number, None)
+        if expected is None:
+            on_late_done(state, worker, number)
+            continue
+        if not base <= number < end:
+            found = state.table_of(number)
+            if found is None:
+                continue
+            table = found
+            base, end = table.base, table.end
+            states, waits, need, data = table.state, table.waits, table.need, table.data
+            inputs, consumers, category_of = table.inputs, table.consumers, table.category_of
+            categories, done_of, running_of = table.categories, table.done_of, table.running_of
+        index = number - base
+        gone += expected
+        value = row.value
+        data[index] = row.size if value is None else value
+        states[index] = DONE
+        log(number)
+        local = category_of[index]
+        done_of[local] += 1
+        running_of[local] -= 1
+        category = categories[local]
+        count[category] += 1
+        time[category] += row.duration_s
+        if category != last_category:
+            measured.add(category)
+            last_category = category
+        for name in inputs[index]:
+            if name < 0:
+                unneed_foreign(state, table, name)
+                continue
+            left = need[name] - 1
+            need[name] = left
+            if not left:
+                if states[name] == DONE and table.where[name] == me and name not in table.extra:
+                    states[name] = RELEASED
+                    data[name] = None
+                    table.where[name] = 0
+                    worker.outbox.drops.append(base + name)
+                else:
+                    needless(state, table, name)
+        for consumer in consumers[index]:
+            left = waits[consumer] - 1
+            waits[consumer] = left
+            if not left:
+                current = states[consumer]
+                if current == WAITING:
+                    states[consumer] = READY
+                    fresh.append(base + consumer)
+                elif current == AHEAD:
+                    states[consumer] = READY
+        settle(state, table, index, number)
+    worker.load = worker.load - gone if worker.queue else 0.0
+    for category in measured:
+        state.category_mean[category] = max(time[category] / count[category], state.settings.floor_s)
+
+
+def settle(state: State, table: PlanTable, index: int, number: int) -> None:
+    """What is seldom to be done when a task is done."""
+    if table.foreign and index in table.foreign:
+        for plan, task in table.foreign[index]:
+            plan.waits[task] -= 1
+            if not plan.waits[task]:
+                if plan.state[task] == WAITING:
+                    recovery.ready(state, plan, task)
+                elif plan.state[task] == AHEAD:
+                    plan.state[task] = READY
+    if state.recalled:
+        results.forget_order(state, number)
+    worker = state.workers[table.where[index]]
+    if worker.alone == number:
+        worker.alone = 0
+    if index in table.wanted_by:
+        results.announce(state, table, index)
+    if not table.need[index]:
+        needless(state, table, index)
+
+
+def unneed_foreign(state: State, table: PlanTable, name: int) -> None:
+    """A task that is done does not need this external any more."""
+    origin, index = table.origins[-1 - name]
+    origin.need[index] -= 1
+    if not origin.need[index]:
+        needless(state, origin, index)
+
+
+def on_late_done(state: State, worker: Worker, number: int) -> None:
+    """A result nobody waits for: of a cancelled plan, or told twice."""
+    if not known(state, worker, number):
+        return
+    table = state.table_of(number)
+    if table is None:
+        worker.outbox.drops.append(number)
+        return
+    index = number - table.base
+    holds = index < table.size and (
+        table.where[index] == worker.number or worker.number in table.extra.get(index, ())
+    )
+    if not holds:
+        worker.outbox.drops.append(number)
+
+
+def known(state: State, worker: Worker, number: int) -> bool:
+    """Whether a number was ever given out; a note when it was not."""
+    if 0 < number < state.next_number:
+        return True
+    state.note("warning", f"worker {worker.hello.name} speaks of number {number}, which was never given out")
+    return False
+
+
+def on_fetched(state: State, worker: Worker, number: int) -> None:
+    """A worker holds a copy of a file."""
+    if not known(state, worker, number):
+        return
+    table = state.table_of(number)
+    state.relayed.discard((number, worker.number))
+    if table is None:
+        worker.outbox.drops.append(number)
+        return
+    index = number - table.base
+    if index >= table.size:
+        if worker.number in table.blob_at[index - table.size]:
+            table.blob_at[index - table.size][worker.number] = True
+    elif table.where[index] == worker.number:
+        pass
+    elif table.state[index] == DONE:
+        add_replica(table, index, worker, held=True)
+        if not table.where[index]:
+            del table.extra[index][worker.number]
+            table.where[index] = worker.number
+    else:
+        worker.outbox.drops.append(number)
+
+
+def on_lost(state: State, worker: Worker, number: int) -> None:
+    """A worker holds a file no longer that it should hold."""
+    if not known(state, worker, number):
+        return
+    table = state.table_of(number)
+    if table is None:
+        return
+    index = number - table.base
+    if index >= table.size:
+        table.blob_at[index - table.size].pop(worker.number, None)
+        worker.blobs.discard(number)
+        return
+    recovery.lose_replica(state, table, index, worker.number)
+    recovery.call_back_followers(state, table, index, worker.number)
+
+
+def on_missing(state: State, worker: Worker, missing: Missing) -> None:
+    """A worker could not fetch a file: name other holders, else relay it, else make it again."""
+    if not known(state, worker, missing.file):
+        return
+    table = state.table_of(missing.file)
+    if table is None:
+        return
+    index = missing.file - table.base
+    if index >= table.size:
+        send_blob(table, index - table.size, worker)
+        return
+    box = worker.outbox
+    if table.state[index] != DONE:
+        recovery.call_back_followers(state, table, index, worker.number)
+        return
+    data = table.data[index]
+    if isinstance(data, bytes):
+        box.update_values[missing.file] = data
+        add_replica(table, index, worker, held=True)
+        return
+    relayed = (missing.file, worker.number) in state.relayed
+    source = source_of(state, table, index, worker, missing.holders)
+    if (source.holders and not (relayed and not missing.holders)) or not relayed:
+        if not source.holders:
+            state.relayed.add((missing.file, worker.number))
+        box.updates.append(source)
+        add_replica(table, index, worker, held=False)
+        return
+    state.relayed.discard((missing.file, worker.number))
+    state.note("warning", f"file {missing.file} can't be had from any holder: {missing.reason}")
+    recovery.lose_everywhere(state, table, index)
+
+
+def compact_log(state: State, worker: Worker) -> None:
+    """Take out of a worker's log what it does not have any more. Costs a constant per entry ever made."""
+    me = worker.number
+    kept: list[int] = []
+    for number in dict.fromkeys(worker.log):
+        table = state.table_of(number)
+        if table is None:
+            continue
+        index = number - table.base
+        if table.where[index] == me or me in table.extra.get(index, ()):
+            kept.append(number)
+    worker.log = kept
+    worker.log_limit = max(1024, 2 * len(kept))

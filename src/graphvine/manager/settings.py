@@ -1,0 +1,48 @@
+"""Every number the manager's core goes by, in one frozen object."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """Times in seconds, sizes in bytes."""
+
+    heartbeat_s: float = 2.0
+    """How often a worker says that it lives."""
+    silent_s: float = 10.0
+    """A worker not heard of for so long is lost."""
+    inline_bytes: int = 8192
+    """A result whose pickle is at most this long travels inside ``TaskDone``."""
+    window_s: float = 0.1
+    """How much work, per core, a worker is given ahead."""
+    ahead_per_core: int = 2
+    """At least so many tasks per core are given ahead, however long they take."""
+    floor_s: float = 50e-6
+    """No task is expected to take less than this: what running one costs by itself."""
+    wide: int = 32
+    """A result with more consumers than this draws none of them to the worker that holds it."""
+    bandwidth: float = 500e6
+    """Assumed bytes per second between workers."""
+    latency_s: float = 0.005
+    """Assumed cost of having a queued task run elsewhere."""
+    recall_s: float = 0.02
+    """Less queued work than this, per core, is not called back for an idle worker."""
+    blob_by_peer_bytes: int = 2**20
+    """A blob at least this large is fetched from a worker that holds it, if there is one."""
+    sources: int = 3
+    """So many holders of a file are named to a worker."""
+    max_deaths: int = 3
+    """A task that killed its executor so often fails."""
+    max_shared_losses: int = 2
+    """A task that was perhaps running on so many lost workers is from then on run alone on its worker."""
+    max_lone_losses: int = 3
+    """A task whose worker was lost so often while it ran there alone fails."""
+    max_storage_tries: int = 3
+    """A task for whose result no room was found so often fails."""
+    patience_s: float = 5.0
+    """After so long there is a warning about tasks that no present worker can run."""
+    unrunnable_s: float = 120.0
+    """After so long a plan fails whose task none of the present workers can ever run."""
+    checked: bool = False
+    """Every transition is checked against the table, and remembered (for tests: it costs)."""

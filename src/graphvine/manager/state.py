@@ -1,0 +1,136 @@
+"""All that the manager's core knows, in one place: what its other modules read and write.
+
+Nothing here decides anything. ``tell`` and ``mark`` are the only ways to the outside: an instruction for the
+loop, and a worker to which something is to be said or given in this turn.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import Literal
+
+from graphvine.manager.instructions import Instruction, Note
+from graphvine.manager.plan import TaskOptions
+from graphvine.manager.pools import Pool
+from graphvine.manager.settings import Settings
+from graphvine.manager.tasks import PlanTable, UnknownFileError
+from graphvine.manager.workers import Worker
+from graphvine.protocol.messages import Context, Resources
+
+
+class State:
+    """The tables of one core."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.now = 0.0
+        self.next_number = 1
+        self.plans: dict[int, PlanTable] = {}
+        #: First numbers of the plans, ascending, and their tables.
+        self.bases: list[int] = []
+        #: Plans that were freed lately: until the instructions that say so were carried out, one may ask
+        #: about them.
+        self.leaving: dict[int, PlanTable] = {}
+        self.gone: dict[int, PlanTable] = {}
+        self.tables: list[PlanTable] = []
+        self.workers: dict[int, Worker] = {}
+        self.cores = 0.0
+        #: When each worker was last heard of; who was not heard of for longest comes first.
+        self.heard: dict[int, float] = {}
+        self.pools: dict[tuple[Resources, tuple[str, ...]], Pool] = {}
+        self.category_numbers: dict[str, int] = {}
+        #: Per category of the manager: tasks measured, seconds in all, and the mean that is expected.
+        self.category_count: list[int] = []
+        self.category_time: list[float] = []
+        self.category_mean: list[float] = []
+        self.contexts: dict[str, Context] = {}
+        #: Tasks that became ready since the last turn and are not placed.
+        self.fresh: list[int] = []
+        #: Workers to be looked at in this turn.
+        self.marked: dict[int, Worker] = {}
+        #: Tasks called back: for which worker (0: for none in particular).
+        self.recalled: dict[int, int] = {}
+        #: Files of which a worker was told to fetch through the manager.
+        self.relayed: set[tuple[int, int]] = set()
+        #: Workers with a backlog or a queue, the longest first, by an old measure: (-length, number).
+        self.victims: list[tuple[int, int]] = []
+        #: Keys of tasks that must run alone.
+        self.suspects: list[int] = []
+        self.lonely_since: float | None = None
+        self.out: list[Instruction] = []
+
+    # -- lookups ------------------------------------------------------------------------------------------
+
+    def table_of(self, number: int) -> PlanTable | None:
+        """The plan a task, file or blob belongs to; None when it is gone or never was."""
+        position = bisect_right(self.bases, number) - 1
+        if position < 0:
+            return None
+        table = self.tables[position]
+        return table if number < table.end else None
+
+    def plan(self, base: int) -> PlanTable | None:
+        """The plan of this number, also when it ended with the last instructions; None when it is gone."""
+        return self.plans.get(base) or self.leaving.get(base) or self.gone.get(base)
+
+    def file(self, number: int) -> tuple[PlanTable, int]:
+        """Table and index of a result. Raises UnknownFileError."""
+        table = self.table_of(number)
+        if table is None or number - table.base >= table.size:
+            raise UnknownFileError(f"file {number} is not there: it was released, or never made")
+        return table, number - table.base
+
+    def pool_for(self, options: TaskOptions) -> Pool:
+        """The pool of tasks with these options, made if need be."""
+        names = () if options.allow_other_workers else options.workers
+        found = self.pools.get((options.request, names))
+        if found is None:
+            found = self.pools[options.request, names] = Pool(options.request, names)
+            for worker in self.workers.values():
+                if found.admits(worker):
+                    found.join(worker)
+                    found.hungry[worker.number] = worker
+        return found
+
+    def category(self, name: str) -> int:
+        """The manager's number of a category."""
+        number = self.category_numbers.setdefault(name, len(self.category_count))
+        if number == len(self.category_count):
+            self.category_count.append(0)
+            self.category_time.append(0.0)
+            self.category_mean.append(self.settings.window_s)
+        return number
+
+    def forget_gone(self) -> None:
+        """The instructions of the last turn were carried out: nobody asks about the plans they ended."""
+        self.gone, self.leaving = self.leaving, {}
+
+    # -- what goes out ------------------------------------------------------------------------------------
+
+    def mark(self, worker: Worker) -> None:
+        """Something is to be said to this worker, or it may have room."""
+        self.marked[worker.number] = worker
+
+    def tell(self, instruction: Instruction) -> None:
+        """Hand an instruction to the loop, at the end of this turn."""
+        self.out.append(instruction)
+
+    def note(self, level: Literal["debug", "info", "warning", "error"], text: str) -> None:
+        """A line for the log."""
+        self.out.append(Note(level, text))
+
+    # -- plans --------------------------------------------------------------------------------------------
+
+    def add_table(self, table: PlanTable) -> None:
+        """A plan is there; its numbers are the highest so far."""
+        self.plans[table.base] = table
+        self.bases.append(table.base)
+        self.tables.append(table)
+        self.next_number = table.end
+
+    def remove_table(self, table: PlanTable) -> None:
+        """A plan is gone: from now on its numbers are unknown."""
+        self.leaving[table.base] = self.plans.pop(table.base)
+        position = bisect_right(self.bases, table.base) - 1
+        del self.bases[position]
+        del self.tables[position]

@@ -1,0 +1,278 @@
+"""The tasks of one plan: their states, the table of legal transitions, and what is known of each.
+
+Rules:
+
+- A task is an index ``i`` into the lists of its plan; its number, and that of its result, is ``base + i``.
+- ``waits[i]`` counts the input slots of a task that is not done whose file does not exist. It says nothing
+  about a task that is done or released.
+- ``need[i]`` counts the input slots of tasks not done that name file ``i``, and the holds on it: a wanted
+  result that was not handed over, a kept one that was not released. At zero the file is released.
+- ``where[i]`` is the worker a dispatched task was given to, then the first worker that holds its result; 0 is
+  none. ``extra[i]`` holds what further workers have, or were told to fetch.
+- ``data[i]`` is the value of a small result, the size of a large one.
+- Slots count, not files: a task that names the same input twice waits for it twice, and needs it twice.
+
+The lists are lists because a Python list is the quickest thing to index and holds small integers without
+making new ones; the states are a bytearray, so that all tasks of a state are found at the speed of memchr.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from graphvine.manager.instructions import Death
+from graphvine.manager.plan import Plan, TaskOptions
+from graphvine.protocol.messages import Resources
+
+if TYPE_CHECKING:
+    from graphvine.manager.pools import Pool
+
+#: Some input does not exist, and is not about to exist on one certain worker.
+WAITING = 0
+#: Every input exists; the task lies in a heap or in a pool.
+READY = 1
+#: What does not exist yet of the inputs was given to one worker; the task lies in the heap of that worker.
+AHEAD = 2
+#: Given to a worker.
+DISPATCHED = 3
+#: The result exists.
+DONE = 4
+#: The result was made and is not needed (any more).
+RELEASED = 5
+
+STATE_NAMES = ("waiting", "ready", "ahead", "dispatched", "done", "released")
+
+#: From each state, where a task may go.
+LEGAL: dict[int, frozenset[int]] = {
+    WAITING: frozenset({READY, AHEAD, RELEASED}),
+    READY: frozenset({DISPATCHED, WAITING, RELEASED}),
+    AHEAD: frozenset({READY, DISPATCHED, WAITING, RELEASED}),
+    DISPATCHED: frozenset({DONE, READY, WAITING}),
+    DONE: frozenset({RELEASED, WAITING}),
+    RELEASED: frozenset({WAITING}),
+}
+
+#: Bits of a key below the user's priority. A key is ``number - (priority << KEY_BITS)``: smaller runs
+#: earlier.
+KEY_BITS = 48
+KEY_MASK = (1 << KEY_BITS) - 1
+
+
+class IllegalTransitionError(RuntimeError):
+    """A task went from one state to another in a way that has no meaning. A bug; the message tells its
+    story."""
+
+
+class CheckedStates(bytearray):
+    """States that refuse what the table does not allow, and remember each task's story. For tests."""
+
+    def __init__(self, count: int, base: int) -> None:
+        super().__init__(count)
+        self.base = base
+        self.stories: dict[int, list[int]] = {}
+
+    def __setitem__(self, index, value) -> None:  # type: ignore[no-untyped-def]
+        story = self.stories.setdefault(index, [self[index]])
+        story.append(value)
+        if value not in LEGAL[self[index]]:
+            told = " -> ".join(STATE_NAMES[state] for state in story)
+            raise IllegalTransitionError(f"task {self.base + index}: {told}")
+        super().__setitem__(index, value)
+
+
+class UnknownFileError(LookupError):
+    """A file number that no living plan has: it was released, or never made."""
+
+
+Consumers = Sequence[int]
+
+
+def consumers_of(inputs: Sequence[tuple[int, ...]]) -> list[Consumers]:
+    """For each task, the tasks of the same plan that name it, once per slot, in order.
+
+    Almost all have one consumer, so consumers are tuples, and those of one task's inputs share one."""
+    consumers: list[Consumers] = [()] * len(inputs)
+    many: list[int] = []
+    for task, names in enumerate(inputs):
+        if not names:
+            continue
+        one = (task,)
+        for name in names:
+            if name < 0:
+                continue
+            known = consumers[name]
+            if not known:
+                consumers[name] = one
+            elif type(known) is list:
+                known.append(task)
+            else:
+                consumers[name] = [*known, task]
+                many.append(name)
+    for name in many:
+        # Tuples of integers leave the garbage collector's books; lists never do.
+        consumers[name] = tuple(consumers[name])
+    return consumers
+
+
+class PlanTable:
+    """One plan and everything known about its tasks (see the module's rules)."""
+
+    __slots__ = (
+        "attempts",
+        "base",
+        "blob_at",
+        "blob_base",
+        "blob_index",
+        "blob_of",
+        "categories",
+        "category_of",
+        "consumers",
+        "context",
+        "data",
+        "done_of",
+        "end",
+        "ended",
+        "extra",
+        "foreign",
+        "inputs",
+        "keep",
+        "kept",
+        "key0",
+        "last",
+        "left",
+        "lone_losses",
+        "losses",
+        "need",
+        "origins",
+        "outside",
+        "over",
+        "plain",
+        "plan",
+        "pool",
+        "pools",
+        "priorities",
+        "recomputed",
+        "refs",
+        "running_of",
+        "size",
+        "soft",
+        "start",
+        "state",
+        "totals",
+        "tries",
+        "waits",
+        "wanted_by",
+        "wanted_files",
+        "where",
+    )
+
+    def __init__(self, plan: Plan, base: int, *, keep: bool, now: float, checked: bool) -> None:
+        size = len(plan)
+        inputs = plan.inputs
+        self.plan = plan
+        self.base = base
+        self.size = size
+        self.blob_base = base + size
+        self.end = base + max(1, size + len(plan.blobs))
+        self.keep = keep
+        self.start = now
+        self.inputs = inputs
+        self.consumers = consumers_of(inputs)
+        self.waits: list[int] = list(map(len, inputs))
+        self.need: list[int] = list(map(len, self.consumers))
+        self.last: list[int] = [max(names) if names else -1 for names in inputs]
+        self.state: bytearray = CheckedStates(size, base) if checked else bytearray(size)
+        self.where: list[int] = [0] * size
+        self.data: list[bytes | int | None] = [None] * size
+        #: Further workers that hold a file (True) or were told to fetch it (False).
+        self.extra: dict[int, dict[int, bool]] = {}
+        self.category_of = plan.category_of
+        self.blob_of = plan.blob_of
+        self.blob_index = plan.blob_index
+        #: The manager's numbers of the plan's categories.
+        self.categories: list[int] = []
+        counted = Counter(plan.category_of)
+        self.totals = [counted[category] for category in range(len(plan.categories))]
+        self.done_of = [0] * len(plan.categories)
+        self.running_of = [0] * len(plan.categories)
+        self.recomputed = 0
+        #: Of ``plan.externals``: table and index of each.
+        self.origins: list[tuple[PlanTable, int]] = []
+        #: Tasks of other plans that name a file of this one, once per slot.
+        self.foreign: dict[int, list[tuple[PlanTable, int]]] = {}
+        #: How many living plans name files of this one.
+        self.refs = 0
+        #: Who waits for a result of this plan: plan and position in its wanted files.
+        self.wanted_by: dict[int, list[tuple[PlanTable, int]]] = {}
+        #: Wanted file numbers, by position.
+        self.wanted_files: list[int] = [base + task for task in plan.wanted]
+        #: Wanted results that were not handed over (kept plans: that do not exist).
+        self.left = len(self.wanted_files)
+        self.kept: set[int] = set(plan.wanted) if keep else set()
+        self.over = False
+        #: When it was over.
+        self.ended = now
+        self.attempts: dict[int, int] = {}
+        self.tries: dict[int, list[Death]] = {}
+        self.losses: dict[int, int] = {}
+        self.lone_losses: dict[int, int] = {}
+        self.context = 0
+        #: For each blob, the workers that hold it (True) or were told to fetch it (False).
+        self.blob_at: list[dict[int, bool]] = [{} for _ in plan.blobs]
+        #: The pool of most tasks; those of the others; those with a mere preference for some workers.
+        self.pool: Pool
+        self.pools: dict[int, Pool] = {}
+        self.soft: set[int] = set()
+        #: Every task asks for the default resources.
+        self.plain = True
+        self._take_options(plan)
+
+    def _take_options(self, plan: Plan) -> None:
+        default = plan.default_options.priority
+        self.key0 = self.base - (default << KEY_BITS)
+        self.priorities = {
+            task: options.priority for task, options in plan.options.items() if options.priority != default
+        }
+
+    def key(self, index: int) -> int:
+        """The key that orders this task among all ready ones: smaller runs earlier."""
+        if self.priorities and index in self.priorities:
+            return self.base + index - (self.priorities[index] << KEY_BITS)
+        return self.key0 + index
+
+    def options(self, index: int) -> TaskOptions:
+        """What this task asks for."""
+        return self.plan.options.get(index, self.plan.default_options)
+
+    def request(self, index: int) -> Resources:
+        """The resources this task asks for."""
+        return self.options(index).request
+
+    def in_state(self, state: int) -> Iterator[int]:
+        """Indices of all tasks in ``state``, found by memchr. The state of one that was given may change."""
+        find = self.state.find
+        index = find(state)
+        while index >= 0:
+            yield index
+            index = find(state, index + 1)
+
+    def size_of(self, index: int) -> int:
+        """Bytes of a file."""
+        data = self.data[index]
+        if data is None:
+            return 0
+        return data if type(data) is int else len(data)  # type: ignore[arg-type]
+
+    def input_files(self, index: int) -> Iterator[tuple[PlanTable, int]]:
+        """Table and index of each input slot."""
+        for name in self.inputs[index]:
+            yield (self, name) if name >= 0 else self.origins[-1 - name]
+
+    def consumer_tasks(self, index: int) -> Iterator[tuple[PlanTable, int]]:
+        """Table and index of each slot that names this file, in every living plan."""
+        for consumer in self.consumers[index]:
+            yield self, consumer
+        if index in self.foreign:
+            yield from self.foreign[index]
