@@ -7,7 +7,7 @@ version and of one user, so nothing here is negotiated.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -35,7 +35,8 @@ class PacketTask(msgspec.Struct, array_like=True, gc=False):
     context: int
     index: int
     attempt: int
-    inputs: list[bytes | str]
+    inputs: list[Any]
+    """bytes | str (msgspec has no such union)."""
 
 
 class Packet(msgspec.Struct, array_like=True):

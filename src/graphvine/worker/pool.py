@@ -6,9 +6,54 @@ say into events. The agent polls ``descriptors()`` together with its own sockets
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+
 import msgspec
 
-from graphvine.worker.packets import ContextRef, Packet, PacketDone
+from graphvine.worker.deaths import OutOfMemoryKills, explain, tail
+from graphvine.worker.executor import temporary_name
+from graphvine.worker.marks import make_page, map_page, read_mark
+from graphvine.worker.packets import (
+    MAX_MESSAGE_BYTES,
+    ContextRef,
+    ExecutorUp,
+    FromExecutor,
+    Packet,
+    PacketDone,
+    PacketHead,
+)
+from graphvine.worker.passing import forget, refer, resolve
+from graphvine.worker.zygote import (
+    Forked,
+    FromZygote,
+    Gone,
+    Importing,
+    Spawn,
+    SpawnFailed,
+    ToZygote,
+    Watch,
+)
+
+#: Asked of the kernel for each executor's inbox; it gives what its limits allow.
+_INBOX_BYTES = 2**20
+#: How long killed processes are waited for.
+_GONE_S = 2.0
+#: One core per executor is the rule: libraries that start a thread per core would fight over them.
+_ONE_THREAD = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
 
 
 class ExecutorReady(msgspec.Struct):
@@ -47,6 +92,76 @@ class ZygoteDied(msgspec.Struct):
 PoolEvent = ExecutorReady | ResultsArrived | ExecutorDied | ZygoteDied
 
 
+class _Executor:
+    """What the pool knows of one executor."""
+
+    def __init__(self, number: int, log: str) -> None:
+        self.number = number
+        self.link, self.inbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        """Our end, and the executor's, of which we keep a copy: what it has not read can be taken back."""
+        for end in (self.link, self.inbox):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _INBOX_BYTES)
+        self.page_descriptor = make_page()
+        self.page = map_page(self.page_descriptor)
+        self.log = log
+        self.log_begin = os.path.getsize(log) if os.path.exists(log) else 0
+        self.pid = 0
+        self.killed = False
+        self.directories: set[str] = set()
+
+    def close(self) -> None:
+        self.link.close()
+        self.inbox.close()
+        self.page.close()
+        os.close(self.page_descriptor)
+
+
+class _Zygote:
+    """A running zygote and the link to it. Messages that find the link full wait here."""
+
+    def __init__(self, log: str, environment: dict[str, str]) -> None:
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # Not the working directory: a file there must not stand in for a module of ours.
+        flags = ["-P"] if sys.version_info >= (3, 11) else []
+        with theirs, open(log, "ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, *flags, "-m", "graphvine.worker.zygote", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[theirs.fileno()],
+                env=environment,
+                start_new_session=True,
+            )
+        self.control.setblocking(False)
+        self._unsent: deque[tuple[ToZygote, list[int]]] = deque()
+        self._encode = msgspec.msgpack.Encoder().encode
+
+    def say(self, message: ToZygote, descriptors: list[int]) -> None:
+        self._unsent.append((message, descriptors))
+        self.say_waiting()
+
+    def say_waiting(self) -> None:
+        """Send what there is room for. Called again whenever the zygote said something."""
+        while self._unsent:
+            message, descriptors = self._unsent[0]
+            try:
+                socket.send_fds(self.control, [self._encode(message)], descriptors)
+            except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+                # Full, or dead: then the end of file will say so.
+                return
+            self._unsent.popleft()
+
+    def close(self) -> None:
+        """Closing the link is the word to leave."""
+        self.control.close()
+        try:
+            self.process.wait(_GONE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
 class Pool:
     """``scratch``: a directory for large messages (not removed here). ``log_directory``: each executor's
     output goes to ``executor-<number>.log`` there."""
@@ -59,41 +174,235 @@ class Pool:
         watched: tuple[str, ...] = (),
         environment: dict[str, str] | None = None,
     ) -> None:
-        """``watched``: directories the zygote removes when this process dies without ``close``.
+        """``watched``: directories the zygote removes when this process is gone, and at ``close``.
         ``environment``: variables of the executors, on top of this process's own."""
-        raise NotImplementedError
+        self._scratch = scratch
+        self._log_directory = log_directory
+        self._watched = list(watched)
+        self._environment = dict.fromkeys(_ONE_THREAD, "1") | os.environ.copy() | (environment or {})
+        self._epoll = select.epoll()
+        self._zygote: _Zygote | None = None
+        self._executors: dict[int, _Executor] = {}
+        self._by_descriptor: dict[int, _Executor] = {}
+        self._importing = ""
+        self._harmful: set[str] = set()
+        """Modules whose import killed a zygote: left to the tasks that need them."""
+        self._memory_kills = OutOfMemoryKills()
+        self._buffer = memoryview(bytearray(MAX_MESSAGE_BYTES))
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(FromExecutor).decode
+        self._decode_head = msgspec.msgpack.Decoder(PacketHead).decode
+        self._decode_control = msgspec.msgpack.Decoder(FromZygote).decode
+
+    # -- what the agent asks for -----------------------------------------------------------------------
 
     def start_zygote(self) -> None:
         """Start it now, so that it is warm when the first ``spawn`` comes. Otherwise ``spawn`` does."""
-        raise NotImplementedError
+        if self._zygote is None:
+            self._zygote = _Zygote(self._zygote_log(), self._environment)
+            self._epoll.register(self._zygote.control, select.EPOLLIN)
+            self._zygote.say(Watch(self._watched), [])
 
     def spawn(self, executor: int, context: ContextRef | None = None) -> None:
         """Ask for executor number ``executor`` (never used before). ``send`` may follow at once. With a
         context, its modules are imported in the zygote first. Ends in ExecutorReady or ExecutorDied."""
-        raise NotImplementedError
+        self.start_zygote()
+        assert self._zygote is not None
+        log = os.path.join(self._log_directory, f"executor-{executor}.log")
+        new = _Executor(executor, log)
+        self._executors[executor] = new
+        self._by_descriptor[new.link.fileno()] = new
+        self._epoll.register(new.link, select.EPOLLIN)
+        imports = [name for name in context.imports if name not in self._harmful] if context else []
+        spawn = Spawn(executor, imports, log, self._scratch)
+        self._zygote.say(spawn, [new.inbox.fileno(), new.page_descriptor])
 
     def send(self, executor: int, packet: Packet) -> bool:
         """Put a packet into an executor's inbox. False: no room, or no such executor (any more); nothing
         was sent. Room comes when results arrive."""
-        raise NotImplementedError
+        known = self._executors.get(executor)
+        if known is None:
+            return False
+        message = refer(self._encode(packet), self._scratch)
+        try:
+            known.link.send(message, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            forget(message)
+            return False
+        known.directories.update((packet.directory, packet.fallback))
+        return True
 
     def take_back(self, executor: int) -> list[int]:
         """Remove the packets an executor has not read yet; their numbers. What they told (contexts, blobs)
         must be told again."""
-        raise NotImplementedError
+        known = self._executors.get(executor)
+        numbers: list[int] = []
+        while known is not None:
+            try:
+                length = known.inbox.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                break
+            numbers.append(self._decode_head(resolve(self._buffer[:length])).number)
+        return numbers
 
     def kill(self, executor: int) -> None:
         """Kill an executor and its process group (SIGKILL). ExecutorDied follows."""
-        raise NotImplementedError
+        known = self._executors.get(executor)
+        if known is not None:
+            known.killed = True
+            # Without a pid it was not forked yet, or we do not know: it is killed as soon as it says so.
+            if known.pid:
+                _kill_group(known.pid)
 
     def descriptors(self) -> list[int]:
         """What to poll for reading. The list never changes."""
-        raise NotImplementedError
+        return [self._epoll.fileno()]
 
     def on_readable(self, descriptor: int) -> list[PoolEvent]:
         """Read whatever came. Never waits; may return an empty list."""
-        raise NotImplementedError
+        events: list[PoolEvent] = []
+        for ready, _ in self._epoll.poll(0):
+            executor = self._by_descriptor.get(ready)
+            if executor is not None:
+                self._read_results(executor, events)
+            elif self._zygote is not None and ready == self._zygote.control.fileno():
+                self._read_control(self._zygote, events)
+        return events
 
     def close(self) -> None:
-        """Kill everything, wait for it (below a second), release descriptors."""
-        raise NotImplementedError
+        """Kill everything, wait for it (about two seconds at worst), release descriptors."""
+        for executor in self._executors.values():
+            if executor.pid:
+                _kill_group(executor.pid)
+        if self._zygote is not None:
+            self._zygote.close()
+            self._zygote = None
+        for executor in self._executors.values():
+            executor.close()
+        self._executors.clear()
+        self._by_descriptor.clear()
+        self._epoll.close()
+
+    # -- what the executors say ------------------------------------------------------------------------
+
+    def _read_results(self, executor: _Executor, events: list[PoolEvent]) -> None:
+        while True:
+            try:
+                length = executor.link.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            message = self._decode(resolve(self._buffer[:length]))
+            if isinstance(message, ExecutorUp):
+                self._on_pid(executor, message.pid)
+                events.append(ExecutorReady(executor.number, message.pid))
+            else:
+                events.append(ResultsArrived(executor.number, message))
+
+    def _on_pid(self, executor: _Executor, pid: int) -> None:
+        executor.pid = pid
+        if executor.killed:
+            _kill_group(pid)
+
+    # -- what the zygote says --------------------------------------------------------------------------
+
+    def _read_control(self, zygote: _Zygote, events: list[PoolEvent]) -> None:
+        while True:
+            try:
+                data = zygote.control.recv(MAX_MESSAGE_BYTES)
+            except BlockingIOError:
+                break
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                self._on_zygote_gone(zygote, events)
+                return
+            self._on_control(self._decode_control(data), events)
+        zygote.say_waiting()
+
+    def _on_control(self, message: Forked | Gone | Importing | SpawnFailed, events: list[PoolEvent]) -> None:
+        if isinstance(message, Importing):
+            self._importing = message.name
+            return
+        executor = self._executors.get(message.executor)
+        if executor is None:
+            return
+        if isinstance(message, Forked):
+            self._on_pid(executor, message.pid)
+        elif isinstance(message, SpawnFailed):
+            self._bury(executor, f"could not be started: {message.reason}", events)
+        else:
+            memory_ran_out = os.WIFSIGNALED(message.status) and self._memory_kills.grown()
+            last_lines = tail(executor.log, executor.log_begin)
+            self._bury(executor, explain(message.status, message.peak_mb, memory_ran_out, last_lines), events)
+
+    def _bury(self, executor: _Executor, cause: str, events: list[PoolEvent]) -> None:
+        self._read_results(executor, events)
+        packet, task = read_mark(executor.page)
+        if task is not None:
+            _remove_unfinished(executor.directories, task, executor.pid)
+        del self._executors[executor.number]
+        del self._by_descriptor[executor.link.fileno()]
+        self._epoll.unregister(executor.link)
+        executor.close()
+        events.append(ExecutorDied(executor.number, cause, task, packet, executor.killed))
+
+    def _on_zygote_gone(self, zygote: _Zygote, events: list[PoolEvent]) -> None:
+        self._epoll.unregister(zygote.control)
+        zygote.close()
+        self._zygote = None
+        cause = f"the zygote, parent of all executors, is gone: {_exit_words(zygote.process.returncode)}"
+        if self._importing:
+            self._harmful.add(self._importing)
+            cause += f" while it imported {self._importing}"
+            self._importing = ""
+        last_lines = tail(self._zygote_log())
+        if last_lines:
+            cause += f"; last lines of its output:\n{last_lines}"
+        pids = [executor.pid for executor in self._executors.values() if executor.pid]
+        for pid in pids:
+            _kill_group(pid)
+        _await_gone(pids)
+        for executor in list(self._executors.values()):
+            self._bury(executor, cause, events)
+        events.append(ZygoteDied(cause))
+
+    def _zygote_log(self) -> str:
+        return os.path.join(self._log_directory, "zygote.log")
+
+
+def _exit_words(code: int) -> str:
+    if code >= 0:
+        return f"exited with code {code}"
+    return explain(-code, 0.0, False, "")
+
+
+def _kill_group(pid: int) -> None:
+    for kill in (os.killpg, os.kill):
+        try:
+            kill(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            # Just forked and not yet a group of its own; or gone, which will be reported.
+            continue
+        return
+
+
+def _await_gone(pids: list[int]) -> None:
+    """Wait until killed processes, children of a dead parent, have ended: nothing of theirs comes later."""
+    deadline = time.monotonic() + _GONE_S
+    for pid in pids:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError:
+            # Gone already, or a kernel without pidfd, where results that come late are lost and run again.
+            continue
+        try:
+            select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+        finally:
+            os.close(descriptor)
+
+
+def _remove_unfinished(directories: set[str], task: int, pid: int) -> None:
+    for directory in directories:
+        if directory:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(directory, temporary_name(task, pid)))

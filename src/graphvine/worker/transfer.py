@@ -58,8 +58,8 @@ class Fetcher:
         raise NotImplementedError
 
     def start(self, file: int, size: int, holder: int, addresses: Sequence[Address], path: str) -> None:
-        """Fetch ``file`` (``size`` bytes expected) from worker ``holder`` into ``path`` (made, or overwritten;
-        give ``Store.incoming``). Ends in exactly one of Fetched, FetchFailed, unless cancelled."""
+        """Fetch ``file`` (``size`` bytes expected) from worker ``holder`` into ``path`` (made, or
+        overwritten; give ``Store.incoming``). Ends in exactly one of Fetched, FetchFailed, or ``cancel``."""
         raise NotImplementedError
 
     def cancel(self, file: int) -> None:

@@ -1,0 +1,264 @@
+"""An executor: a forked process that runs tasks, one at a time, in its main thread.
+
+    read a packet; for each task: mark it as begun, find its function and inputs, run, pickle, report
+
+- A result is reported at the end of the packet, or earlier when FLUSH_S have passed.
+- Whatever user code raises is a result. Only the death of the process is not; the mark then says of whom.
+- Marks are cleared before results are sent, so a death is never blamed on a task whose result arrived.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import socket
+import time
+from collections import OrderedDict
+from time import perf_counter
+from typing import Any, NoReturn
+
+import msgspec
+
+from graphvine.protocol import payload, values
+from graphvine.worker.failures import describe, pickle_error
+from graphvine.worker.marks import LAYOUT, NOTHING
+from graphvine.worker.modules import Contexts
+from graphvine.worker.packets import (
+    MAX_MESSAGE_BYTES,
+    ExecutorUp,
+    FromExecutor,
+    Packet,
+    PacketDone,
+    PacketTask,
+    ResultKind,
+    TaskResult,
+)
+from graphvine.worker.passing import refer, resolve
+
+#: Results wait at most so long for others to share a message with.
+FLUSH_S = 0.005
+#: ... and not when they are so many bytes.
+FLUSH_BYTES = MAX_MESSAGE_BYTES // 2
+#: Reading the kernel's high-water mark costs 20 us: not for tasks shorter than this.
+MEASURED_FROM_S = 0.001
+#: Unpickled blobs kept, in bytes of their pickles.
+BLOB_CACHE_BYTES = 256 * 2**20
+
+
+class Blobs:
+    """Blobs by number: paths of all that were told, content of the recently used."""
+
+    def __init__(self, budget_bytes: int = BLOB_CACHE_BYTES) -> None:
+        self._budget = budget_bytes
+        self._paths: dict[int, str] = {}
+        self._loaded: OrderedDict[int, tuple[list[payload.Entry], int]] = OrderedDict()
+        self._held_bytes = 0
+
+    def tell(self, blob: int, path: str) -> None:
+        self._paths[blob] = path
+
+    def get(self, blob: int) -> list[payload.Entry]:
+        """Its entries. Raises whatever unpickling raises, KeyError, OSError."""
+        found = self._loaded.get(blob)
+        if found is not None:
+            self._loaded.move_to_end(blob)
+            return found[0]
+        with open(self._paths[blob], "rb") as file:
+            data = file.read()
+        entries: list[payload.Entry] = pickle.loads(data)
+        self._loaded[blob] = (entries, len(data))
+        self._held_bytes += len(data)
+        while self._held_bytes > self._budget and len(self._loaded) > 1:
+            self._held_bytes -= self._loaded.popitem(last=False)[1][1]
+        return entries
+
+
+class PeakMemory:
+    """The kernel's high-water mark of this process's resident memory, reset at will."""
+
+    def __init__(self) -> None:
+        self._status = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._reset = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+        except OSError:
+            # Not permitted in some containers: then the mark is that of the whole life.
+            self._reset = -1
+
+    def reset(self) -> None:
+        if self._reset >= 0:
+            os.write(self._reset, b"5")
+
+    def read_mb(self) -> float:
+        text = os.pread(self._status, 4096, 0)
+        begin = text.find(b"VmHWM:") + 6
+        return int(text[begin : text.find(b"kB", begin)]) / 1024
+
+
+class Executor:
+    """The loop of one executor. ``link``: its end of the socket pair; ``page``: its marks."""
+
+    def __init__(self, link: socket.socket, page: mmap.mmap, scratch: str) -> None:
+        self._link = link
+        self._page = page
+        self._scratch = scratch
+        self._blobs = Blobs()
+        self._contexts = Contexts()
+        self._memory = PeakMemory()
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._decode = msgspec.msgpack.Decoder(Packet).decode
+        self._unix_offset = 0.0
+
+    def serve(self) -> None:
+        """Run packets until the agent closes its end."""
+        self._say(ExecutorUp(os.getpid()))
+        buffer = memoryview(bytearray(MAX_MESSAGE_BYTES))
+        while length := self._link.recv_into(buffer):
+            self._run_packet(self._decode(resolve(buffer[:length])))
+
+    def _say(self, message: FromExecutor) -> None:
+        self._link.send(refer(self._encode(message), self._scratch))
+
+    def _run_packet(self, packet: Packet) -> None:
+        for ref in packet.contexts:
+            self._contexts.tell(ref)
+        for blob, path in packet.blobs:
+            self._blobs.tell(blob, path)
+        self._memory.reset()
+        flushed = perf_counter()
+        self._unix_offset = time.time() - flushed
+        mark, page, number = LAYOUT.pack_into, self._page, packet.number
+        results: list[TaskResult] = []
+        waiting_bytes = 0
+        for task in packet.tasks:
+            if results and (waiting_bytes > FLUSH_BYTES or perf_counter() - flushed > FLUSH_S):
+                self._flush(number, results, finished=False)
+                results, waiting_bytes, flushed = [], 0, perf_counter()
+            mark(page, 0, number, task.task)
+            result = self._run_task(task, packet)
+            results.append(result)
+            waiting_bytes += len(result.value or result.text) + len(result.error)
+        self._flush(number, results, finished=True)
+
+    def _flush(self, number: int, results: list[TaskResult], *, finished: bool) -> None:
+        LAYOUT.pack_into(self._page, 0, NOTHING, NOTHING)
+        self._say(PacketDone(number, results, finished))
+
+    def _run_task(self, task: PacketTask, packet: Packet) -> TaskResult:
+        began = perf_counter()
+        try:
+            if task.context != self._contexts.active:
+                self._contexts.activate(task.context)
+            entry = self._blobs.get(task.blob)[task.index]
+            inputs = [
+                pickle.loads(given) if type(given) is bytes else values.loads_file(given)
+                for given in task.inputs
+            ]
+        except BaseException as error:  # noqa: BLE001 -- unpickling runs user code
+            return self._failed(task, began, "undecodable", error)
+        try:
+            value = payload.run(entry, inputs)
+        except BaseException as error:  # noqa: BLE001 -- SystemExit and KeyboardInterrupt included
+            return self._failed(task, began, "raised", error)
+        del inputs
+        try:
+            data, size = self._carry(task.task, value, packet)
+        except OSError as error:
+            return self._failed(task, began, "storage", error)
+        except BaseException as error:  # noqa: BLE001 -- pickling runs user code
+            return self._failed(task, began, "unpicklable", error)
+        duration = perf_counter() - began
+        return TaskResult(
+            task.task,
+            task.attempt,
+            "",
+            size,
+            data,
+            "",
+            b"",
+            began + self._unix_offset,
+            duration,
+            self._peak(duration),
+        )
+
+    def _carry(self, task: int, value: Any, packet: Packet) -> tuple[bytes | None, int]:
+        """The result inline and its length, or None and the size of the file it was written to."""
+        data, buffers = values.dumps(value)
+        if buffers:
+            if len(data) + sum(buffer.nbytes for buffer in buffers) <= packet.inline_bytes:
+                data = in_band(value, data)
+            else:
+                return None, self._write(task, data, buffers, packet)
+        if len(data) <= packet.inline_bytes:
+            return data, len(data)
+        return None, self._write(task, data, buffers, packet)
+
+    def _write(self, task: int, data: bytes, buffers: list[memoryview], packet: Packet) -> int:
+        pieces = values.layout(data, buffers)
+        try:
+            return write_value_file(packet.directory, task, pieces)
+        except OSError:
+            if not packet.fallback or packet.fallback == packet.directory:
+                raise
+            return write_value_file(packet.fallback, task, pieces)
+
+    def _peak(self, duration_s: float) -> float:
+        if duration_s < MEASURED_FROM_S:
+            return 0.0
+        peak = self._memory.read_mb()
+        self._memory.reset()
+        return peak
+
+    def _failed(self, task: PacketTask, began: float, kind: ResultKind, error: BaseException) -> TaskResult:
+        duration = perf_counter() - began
+        ours = kind in ("unpicklable", "storage")
+        return TaskResult(
+            task.task,
+            task.attempt,
+            kind,
+            0,
+            None,
+            str(error) if ours else describe(error),
+            b"" if ours else pickle_error(error),
+            began + self._unix_offset,
+            duration,
+            self._peak(duration),
+        )
+
+
+def in_band(value: Any, data: bytes) -> bytes:
+    """Pickle a small value again, its buffers included. ``data``: its pickle without them."""
+    if b"__main__" not in data:
+        try:
+            return pickle.dumps(value, protocol=5)
+        except Exception:  # noqa: BLE001 -- as in values.dumps: then it was cloudpickle's
+            pass
+    import cloudpickle
+
+    return cloudpickle.dumps(value, protocol=5)  # type: ignore[no-any-return]
+
+
+def temporary_name(task: int, pid: int) -> str:
+    """Name under which the executor ``pid`` writes a result that is not whole yet."""
+    return f".{task}.{pid}"
+
+
+def write_value_file(directory: str, task: int, pieces: list[bytes | memoryview]) -> int:
+    """Write a result so that it is there whole or not at all; its size. Raises OSError."""
+    scratch = f"{directory}/{temporary_name(task, os.getpid())}"
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        size = values.write(descriptor, pieces)
+        os.rename(scratch, f"{directory}/{task}")
+    except BaseException:
+        os.unlink(scratch)
+        raise
+    finally:
+        os.close(descriptor)
+    return size
+
+
+def main(link: socket.socket, page: mmap.mmap, scratch: str) -> NoReturn:
+    """Serve until the agent is gone, then end without the interpreter's exit handlers."""
+    Executor(link, page, scratch).serve()
+    os._exit(0)

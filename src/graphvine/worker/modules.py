@@ -1,0 +1,79 @@
+"""The user's own modules in an executor: each context has its archive on ``sys.path``, and sees no other's.
+
+An executor may serve tasks of several contexts, and two contexts may hold different modules of one name. So
+one context is active at a time: switching takes the modules of the old archive out of ``sys.modules`` and
+puts back those of the new one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import zipfile
+from types import ModuleType
+
+from graphvine.worker.packets import ContextRef
+
+
+class Contexts:
+    """Contexts this executor was told of. Number 0 is the plain context, always known."""
+
+    def __init__(self) -> None:
+        self.active = 0
+        self._archives: dict[int, str] = {0: ""}
+        self._names: dict[int, frozenset[str]] = {0: frozenset()}
+        self._parked: dict[int, dict[str, ModuleType]] = {}
+        self._imports: dict[int, list[str]] = {}
+
+    def tell(self, ref: ContextRef) -> None:
+        """Learn of a context; nothing is loaded yet."""
+        if ref.context not in self._archives:
+            self._archives[ref.context] = ref.path
+            self._imports[ref.context] = ref.imports
+
+    def activate(self, context: int) -> None:
+        """Make ``context`` the one whose modules are seen. Raises KeyError, OSError, BadZipFile."""
+        if context == self.active:
+            return
+        archive = self._archives[context]
+        if context not in self._names:
+            self._names[context] = _top_names(archive)
+        self._leave()
+        self.active = context
+        if archive:
+            _take_out(self._names[context])
+            sys.path.insert(0, archive)
+            sys.modules.update(self._parked.pop(context, {}))
+        for name in self._imports.pop(context, ()):
+            _import_if_possible(name)
+
+    def _leave(self) -> None:
+        archive = self._archives[self.active]
+        if archive:
+            self._parked[self.active] = _take_out(self._names[self.active])
+            if archive in sys.path:
+                sys.path.remove(archive)
+        self.active = 0
+
+
+def _top_names(archive: str) -> frozenset[str]:
+    """Names of the top-level modules and packages in an archive."""
+    if not archive:
+        return frozenset()
+    with zipfile.ZipFile(archive) as content:
+        tops = (name.split("/", 1)[0] for name in content.namelist())
+        return frozenset(top.removesuffix(".py") for top in tops)
+
+
+def _take_out(names: frozenset[str]) -> dict[str, ModuleType]:
+    """Remove modules of these top-level names from ``sys.modules``."""
+    found = [name for name in sys.modules if name.partition(".")[0] in names]
+    return {name: sys.modules.pop(name) for name in found}
+
+
+def _import_if_possible(name: str) -> None:
+    # Only a head start: the task that needs the module meets the error again, where it can be reported.
+    try:
+        importlib.import_module(name)
+    except BaseException as error:  # noqa: BLE001 -- modules raise what they like, SystemExit included
+        print(f"graphvine: {name} could not be imported ahead: {error!r}", file=sys.stderr)

@@ -1,0 +1,298 @@
+"""The zygote: a warm process that imports what tasks need, once, and forks the executors from itself.
+
+Run as ``python -m graphvine.worker.zygote DESCRIPTOR`` by the pool, with one end of a SOCK_SEQPACKET pair.
+
+- It is started by exec, so that it holds nothing of the agent's, and stays single-threaded itself (what user
+  modules start at import is theirs to survive a fork; OpenBLAS and Arrow do).
+- Executors die with it (PR_SET_PDEATHSIG). Orphans of executors become its children (it is a subreaper).
+- When the agent is gone (end of file on the socket), it kills all of them, removes the directories it was
+  told to watch, and exits: so the agent can be killed at any time and leaves nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import os
+import random
+import select
+import shutil
+import signal
+import socket
+import sys
+import traceback
+import types
+import warnings
+from typing import NoReturn
+
+import cloudpickle  # noqa: F401 -- warm for the executors
+import msgspec
+
+from graphvine.worker import executor as executor_module
+from graphvine.worker.marks import map_page
+from graphvine.worker.packets import MAX_MESSAGE_BYTES
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Spawn(msgspec.Struct, array_like=True, tag=0):
+    """Fork an executor, after importing ``imports``. Comes with two descriptors: its end of the socket pair
+    and its page of marks."""
+
+    executor: int
+    imports: list[str]
+    log: str
+    scratch: str
+
+
+class Watch(msgspec.Struct, array_like=True, tag=1):
+    """Remove these directories when the agent is gone."""
+
+    directories: list[str]
+
+
+class Forked(msgspec.Struct, array_like=True, tag=0):
+    executor: int
+    pid: int
+
+
+class Gone(msgspec.Struct, array_like=True, tag=1):
+    """An executor ended: its wait status, and its peak resident memory."""
+
+    executor: int
+    status: int
+    peak_mb: float
+
+
+class Importing(msgspec.Struct, array_like=True, tag=2):
+    """About to import a module; if the zygote dies now, that is why. "" when it is over."""
+
+    name: str
+
+
+class SpawnFailed(msgspec.Struct, array_like=True, tag=3):
+    executor: int
+    reason: str
+
+
+ToZygote = Spawn | Watch
+FromZygote = Forked | Gone | Importing | SpawnFailed
+
+
+class Zygote:
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._executors: dict[int, int] = {}
+        """Pid to executor number."""
+        self._imported: set[str] = set()
+        self._watched: list[str] = []
+        self._decode = msgspec.msgpack.Decoder(ToZygote).decode
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._wake_in, self._wake_out = socket.socketpair()
+        self._wake_in.setblocking(False)
+        self._wake_out.setblocking(False)
+
+    def serve(self) -> None:
+        """Until the agent is gone."""
+        self._catch_signals()
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._wake_out, select.POLLIN)
+        try:
+            while True:
+                ready = {descriptor for descriptor, _ in poll.poll()}
+                if self._wake_out.fileno() in ready:
+                    self._drain_wakeups()
+                    self._reap()
+                if self._control.fileno() in ready and not self._receive():
+                    break
+        except BrokenPipeError:
+            # The agent went while something was being said to it.
+            pass
+        self._leave()
+
+    def _catch_signals(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._wake_in.fileno(), warn_on_full_buffer=False)
+
+    def _drain_wakeups(self) -> None:
+        try:
+            while self._wake_out.recv(4096):
+                pass
+        except BlockingIOError:
+            pass
+
+    def _say(self, message: FromZygote) -> None:
+        self._control.send(self._encode(message))
+
+    def _receive(self) -> bool:
+        """Take in one message; False when the agent is gone."""
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._control, MAX_MESSAGE_BYTES, 2)
+        except ConnectionResetError:
+            return False
+        if not data:
+            return False
+        message = self._decode(data)
+        if isinstance(message, Watch):
+            self._watched = message.directories
+        else:
+            self._on_spawn(message, descriptors)
+        return True
+
+    def _on_spawn(self, spawn: Spawn, descriptors: list[int]) -> None:
+        try:
+            self._import(spawn.imports)
+            pid = self._fork(spawn, descriptors)
+        except OSError as error:
+            self._say(SpawnFailed(spawn.executor, f"cannot fork: {error}"))
+        else:
+            self._executors[pid] = spawn.executor
+            self._say(Forked(spawn.executor, pid))
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def _import(self, names: list[str]) -> None:
+        fresh = [name for name in names if name not in self._imported]
+        for name in fresh:
+            self._imported.add(name)
+            self._say(Importing(name))
+            try:
+                importlib.import_module(name)
+            except BaseException:  # noqa: BLE001 -- modules raise what they like; a task that needs it will tell
+                print(f"graphvine: cannot import {name} ahead:\n{traceback.format_exc()}", file=sys.stderr)
+            # Modules install handlers of their own (faulthandler, ROOT).
+            self._catch_signals()
+        if fresh:
+            self._say(Importing(""))
+
+    def _fork(self, spawn: Spawn, descriptors: list[int]) -> int:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Keeps the pages of what is there shared: the collector does not touch them any more.
+        gc.collect()
+        gc.freeze()
+        parent = os.getpid()
+        with warnings.catch_warnings():
+            # Threads that imports started do not exist in the child, and are not missed there.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            self._become_executor(spawn, descriptors, parent)
+        return pid
+
+    def _become_executor(self, spawn: Spawn, descriptors: list[int], parent: int) -> NoReturn:
+        try:
+            os.setsid()
+            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:
+                os._exit(1)
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            for mine in (self._control, self._wake_in, self._wake_out):
+                mine.close()
+            _redirect(spawn.log)
+            _freshen()
+            link = socket.socket(fileno=descriptors[0])
+            page = map_page(descriptors[1])
+            os.close(descriptors[1])
+            executor_module.main(link, page, spawn.scratch)
+        except BaseException:  # noqa: BLE001 -- must never return into the zygote's loop
+            traceback.print_exc()
+            sys.stderr.flush()
+        finally:
+            os._exit(1)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                # Not reaped yet, so that the number of its process group cannot be anybody else's.
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if found is None:
+                return
+            pid = found.si_pid
+            executor = self._executors.pop(pid, None)
+            if executor is not None:
+                _kill_group(pid)
+            _, status, usage = os.wait4(pid, 0)
+            if executor is not None:
+                self._say(Gone(executor, status, usage.ru_maxrss / 1024))
+
+    def _leave(self) -> None:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for pid in self._executors:
+            _kill_group(pid)
+        _kill_and_reap_all()
+        for directory in self._watched:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def _kill_group(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        # Not yet a group of its own (just forked), or nobody of it is left.
+        os.kill(pid, signal.SIGKILL)
+
+
+def _kill_and_reap_all() -> None:
+    """Kill all children, then those that become ours because their parent died, until none is left."""
+    while True:
+        try:
+            with open(f"/proc/self/task/{os.getpid()}/children") as file:
+                children = [int(word) for word in file.read().split()]
+        except OSError:
+            return
+        if not children:
+            return
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+        for pid in children:
+            os.waitpid(pid, 0)
+
+
+def _redirect(log: str) -> None:
+    """Standard output and error into the executor's log; standard input is empty."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    # Where a segmentation fault happened is worth more than that it did.
+    import faulthandler
+
+    faulthandler.enable()
+
+
+def _freshen() -> None:
+    """What a process of its own would have: another random state, an empty ``__main__``."""
+    random.seed()
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+    sys.modules["__main__"] = types.ModuleType("__main__")
+
+
+def main() -> None:
+    if sys.path and sys.path[0] in ("", os.getcwd()) and not getattr(sys.flags, "safe_path", False):
+        # Put there by -m: what lies in the working directory is no module of ours or the user's.
+        del sys.path[0]
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    control = socket.socket(fileno=int(sys.argv[1]))
+    del sys.argv[1:]
+    Zygote(control).serve()
+
+
+if __name__ == "__main__":
+    main()
