@@ -1,13 +1,34 @@
 """The files a worker holds: memory tier first, within a budget, then local disk.
 
-The directory ``store.directory`` shows every file under its number, whichever tier it lies on (what lies on
-disk is a symbolic link there), so a path once given stays good until the file is dropped. All methods are
-called from one thread, but ``lookup``, which may be called from any.
+- ``store.directory`` shows every file under its number, whichever tier it lies on (one that lies on disk is a
+  symbolic link there), so a path once given stays good until the file is dropped.
+- A file appears by a rename and disappears by unlink: it is whole or not there, and who has it open keeps it.
+- Above the budget the least recently used files are copied to disk by a thread; until a copy is whole and in
+  place the file stays where it is. State changes in the agent's thread only, when ``completed`` is called.
+- All methods are called from one thread, but ``lookup``, which may be called from any.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import stat
+import threading
+from collections import OrderedDict
+from queue import SimpleQueue
+
 import msgspec
+
+from graphvine.worker.directories import OwnedDirectory, sweep
+from graphvine.worker.mailbox import Mailbox
+
+#: Spilling begins above the first share of the budget and goes on down to the second.
+_SPILL_ABOVE = 0.9
+_SPILL_DOWN_TO = 0.75
+#: With less than this free, there is no memory tier (containers often have 64 MB of /dev/shm).
+_TINY_BYTES = 256 * 2**20
+_COPY_BYTES = 16 * 2**20
 
 
 class Spilled(msgspec.Struct):
@@ -18,7 +39,8 @@ class Spilled(msgspec.Struct):
 
 
 class SpillFailed(msgspec.Struct):
-    """A file could not be moved to disk (full?); it stays in memory, and spilling pauses."""
+    """A file could not be moved to disk (full?). It stays in memory, and nothing more is moved until
+    something is dropped."""
 
     file: int
     reason: str
@@ -37,84 +59,346 @@ class StoreFullError(OSError):
     """Neither tier has room; the message says how much each holds."""
 
 
+class _Copied(msgspec.Struct):
+    """A spill's copy is whole at ``path`` (or there is none, and ``reason`` says why)."""
+
+    file: int
+    token: int
+    path: str
+    reason: str
+
+
 class Store:
     def __init__(
         self, memory_directory: str | None, disk_directory: str, memory_budget_bytes: int | None = None
     ) -> None:
-        """Makes ``graphvine-<uid>-<random>`` (mode 0700) in each of the two parents, after removing those
-        that dead workers of this user left there.
+        """Makes ``graphvine-<uid>-<host>-<random>`` (mode 0700) in each of the two parents, after removing
+        those that dead workers of this user left there.
 
         ``memory_directory``: usually "/dev/shm"; None, a missing or a tiny one means everything is on disk.
-        ``memory_budget_bytes``: None is half of what is free there.
+        ``memory_budget_bytes``: None is a share of what is free there.
         """
-        raise NotImplementedError
-
-    @property
-    def directory(self) -> str:
+        os.makedirs(disk_directory, exist_ok=True)
+        sweep(disk_directory)
+        self._disk = OwnedDirectory(disk_directory)
+        self._memory = _memory_tier(memory_directory, memory_budget_bytes)
+        self.directory = self._memory.path if self._memory else self._disk.path
         """Where every file is found by number (what ``Hello.store`` says)."""
-        raise NotImplementedError
+        self.scratch = os.path.join(self._disk.path, "scratch")
+        """A directory for passing things (packets, archives), removed with the store."""
+        os.mkdir(self.scratch)
+        self._budget = 0
+        if memory_directory is not None and self._memory:
+            self._budget = (
+                default_budget(memory_directory) if memory_budget_bytes is None else memory_budget_bytes
+            )
+        self._sizes: dict[int, int] = {}
+        self._in_memory: OrderedDict[int, int] = OrderedDict()
+        """Files of the memory tier that are not being spilled, least recently used first."""
+        self._spilling: dict[int, int] = {}
+        """Files of the memory tier that are being copied, and the token of the copy."""
+        self._memory_bytes = 0
+        self._spilling_bytes = 0
+        self._disk_bytes = 0
+        self._incoming: dict[int, tuple[str, int]] = {}
+        self._incoming_memory_bytes = 0
+        self._paused = False
+        self._spiller = _Spiller(self._disk.path)
 
     @property
     def directories(self) -> tuple[str, ...]:
         """All directories of ours, for ``Pool(watched=...)``."""
-        raise NotImplementedError
-
-    def directory_for_results(self) -> str:
-        """Where executors should write: memory while within the budget, else disk."""
-        raise NotImplementedError
+        return (self._memory.path, self._disk.path) if self._memory else (self._disk.path,)
 
     @property
     def fallback_directory(self) -> str:
         """Where executors write when there is no room (the disk tier)."""
-        raise NotImplementedError
-
-    @property
-    def scratch(self) -> str:
-        """A directory for passing things (packets, archives, blobs), removed with the store."""
-        raise NotImplementedError
-
-    def path(self, file: int) -> str | None:
-        """Path of a file, None when it is not held. Counts as a use."""
-        raise NotImplementedError
-
-    def lookup(self, file: int) -> str | None:
-        """As ``path``, from any thread, and not counted as a use (for the transfer server)."""
-        raise NotImplementedError
-
-    def put_bytes(self, file: int, data: bytes | memoryview) -> str:
-        """Store bytes as a file; its path. Raises StoreFullError."""
-        raise NotImplementedError
-
-    def incoming(self, file: int, size: int) -> str:
-        """A temporary path to which a file may be written that is on its way (a fetch, pieces), in the tier
-        that has room; then ``adopt`` (which renames), or ``discard``."""
-        raise NotImplementedError
-
-    def adopt(self, file: int, size: int) -> bool:
-        """Take in a file that an executor wrote (under its number) or that came to ``incoming(file)``.
-        False when there is no such file."""
-        raise NotImplementedError
-
-    def discard(self, file: int) -> None:
-        """Remove what was written to ``incoming(file)``."""
-        raise NotImplementedError
-
-    def drop(self, files: list[int]) -> None:
-        """Forget files. Whoever has one open or mapped keeps it."""
-        raise NotImplementedError
-
-    def usage(self) -> Usage:
-        raise NotImplementedError
+        return self._disk.path
 
     @property
     def descriptor(self) -> int:
         """Readable when ``completed`` has something."""
-        raise NotImplementedError
+        return self._spiller.copied.descriptor
 
-    def completed(self) -> list[StoreEvent]:
-        """Spills finished since the last call."""
-        raise NotImplementedError
+    def directory_for_results(self) -> str:
+        """Where executors should write: memory while within the budget, else disk."""
+        return self.directory if self._room_in_memory(0) else self._disk.path
+
+    def path(self, file: int) -> str | None:
+        """Path of a file, None when it is not held. Counts as a use."""
+        if file in self._in_memory:
+            self._in_memory.move_to_end(file)
+        return self.lookup(file)
+
+    def lookup(self, file: int) -> str | None:
+        """As ``path``, from any thread, and not counted as a use (for the transfer server)."""
+        return f"{self.directory}/{file}" if file in self._sizes else None
+
+    def usage(self) -> Usage:
+        return Usage(len(self._sizes), self._memory_bytes, self._disk_bytes)
+
+    # -- files come ------------------------------------------------------------------------------------
+
+    def put_bytes(self, file: int, data: bytes | memoryview) -> str:
+        """Store bytes as a file; its path. Raises StoreFullError."""
+        size = len(data)
+        first = self.incoming(file, size)
+        second = self._temporary(self._disk.path, file)
+        for path in dict.fromkeys((first, second)):
+            try:
+                with open(path, "wb") as target:
+                    target.write(data)
+            except OSError as error:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+                last = error
+            else:
+                self._set_incoming(file, path, size)
+                self.adopt(file, size)
+                return f"{self.directory}/{file}"
+        self.discard(file)
+        raise StoreFullError(last.errno, f"no room for {size} bytes ({last.strerror}); {self.usage()}")
+
+    def incoming(self, file: int, size: int) -> str:
+        """A temporary path to which a file may be written that is on its way (a fetch, pieces), in the tier
+        that has room; then ``adopt`` (which renames), or ``discard``."""
+        directory = self.directory if self._room_in_memory(size) else self._disk.path
+        path = self._temporary(directory, file)
+        self._set_incoming(file, path, size)
+        return path
+
+    def adopt(self, file: int, size: int) -> bool:
+        """Take in a file that an executor wrote (under its number) or that came to ``incoming(file)``.
+        False when there is no such file."""
+        coming = self._forget_incoming(file)
+        try:
+            if coming is not None:
+                os.rename(coming, os.path.join(os.path.dirname(coming), str(file)))
+            in_memory = self._find(file)
+        except FileNotFoundError:
+            return False
+        self._forget(file)
+        self._sizes[file] = size
+        if in_memory:
+            self._in_memory[file] = size
+            self._memory_bytes += size
+            self._spill_what_is_too_much()
+        else:
+            self._disk_bytes += size
+        return True
+
+    def discard(self, file: int) -> None:
+        """Remove what was written to ``incoming(file)``."""
+        path = self._forget_incoming(file)
+        if path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def _find(self, file: int) -> bool:
+        """Whether a new file lies in the memory tier; one on disk is shown in ``directory``. Raises
+        FileNotFoundError."""
+        if self._memory is None:
+            os.stat(f"{self._disk.path}/{file}")
+            return False
+        shown = f"{self._memory.path}/{file}"
+        on_disk = f"{self._disk.path}/{file}"
+        if _is_file(shown):
+            # A task that was run again: the older replica, which had been spilled, is not shown any more.
+            if file in self._sizes and file not in self._in_memory:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(on_disk)
+            return True
+        os.stat(on_disk)
+        self._show(file)
+        return False
+
+    def _show(self, file: int) -> None:
+        """Put a link to a file on disk in the place of its name in the memory tier, in one step."""
+        assert self._memory is not None
+        link = f"{self._memory.path}/.link-{file}"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(link)
+        os.symlink(f"{self._disk.path}/{file}", link)
+        os.rename(link, f"{self._memory.path}/{file}")
+
+    def _room_in_memory(self, size: int) -> bool:
+        return self._memory is not None and (
+            self._memory_bytes + self._incoming_memory_bytes + size < self._budget
+        )
+
+    @staticmethod
+    def _temporary(directory: str, file: int) -> str:
+        return f"{directory}/.in-{file}"
+
+    def _set_incoming(self, file: int, path: str, size: int) -> None:
+        self._forget_incoming(file)
+        self._incoming[file] = (path, size)
+        if self._memory and path.startswith(self._memory.path):
+            self._incoming_memory_bytes += size
+
+    def _forget_incoming(self, file: int) -> str | None:
+        path, size = self._incoming.pop(file, (None, 0))
+        if path and self._memory and path.startswith(self._memory.path):
+            self._incoming_memory_bytes -= size
+        return path
+
+    # -- files go --------------------------------------------------------------------------------------
+
+    def drop(self, files: list[int]) -> None:
+        """Forget files. Whoever has one open or mapped keeps it."""
+        for file in files:
+            on_disk = file in self._sizes and file not in self._in_memory and file not in self._spilling
+            if not self._forget(file):
+                continue
+            for directory in self.directories if on_disk else (self.directory,):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{directory}/{file}")
+        self._paused = False
+
+    def _forget(self, file: int) -> bool:
+        """Take a file out of the accounts; False when it was not in them."""
+        size = self._sizes.pop(file, None)
+        if size is None:
+            return False
+        if self._spilling.pop(file, None) is not None:
+            self._memory_bytes -= size
+            self._spilling_bytes -= size
+        elif self._in_memory.pop(file, None) is not None:
+            self._memory_bytes -= size
+        else:
+            self._disk_bytes -= size
+        return True
 
     def close(self) -> None:
         """Remove everything."""
-        raise NotImplementedError
+        self._spiller.close()
+        if self._memory:
+            self._memory.remove()
+        self._disk.remove()
+
+    # -- files go to disk ------------------------------------------------------------------------------
+
+    def completed(self) -> list[StoreEvent]:
+        """Put finished copies in place; what was spilled, and what could not be."""
+        events: list[StoreEvent] = []
+        for copied in self._spiller.copied.take_all():
+            event = self._on_copied(copied)
+            if event is not None:
+                events.append(event)
+        self._spill_what_is_too_much()
+        return events
+
+    def _spill_what_is_too_much(self) -> None:
+        if self._paused or self._memory_bytes - self._spilling_bytes <= self._budget * _SPILL_ABOVE:
+            return
+        while self._in_memory and self._memory_bytes - self._spilling_bytes > self._budget * _SPILL_DOWN_TO:
+            file, size = self._in_memory.popitem(last=False)
+            self._spilling_bytes += size
+            self._spilling[file] = self._spiller.start(file, f"{self.directory}/{file}")
+
+    def _on_copied(self, copied: _Copied) -> StoreEvent | None:
+        file = copied.file
+        if self._spilling.get(file) != copied.token:
+            # Dropped in the meantime.
+            _unlink_if_there(copied.path)
+            return None
+        del self._spilling[file]
+        size = self._sizes[file]
+        self._spilling_bytes -= size
+        reason = copied.reason
+        if not reason:
+            try:
+                os.rename(copied.path, f"{self._disk.path}/{file}")
+                self._show(file)
+            except OSError as error:
+                _unlink_if_there(copied.path)
+                reason = str(error)
+        if reason:
+            self._in_memory[file] = size
+            self._paused = True
+            return SpillFailed(file, reason)
+        self._memory_bytes -= size
+        self._disk_bytes += size
+        return Spilled(file, size)
+
+
+class _Spiller:
+    """A thread (begun when first needed) that copies files into the disk tier, one after the other."""
+
+    def __init__(self, directory: str) -> None:
+        self.copied: Mailbox[_Copied] = Mailbox()
+        self._directory = directory
+        self._orders: SimpleQueue[tuple[int, int, str] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._tokens = 0
+        self._closing = False
+
+    def start(self, file: int, source: str) -> int:
+        """Copy ``source``; the token that its ``_Copied`` will carry."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="graphvine-spill", daemon=True)
+            self._thread.start()
+        self._tokens += 1
+        self._orders.put((file, self._tokens, source))
+        return self._tokens
+
+    def close(self) -> None:
+        self._closing = True
+        if self._thread is not None:
+            self._orders.put(None)
+            self._thread.join()
+        self.copied.close()
+
+    def _run(self) -> None:
+        while (order := self._orders.get()) is not None and not self._closing:
+            file, token, source = order
+            target = f"{self._directory}/.spill-{file}-{token}"
+            try:
+                self._copy(source, target)
+            except OSError as error:
+                _unlink_if_there(target)
+                self.copied.put(_Copied(file, token, target, str(error)))
+            else:
+                self.copied.put(_Copied(file, token, target, ""))
+
+    def _copy(self, source: str, target: str) -> None:
+        with open(source, "rb") as reader, open(target, "xb") as writer:
+            while not self._closing:
+                if not os.sendfile(writer.fileno(), reader.fileno(), None, _COPY_BYTES):
+                    return
+        raise OSError(errno.ECANCELED, "the store is being closed")
+
+
+def default_budget(memory_directory: str) -> int:
+    """Half of what is free in ``memory_directory``, and not more than a third of the free memory."""
+    state = os.statvfs(memory_directory)
+    return min(state.f_bavail * state.f_frsize // 2, _available_memory_bytes() // 3)
+
+
+def _available_memory_bytes() -> int:
+    with open("/proc/meminfo") as file:
+        for line in file:
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _memory_tier(parent: str | None, budget_bytes: int | None) -> OwnedDirectory | None:
+    if parent is None or not os.path.isdir(parent) or not os.access(parent, os.W_OK):
+        return None
+    sweep(parent)
+    if budget_bytes is None and default_budget(parent) < _TINY_BYTES // 2:
+        return None
+    return OwnedDirectory(parent)
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _unlink_if_there(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
