@@ -1,0 +1,114 @@
+"""The exception that a user meets, made from what the core says of a failed plan. Pure.
+
+A task that raised gives the user's own exception, of its own type, with the traceback of the worker as its
+cause and a note that names the task, the worker and the attempt. Everything else is one of
+``protocol.errors``, with a message that says what happened and what can be done.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+
+from graphvine.manager.instructions import Death, PlanFailed
+from graphvine.protocol.errors import (
+    NotPicklableError,
+    NoWorkerError,
+    RemoteTraceback,
+    StorageError,
+    TaskError,
+    TaskKilledError,
+    UndecodableError,
+)
+
+_MAX_SHOWN_TRIES = 10
+
+
+def exception_from(failure: PlanFailed, key: object) -> BaseException:
+    """The exception for ``failure`` of the task that the user knows as ``key``."""
+    if failure.kind == "raised":
+        return _of_raised(failure, key)
+    if failure.kind == "unrunnable":
+        return NoWorkerError(f"{_task(key)} cannot be run: {failure.text}")
+    if failure.kind == "killed":
+        return TaskKilledError(_killed_text(failure, key))
+    if failure.kind == "storage":
+        return StorageError(
+            f"{_task(key)}{_where(failure)}: no room for its result ({_last_line(failure.text)}). "
+            "Free disk on the worker, start more workers, or make the pieces of the data smaller."
+        )
+    if failure.kind == "unpicklable":
+        return NotPicklableError(
+            f"{_task(key)} ran{_where(failure)}, but its result cannot be sent: {_last_line(failure.text)}. "
+            "Return something that pickle or cloudpickle can carry (no open files, locks, connections)."
+        )
+    return _of_undecodable(failure, key)
+
+
+def _of_raised(failure: PlanFailed, key: object) -> BaseException:
+    error = _unpickled(failure.error)
+    if error is None:
+        error = TaskError(
+            f"{_task(key)} raised {_last_line(failure.text)} "
+            "(the exception itself cannot be pickled; its traceback is above)"
+        )
+    where = f"{_task(key)} failed{_where(failure)}"
+    # An exception may forbid attributes of its own to be set (a frozen attrs class does); it is no user of ours.
+    object.__setattr__(error, "__cause__", RemoteTraceback(f"{where}\n{failure.text}"))
+    object.__setattr__(error, "__notes__", [*getattr(error, "__notes__", ()), where])  # PEP 678
+    return error
+
+
+def _of_undecodable(failure: PlanFailed, key: object) -> BaseException:
+    reason = _last_line(failure.text)
+    advice = "the worker's Python environment must have what the payload needs, in the same version"
+    if isinstance(_unpickled(failure.error), ImportError):
+        advice = "install it in the worker's environment (modules beside your script travel by themselves)"
+    error = UndecodableError(
+        f"{_task(key)}{_where(failure)}: its function or an input cannot be unpickled there: {reason}; "
+        f"{advice}"
+    )
+    error.__cause__ = RemoteTraceback(failure.text)
+    return error
+
+
+def _killed_text(failure: PlanFailed, key: object) -> str:
+    deaths = [one for one in failure.tries if one.kind == "killed"]
+    times = f"{len(deaths)} times" if len(deaths) != 1 else "once"
+    lines = [f"{_task(key)} killed the process that ran it {times}:"]
+    shown = deaths[-_MAX_SHOWN_TRIES:]
+    if len(shown) < len(deaths):
+        lines.append(f"  ({len(deaths) - len(shown)} earlier ones are left out)")
+    lines += [f"  attempt {one.attempt + 1} on worker {one.worker}: {_indented(one.text)}" for one in shown]
+    if not deaths:
+        lines.append(f"  {_indented(failure.text)}")
+    return "\n".join(lines)
+
+
+def _unpickled(data: bytes) -> BaseException | None:
+    """The user's exception, or None where it cannot be had."""
+    if not data:
+        return None
+    try:
+        error = pickle.loads(data)
+    except Exception:  # noqa: BLE001 -- an exception may do anything when it is unpickled; the text remains
+        return None
+    return error if isinstance(error, BaseException) else None
+
+
+def _task(key: object) -> str:
+    return "a task" if key is None else f"task {key!r}"
+
+
+def _where(failure: PlanFailed) -> str:
+    last: Sequence[Death] = failure.tries[-1:]
+    return "".join(f" on worker {one.worker}, attempt {one.attempt + 1}" for one in last)
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason was given"
+
+
+def _indented(text: str) -> str:
+    return text.strip().replace("\n", "\n    ")
