@@ -88,5 +88,5 @@ class Embedded:
                 )
             )
             return
-        log.warning("the local worker ended (%s); starting it again", how)
+        log.warning("the local worker ended (%s); starting it again. It said:\n%s", how, self._worker.log_tail())
         self.on_work()

@@ -146,7 +146,7 @@ class Loop:
         self._core.on_release(files, time.monotonic())
 
     def progress(self, run: ManagedRun) -> Progress:
-        return run.last or self._core.progress(run.plan, time.monotonic())
+        return run.last or self._core.progress(run.plan, time.monotonic()) or NOTHING_KNOWN
 
     def has_work(self) -> bool:
         return bool(self._runs)
@@ -366,7 +366,7 @@ class Loop:
         run = self._runs.pop(plan, None)
         if run is not None:
             self._unfinished.discard(run)
-            run.on_finished(error, self._core.progress(plan, time.monotonic()))
+            run.on_finished(error, self._core.progress(plan, time.monotonic()) or NOTHING_KNOWN)
 
     def _say_goodbye(self, reason: str) -> None:
         for peer in list(self._peers):

@@ -1,0 +1,101 @@
+"""Real managers and real workers, and a check that nothing of them stays behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from graphvine.manager.manager import Manager
+
+StartWorker = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Connection files of this test are its own."""
+    directory = tmp_path / "state"
+    monkeypatch.setenv("GRAPHVINE_STATE", str(directory))
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(state: Path) -> Iterator[None]:
+    """After the test no process of it and no store of it is left."""
+    stores = stores_now()
+    yield
+    left = family(os.getpid())
+    _, alive = psutil.wait_procs(left, timeout=20)
+    commands = [describe(process) for process in alive]
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    assert commands == []
+    assert stores_now() - stores == set()
+    assert list(state.glob("*")) == []
+
+
+def stores_now() -> set[Path]:
+    return set(Path("/dev/shm").glob("graphvine-*"))
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """All processes below ``pid``."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).children(recursive=True)
+    return []
+
+
+def describe(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline())
+    return "gone"
+
+
+@pytest.fixture
+def manager() -> Iterator[Manager]:
+    """A manager with an embedded worker of two cores."""
+    with Manager(local_workers=2) as made:
+        yield made
+
+
+@pytest.fixture
+def bare_manager() -> Iterator[Manager]:
+    """A manager without an embedded worker."""
+    with Manager(local_workers=0) as made:
+        yield made
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path) -> Iterator[StartWorker]:
+    """Starts stand-alone workers; kills what is left of them at the end."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(manager: Manager, cores: int = 1, name: str | None = None, *more: str) -> subprocess.Popen[bytes]:
+        name = name or f"worker-{len(started) + 1}"
+        command = [sys.executable, "-m", "graphvine.worker", "127.0.0.1", str(manager.port)]
+        command += ["--cores", str(cores), "--name", name, *more]
+        with open(tmp_path / f"{name}.log", "wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+    for process in started:
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise

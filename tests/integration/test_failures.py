@@ -1,0 +1,179 @@
+"""What is killed, stopped or lost, with real processes."""
+
+from __future__ import annotations
+
+import operator
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from dask.delayed import Delayed
+
+from graphvine.manager.manager import Manager
+from graphvine.manager.settings import Settings
+from graphvine.protocol.errors import TaskKilledError
+from tests.integration.conftest import StartWorker, family
+
+WIDTH = 40
+
+
+def meet(directory: str, number: int, seconds: float = 0.05) -> int:
+    """Leave a mark, work for a while, return the number."""
+    Path(directory, str(number)).touch()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+    return number
+
+
+def total_graph(directory: Path) -> dict[Any, Any]:
+    graph: dict[Any, Any] = {("n", i): (meet, str(directory), i) for i in range(WIDTH)}
+    graph["total"] = (sum, list(graph))
+    return graph
+
+
+TOTAL = sum(range(WIDTH))
+
+
+def in_background(manager: Manager, graph: dict[Any, Any], key: object) -> Any:
+    return manager.compute(Delayed(key, graph))
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """The first true answer; for conditions outside of our processes' reach."""
+    end = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.01)
+    return answer
+
+
+def some_done(directory: Path) -> bool:
+    return len(list(directory.iterdir())) > 5
+
+
+def processes(kind: str) -> list[psutil.Process]:
+    return [p for p in family(os.getpid()) if kind in " ".join(p.cmdline())]
+
+
+@pytest.fixture
+def marks(tmp_path: Path) -> Path:
+    directory = tmp_path / "marks"
+    directory.mkdir()
+    return directory
+
+
+def executors_of(worker_pid: int) -> list[psutil.Process]:
+    """The leaves of a worker's process tree."""
+    return [p for p in family(worker_pid) if not p.children()]
+
+
+def test_a_killed_executor_is_replaced(manager: Manager, marks: Path) -> None:
+    future = in_background(manager, total_graph(marks), "total")
+    wait_for(lambda: some_done(marks))
+    victim = executors_of(os.getpid())[0]
+    victim.kill()
+    assert future.result(60) == TOTAL
+
+
+def test_a_killed_zygote_is_replaced(manager: Manager, marks: Path) -> None:
+    future = in_background(manager, total_graph(marks), "total")
+    wait_for(lambda: some_done(marks))
+    (agent,) = psutil.Process().children()
+    (zygote,) = agent.children()
+    zygote.kill()
+    assert future.result(60) == TOTAL
+
+
+def test_a_killed_embedded_worker_is_started_again(manager: Manager, marks: Path) -> None:
+    future = in_background(manager, total_graph(marks), "total")
+    wait_for(lambda: some_done(marks))
+    (agent,) = psutil.Process().children()
+    agent.kill()
+    assert future.result(60) == TOTAL
+
+
+def test_a_killed_worker_is_made_up_for_by_others(
+    bare_manager: Manager, start_worker: StartWorker, marks: Path
+) -> None:
+    doomed = start_worker(bare_manager)
+    future = in_background(bare_manager, total_graph(marks), "total")
+    wait_for(lambda: some_done(marks))
+    start_worker(bare_manager)
+    doomed.kill()
+    assert future.result(60) == TOTAL
+
+
+def test_kept_results_lost_with_their_worker_are_made_again(
+    bare_manager: Manager, start_worker: StartWorker
+) -> None:
+    da = pytest.importorskip("dask.array")
+    doomed = start_worker(bare_manager)
+    kept = bare_manager.persist(da.arange(1_000_000, chunks=250_000))
+    assert kept.sum().compute(scheduler=bare_manager.get) == 499_999_500_000
+    doomed.kill()
+    doomed.wait()
+    start_worker(bare_manager)
+    assert kept.sum().compute(scheduler=bare_manager.get) == 499_999_500_000
+
+
+def test_a_suspended_worker_is_found_out_and_may_come_back(
+    bare_manager: Manager, start_worker: StartWorker, marks: Path
+) -> None:
+    sleeper = start_worker(bare_manager)
+    future = in_background(bare_manager, total_graph(marks), "total")
+    wait_for(lambda: some_done(marks))
+    sleeper.send_signal(signal.SIGSTOP)
+    start_worker(bare_manager)
+    assert future.result(60) == TOTAL
+    sleeper.send_signal(signal.SIGCONT)
+    wait_for(lambda: len(bare_manager.worker_names()) >= 2)
+    again = in_background(bare_manager, total_graph(marks), "total")
+    assert again.result(60) == TOTAL
+
+
+def test_a_task_that_kills_its_executor_fails_with_every_cause(manager: Manager, marks: Path) -> None:
+    def die() -> None:
+        print("about to go", flush=True)
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    graph = total_graph(marks)
+    graph["bad"] = (die,)
+    with pytest.raises(TaskKilledError, match=r"SIGSEGV") as caught:
+        manager.get(graph, ["total", "bad"])
+    assert str(caught.value).count("SIGSEGV") >= 3
+    assert "about to go" in str(caught.value)
+    assert manager.get({"a": (operator.add, 1, 2)}, "a") == 3
+
+
+def test_a_killer_does_not_take_its_neighbours_with_it(manager: Manager, marks: Path) -> None:
+    once = marks.parent / "once"
+
+    def die_once() -> int:
+        if not once.exists():
+            once.touch()
+            os._exit(3)
+        return 1000
+
+    graph = total_graph(marks)
+    graph["bad"] = (die_once,)
+    assert manager.get(graph, ["total", "bad"]) == (TOTAL, 1000)
+
+
+def test_a_task_that_holds_the_gil_is_left_alone(tmp_path: Path) -> None:
+    """One C call that never releases the interpreter, longer than a worker may be silent."""
+    with Manager(local_workers=1, settings=Settings(heartbeat_s=0.1, silent_s=1.0)) as manager:
+        ran = tmp_path / "ran"
+
+        def hold() -> int:
+            with open(ran, "a") as file:
+                file.write("x")
+            return sum(range(150_000_000))
+
+        assert manager.get({"a": (hold,)}, "a") == sum(range(150_000_000))
+        assert ran.read_text() == "x"
