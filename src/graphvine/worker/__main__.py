@@ -1,0 +1,129 @@
+"""Starts a worker: ``python -m graphvine.worker HOST PORT``, or ``--embedded`` by a manager for itself.
+
+The zygote is started before anything that takes long to import, so that both get ready at the same time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graphvine.worker.pool import Pool
+from graphvine.worker.settings import Settings
+from graphvine.worker.store import Store
+
+if TYPE_CHECKING:
+    from graphvine.protocol.connection import Connection
+    from graphvine.worker.loop import Ending
+
+log = logging.getLogger("graphvine.worker")
+
+_MEMORY_DIRECTORY = "/dev/shm"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a worker until its end. Returns the exit code. Raises ConnectionFileError."""
+    options = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    wake = _catch_signals()
+    workdir = options.workdir or tempfile.gettempdir()
+    store = Store(_MEMORY_DIRECTORY, workdir)
+    try:
+        pool = Pool(store.scratch, options.log_dir or store.scratch, watched=store.directories)
+        try:
+            pool.start_zygote()
+            ending = _run(options, store, pool, wake)
+        finally:
+            pool.close()
+    finally:
+        store.close()
+    log.log(logging.INFO if ending.clean else logging.ERROR, "%s", ending.reason)
+    return 0 if ending.clean else 1
+
+
+def _run(options: argparse.Namespace, store: Store, pool: Pool, wake: int) -> Ending:
+    connection = _embedded_connection() if options.embedded else _connection(options)
+    from graphvine.worker.loop import Loop, Offer
+
+    name = options.name or ("local" if options.embedded else f"{socket.gethostname()}-{os.getpid()}")
+    offer = Offer(name, options.cores, options.memory, options.disk)
+    loop = Loop(connection, store, pool, offer, Settings())
+    try:
+        loop.watch(wake, "stopped by a signal")
+        if options.embedded:
+            loop.watch(sys.stdin.fileno(), "the manager's process is gone")
+        return loop.run()
+    finally:
+        loop.close()
+
+
+def _catch_signals() -> int:
+    """A descriptor that becomes readable when this process is asked to stop."""
+    receiver, sender = os.pipe()
+    os.set_blocking(sender, False)
+    signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    return receiver
+
+
+def _embedded_connection() -> Connection:
+    """The connection on the first line of standard input, read without taking anything after it."""
+    from graphvine.protocol.connection import parse_connection
+
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        byte = os.read(sys.stdin.fileno(), 1)
+        if not byte:
+            break
+        line += byte
+    return parse_connection(bytes(line), "standard input")
+
+
+def _connection(options: argparse.Namespace) -> Connection:
+    import msgspec
+
+    from graphvine.protocol.connection import find_connection, read_connection
+
+    if options.connection_file:
+        connection = read_connection(Path(options.connection_file))
+    else:
+        connection = find_connection(options.port)
+    if options.host:
+        connection = msgspec.structs.replace(connection, hosts=(options.host,))
+    if options.port:
+        connection = msgspec.structs.replace(connection, port=options.port)
+    return connection
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="graphvine worker",
+        usage="%(prog)s HOST PORT [options]\n       %(prog)s --connection-file FILE [options]",
+        description="Offer this machine's cores to a graphvine manager, until it sends the worker away.",
+    )
+    parser.add_argument("host", nargs="?", metavar="HOST", help="where the manager runs")
+    parser.add_argument("port", nargs="?", type=int, metavar="PORT", help="the manager's port")
+    parser.add_argument("--connection-file", metavar="FILE", help="the manager's connection file")
+    parser.add_argument("--cores", type=float, metavar="N", help="default: all this process may use")
+    parser.add_argument("--memory", type=float, metavar="MB", help="default: all")
+    parser.add_argument(
+        "--disk", type=float, metavar="MB", help="default: what is free in the work directory"
+    )
+    parser.add_argument("--name", help="default: host and process id")
+    parser.add_argument("--workdir", metavar="DIR", help="where large results go that memory has no room for")
+    parser.add_argument("--log-dir", metavar="DIR", help="keep the executors' output here")
+    parser.add_argument("--embedded", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""The executors of a worker as its core sees them: who is free, for what, and what each has been given.
+
+- A context with imports has executors of its own: they were forked after the zygote had imported them. Jobs
+  of contexts without imports can run in any executor.
+- A busy executor occupies the request of the lane it works for, once, whatever number of packets it holds:
+  it runs one task at a time. Free resources are never exceeded; a request larger than the whole worker is
+  cut down to it.
+- An executor that is starting occupies nothing, but counts against the number of executors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+import msgspec
+
+from graphvine.protocol.messages import Resources
+from graphvine.worker.tasks import Job, Lane
+
+#: Fractions of cores are sums of floats.
+_SLACK = 1e-9
+#: Requests below a quarter of a core do not get more executors than that.
+_SMALLEST_SHARE = 0.25
+
+
+class Bundle(msgspec.Struct):
+    """A packet on its way: its jobs (those with this number in ``job.packet`` are not done yet), when it
+    was given away, how long it should take, what it told its executor."""
+
+    number: int
+    jobs: list[Job]
+    expected_s: float
+    long: bool
+    sent_at: float
+    blobs: list[int]
+    contexts: list[int]
+
+
+class Executor:
+    """One executor process."""
+
+    __slots__ = ("blobs", "bundles", "contexts", "doomed_at", "key", "lane", "number", "ready", "stolen")
+
+    def __init__(self, number: int, key: str) -> None:
+        self.number = number
+        self.key = key
+        self.lane: Lane | None = None
+        """Whose request it occupies while it holds packets."""
+        self.ready = False
+        self.bundles: deque[Bundle] = deque()
+        self.blobs: set[int] = set()
+        self.contexts: set[int] = set()
+        self.doomed_at: float | None = None
+        """When to stop it: it runs a cancelled task."""
+        self.stolen = 0
+        """The packet at the head when its unread packets were last taken back."""
+
+    @property
+    def idle(self) -> bool:
+        return self.ready and not self.bundles
+
+
+def cut_down(request: Resources, capacity: Resources) -> Resources:
+    """What is set aside for ``request``: unstated memory is an equal share, nothing exceeds the worker."""
+    cores = min(request.cores, capacity.cores)
+    share = capacity.memory_mb * cores / capacity.cores if capacity.cores else 0.0
+    memory = min(request.memory_mb or share, capacity.memory_mb)
+    return Resources(cores, memory, min(request.disk_mb, capacity.disk_mb), min(request.gpus, capacity.gpus))
+
+
+class Crew:
+    """All executors, and the resources that are free."""
+
+    def __init__(self, capacity: Resources) -> None:
+        self.executors: dict[int, Executor] = {}
+        self.capacity = capacity
+        self._cores = capacity.cores
+        self._memory_mb = capacity.memory_mb
+        self._disk_mb = capacity.disk_mb
+        self._gpus = capacity.gpus
+
+    def add(self, number: int, key: str) -> Executor:
+        executor = self.executors[number] = Executor(number, key)
+        return executor
+
+    # -- resources -------------------------------------------------------------------------------------
+
+    def fits(self, request: Resources, times: int = 1) -> bool:
+        """Whether ``times`` more executors could work on ``request`` at once."""
+        return (
+            request.cores * times <= self._cores + _SLACK
+            and request.memory_mb * times <= self._memory_mb * (1 + _SLACK) + _SLACK
+            and request.disk_mb * times <= self._disk_mb + _SLACK
+            and request.gpus * times <= self._gpus + _SLACK
+        )
+
+    def occupy(self, executor: Executor, lane: Lane) -> None:
+        """An idle executor begins to work for ``lane``."""
+        executor.lane = lane
+        self._change(lane.request, -1)
+
+    def vacate(self, executor: Executor) -> None:
+        """It holds no packets any more."""
+        if executor.lane is not None:
+            self._change(executor.lane.request, 1)
+            executor.lane = None
+
+    def _change(self, request: Resources, sign: int) -> None:
+        self._cores += sign * request.cores
+        self._memory_mb += sign * request.memory_mb
+        self._disk_mb += sign * request.disk_mb
+        self._gpus += sign * request.gpus
+
+    # -- choosing --------------------------------------------------------------------------------------
+
+    def limit(self, request: Resources) -> int:
+        """How many executors there may be while jobs of this request are ready."""
+        cores = max(1, math.ceil(self.capacity.cores))
+        if request.cores >= 1:
+            return cores
+        return math.ceil(cores / max(request.cores, _SMALLEST_SHARE))
+
+    def idle_for(self, lane: Lane) -> Executor | None:
+        """An idle executor for a lane's jobs; one without imports the lane does not need, if there is one."""
+        found = None
+        for executor in self.executors.values():
+            if executor.ready and not executor.bundles:
+                if executor.key == lane.key:
+                    return executor
+                if not lane.key:
+                    found = executor
+        return found
+
+    def idle_stranger(self, lane: Lane) -> Executor | None:
+        """An idle executor that cannot run this lane's jobs."""
+        for executor in self.executors.values():
+            if executor.idle and lane.key and executor.key != lane.key:
+                return executor
+        return None
+
+    def followers(self, lane: Lane, at_most: int) -> list[Executor]:
+        """Executors at work for this lane that can take one more packet, the least loaded first."""
+        found = [
+            executor
+            for executor in self.executors.values()
+            if executor.lane is lane
+            and len(executor.bundles) < at_most
+            and executor.doomed_at is None
+            and not executor.bundles[-1].long
+            # One whose packets were taken from it is late already.
+            and executor.stolen != executor.bundles[0].number
+        ]
+        found.sort(key=lambda executor: executor.bundles[-1].expected_s)
+        return found
+
+    def count_starting(self, lane: Lane) -> int:
+        return sum(1 for e in self.executors.values() if not e.ready and lane.key in ("", e.key))
+
+    def count_idle(self) -> int:
+        return sum(1 for e in self.executors.values() if e.idle)
+
+    def count_running(self) -> int:
+        return sum(1 for e in self.executors.values() if e.bundles)

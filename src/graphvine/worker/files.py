@@ -1,0 +1,282 @@
+"""Files on this worker, and files on their way to it. Part of the agent's core: no I/O.
+
+- A file is held inline (its pickle, in the agent's memory) or stored (in the store; the loop knows where).
+- A file that is not held has at most one fetch, whatever number of jobs wait for it. Its holders are tried
+  one after the other; when none is left it is reported missing and waits for the manager's word.
+- A file whose list of holders is empty is pulled through the manager: a few pieces are asked for at a time,
+  over all files together, so that a slow link is not swamped.
+- Files are immutable: a second copy that arrives is the same as the first.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+import msgspec
+import xxhash
+
+from graphvine.protocol.messages import Address, Missing, Piece, Pull, Source
+from graphvine.protocol.pieces import make_piece, not_held
+from graphvine.protocol.values import MAGIC
+from graphvine.worker.instructions import DropFiles, FinishPull, Note, SendPiece, StartFetch, WritePiece
+from graphvine.worker.outbox import Outbox
+from graphvine.worker.settings import Settings
+from graphvine.worker.tasks import Job
+
+#: How a stored file stands in ``Files.held`` (an inline one stands there with its bytes).
+STORED = ""
+
+
+class Fetch(msgspec.Struct):
+    """A file on its way. ``holder`` is being asked now (0: nobody, the manager is to name others)."""
+
+    file: int
+    size: int
+    holder: int
+    left: list[int]
+    tried: list[int]
+    reasons: list[str]
+
+
+class Relay(msgspec.Struct):
+    """A file pulled through the manager. ``tries`` has the offsets asked for and not answered."""
+
+    file: int
+    size: int
+    next: int = 0
+    received: int = 0
+    tries: dict[int, int] = {}
+
+
+class Files:
+    """The table of files. Methods that make a file available return the jobs that became ready."""
+
+    def __init__(self, settings: Settings, outbox: Outbox) -> None:
+        self.held: dict[int, bytes | str] = {}
+        self.waiters: dict[int, list[Job]] = {}
+        self.sizes: dict[int, int] = {}
+        """Sizes of the stored files that are values (no blobs)."""
+        self.worker = 0
+        """This worker's number."""
+        self._settings = settings
+        self._outbox = outbox
+        self._blobs: set[int] = set()
+        self._peers: dict[int, list[Address]] = {}
+        self._fetches: dict[int, Fetch] = {}
+        self._relays: dict[int, Relay] = {}
+        self._relays_with_more: deque[Relay] = deque()
+        self._pieces_out = 0
+
+    # -- holding ---------------------------------------------------------------------------------------
+
+    def hold(self, file: int, value: bytes | str) -> list[Job]:
+        """A file is here. Returns the jobs that waited for nothing else."""
+        self.held[file] = value
+        waiting = self.waiters.pop(file, None)
+        if waiting is None:
+            return []
+        ready = []
+        for job in waiting:
+            job.missing -= 1
+            if job.missing == 0:
+                ready.append(job)
+        return ready
+
+    def note_blob(self, blob: int) -> None:
+        """A file whose content is a blob, never a value."""
+        self._blobs.add(blob)
+
+    def drop(self, files: Iterable[int]) -> None:
+        """Forget files, and stop those that are on their way."""
+        stored = []
+        for file in files:
+            if self.held.pop(file, b"") == STORED:
+                stored.append(file)
+            self.sizes.pop(file, None)
+            self._blobs.discard(file)
+            self._fetches.pop(file, None)
+            if file in self._relays:
+                self._forget_relay(file)
+                stored.append(file)
+        if stored:
+            self._outbox.instructions.append(DropFiles(stored))
+
+    def drop_stray(self, file: int) -> None:
+        """A file turned up in the store that nobody wants."""
+        if file not in self.held:
+            self._outbox.instructions.append(DropFiles([file]))
+
+    def on_lost(self, file: int) -> None:
+        """A stored file is not there any more."""
+        if self.held.pop(file, None) is not None and self.sizes.pop(file, None) is not None:
+            self._outbox.lost.append(file)
+
+    def on_rejoin(self) -> None:
+        """The manager knows of nothing here but the stored values (``sizes``): forget the rest."""
+        self.drop([*self._fetches, *self._relays])
+        self.drop([file for file in self.held if file not in self.sizes])
+        self.waiters.clear()
+
+    # -- fetching --------------------------------------------------------------------------------------
+
+    def is_coming(self, file: int) -> bool:
+        return file in self._fetches or file in self._relays
+
+    def note_peers(self, peers: dict[int, list[Address]]) -> None:
+        self._peers.update(peers)
+
+    def on_source(self, source: Source) -> None:
+        """The manager names holders of a file."""
+        file = source.file
+        if file in self.held or file in self._relays:
+            return
+        fetch = self._fetches.get(file)
+        if fetch is not None and fetch.holder:
+            fetch.left += [h for h in source.holders if h not in fetch.left and h not in fetch.tried]
+            return
+        self._fetches.pop(file, None)
+        if not source.holders:
+            self._start_relay(source)
+            return
+        # Workers that are told the same list should not all ask the same peer.
+        turn = (file + self.worker) % len(source.holders)
+        holders = source.holders[turn:] + source.holders[:turn]
+        self._fetches[file] = fetch = Fetch(file, source.size, 0, holders, [], [])
+        self._ask_next(fetch)
+
+    def on_fetched(self, file: int, size: int) -> list[Job]:
+        """A fetch or a relay is complete and in the store."""
+        known = self._fetches.pop(file, None) is not None
+        known = self._relays.pop(file, None) is not None or known
+        if not known:
+            self.drop_stray(file)
+            return []
+        if file not in self._blobs:
+            self.sizes[file] = size
+        self._outbox.fetched.append(file)
+        return self.hold(file, STORED)
+
+    def on_fetch_failed(self, file: int, holder: int, reason: str) -> None:
+        fetch = self._fetches.get(file)
+        if fetch is None or fetch.holder != holder:
+            return
+        fetch.reasons.append(f"worker {holder}: {reason}")
+        self._ask_next(fetch)
+
+    def report_missing(self, file: int, reason: str) -> None:
+        """A job needs a file that is not here, not made here and not coming."""
+        self._fetches[file] = Fetch(file, 0, 0, [], [], [])
+        self._outbox.missing.append(Missing(file, [], reason))
+
+    def _ask_next(self, fetch: Fetch) -> None:
+        while fetch.left:
+            holder = fetch.left.pop(0)
+            fetch.tried.append(holder)
+            addresses = self._peers.get(holder)
+            if holder != self.worker and addresses:
+                fetch.holder = holder
+                ask = StartFetch(fetch.file, fetch.size, holder, addresses)
+                self._outbox.instructions.append(ask)
+                return
+            fetch.reasons.append(f"worker {holder}: no address known")
+        fetch.holder = 0
+        self._outbox.missing.append(Missing(fetch.file, fetch.tried, "; ".join(fetch.reasons)))
+
+    # -- pulling through the manager -------------------------------------------------------------------
+
+    def _start_relay(self, source: Source) -> None:
+        relay = Relay(source.file, source.size)
+        self._relays[source.file] = relay
+        self._relays_with_more.append(relay)
+        self._ask_pieces()
+
+    def _ask_pieces(self) -> None:
+        queue, length = self._relays_with_more, self._settings.piece_bytes
+        while queue and self._pieces_out < self._settings.pieces_ahead:
+            relay = queue[0]
+            if self._relays.get(relay.file) is not relay or (relay.next and relay.next >= relay.size):
+                queue.popleft()
+                continue
+            self._ask_piece(relay, relay.next)
+            relay.next += length
+
+    def _ask_piece(self, relay: Relay, offset: int) -> None:
+        relay.tries[offset] = relay.tries.get(offset, 0) + 1
+        self._pieces_out += 1
+        self._outbox.messages.append(Pull(relay.file, offset, self._settings.piece_bytes, self.worker))
+
+    def on_piece(self, piece: Piece) -> list[Job]:
+        """A piece of a relayed file came through the manager."""
+        relay = self._relays.get(piece.file)
+        if relay is None or piece.offset not in relay.tries:
+            return []
+        self._pieces_out -= 1
+        ready: list[Job] = []
+        if piece.total < 0:
+            self._fail_relay(relay, "no worker that holds it could send it")
+        elif self._is_damaged(piece):
+            self._ask_again(relay, piece.offset)
+        else:
+            ready = self._take_piece(relay, piece)
+        self._ask_pieces()
+        return ready
+
+    def _is_damaged(self, piece: Piece) -> bool:
+        expected = min(self._settings.piece_bytes, piece.total - piece.offset)
+        return len(piece.data) != expected or xxhash.xxh3_64_intdigest(piece.data) != piece.checksum
+
+    def _ask_again(self, relay: Relay, offset: int) -> None:
+        if relay.tries[offset] < self._settings.piece_tries:
+            self._ask_piece(relay, offset)
+        else:
+            self._fail_relay(relay, f"the piece at byte {offset} came damaged {relay.tries[offset]} times")
+
+    def _take_piece(self, relay: Relay, piece: Piece) -> list[Job]:
+        file = relay.file
+        relay.size = piece.total
+        del relay.tries[piece.offset]
+        if relay.received == 0 and len(piece.data) == piece.total and self._is_inline(piece):
+            del self._relays[file]
+            self._outbox.fetched.append(file)
+            return self.hold(file, piece.data)
+        relay.received += len(piece.data)
+        self._outbox.instructions.append(WritePiece(file, piece.offset, piece.data))
+        if relay.received >= relay.size:
+            self._outbox.instructions.append(FinishPull(file, relay.size))
+        return []
+
+    def _is_inline(self, piece: Piece) -> bool:
+        """A value that its maker held inline is sent as its bare pickle."""
+        return piece.file not in self._blobs and not piece.data.startswith(MAGIC)
+
+    def on_pull_failed(self, file: int, reason: str) -> None:
+        """A relayed file could not be written here."""
+        relay = self._relays.get(file)
+        if relay is not None:
+            self._fail_relay(relay, reason)
+            self._ask_pieces()
+
+    def _fail_relay(self, relay: Relay, reason: str) -> None:
+        self._forget_relay(relay.file)
+        self._outbox.instructions.append(DropFiles([relay.file]))
+        self._outbox.instructions.append(Note("warning", f"file {relay.file} could not be pulled: {reason}"))
+        self.report_missing(relay.file, reason)
+
+    def _forget_relay(self, file: int) -> None:
+        relay = self._relays.pop(file)
+        # The piece being answered was counted off already.
+        self._pieces_out = sum(len(r.tries) for r in self._relays.values())
+        relay.tries.clear()
+
+    # -- answering pulls -------------------------------------------------------------------------------
+
+    def on_pull(self, pull: Pull) -> None:
+        """The manager asks for a piece, for itself or for another worker."""
+        value = self.held.get(pull.file)
+        if isinstance(value, bytes):
+            self._outbox.messages.append(make_piece(pull, memoryview(value)))
+        elif value is None:
+            self._outbox.messages.append(not_held(pull))
+        else:
+            self._outbox.instructions.append(SendPiece(pull.file, pull.offset, pull.length, pull.requester))

@@ -1,0 +1,115 @@
+"""What the agent's core tells its loop to do."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from graphvine.protocol.messages import Address, Context, ToManager
+from graphvine.worker.packets import Packet
+
+
+class RunPacket(msgspec.Struct):
+    """Send ``packet`` to an executor, after filling in the paths: of ``contexts`` and ``blobs`` that the
+    executor is told of for the first time, and of the inputs named in ``files`` as (position in
+    ``packet.tasks``, slot, file). When one of them is not in the store, call ``on_packet_unsent``."""
+
+    executor: int
+    packet: Packet
+    contexts: list[int]
+    blobs: list[int]
+    files: list[tuple[int, int, int]]
+
+
+class TakeBack(msgspec.Struct):
+    """Remove the packets an executor has not read; answer with ``on_taken_back``."""
+
+    executor: int
+
+
+class SpawnExecutor(msgspec.Struct):
+    """Start executor number ``executor`` (never used before), with the imports of ``context`` (0: plain)."""
+
+    executor: int
+    context: int
+
+
+class KillExecutor(msgspec.Struct):
+    """End an executor; the core has forgotten it already."""
+
+    executor: int
+
+
+class StoreBlob(msgspec.Struct):
+    blob: int
+    data: bytes
+
+
+class StoreContext(msgspec.Struct):
+    context: Context
+
+
+class StartFetch(msgspec.Struct):
+    """Fetch a file from a peer; answer with ``on_fetched`` or ``on_fetch_failed``."""
+
+    file: int
+    size: int
+    holder: int
+    addresses: list[Address]
+
+
+class WritePiece(msgspec.Struct):
+    """Write a piece of a file that is pulled through the manager."""
+
+    file: int
+    offset: int
+    data: bytes
+
+
+class FinishPull(msgspec.Struct):
+    """All pieces are there: put the file into the store; answer with ``on_fetched`` or ``on_pull_failed``."""
+
+    file: int
+    size: int
+
+
+class SendPiece(msgspec.Struct):
+    """Read a piece of a stored file and send it to the manager for ``requester``."""
+
+    file: int
+    offset: int
+    length: int
+    requester: int
+
+
+class DropFiles(msgspec.Struct):
+    files: list[int]
+
+
+class SayToManager(msgspec.Struct):
+    messages: list[ToManager]
+
+
+class Note(msgspec.Struct):
+    """A line for the log."""
+
+    level: Literal["debug", "info", "warning", "error"]
+    text: str
+
+
+Instruction = (
+    RunPacket
+    | TakeBack
+    | SpawnExecutor
+    | KillExecutor
+    | StoreBlob
+    | StoreContext
+    | StartFetch
+    | WritePiece
+    | FinishPull
+    | SendPiece
+    | DropFiles
+    | SayToManager
+    | Note
+)

@@ -1,0 +1,107 @@
+"""The worker's link to its manager: one DEALER socket, CurveZMQ, always outbound.
+
+A manager has several addresses. One after the other is tried, until one answers ``Hello``. A connection
+that ended is made again as a new one (another routing id), with another ``Hello``: what was said over the old
+one may be lost, so nothing of it is carried on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from graphvine.protocol.codec import MAX_FRAME_BYTES, ProtocolError, decode_to_worker, encode
+from graphvine.protocol.connection import Connection
+from graphvine.protocol.messages import ToManager, ToWorker
+
+_HIGH_WATER = 100_000
+_HEARTBEAT_MS = 15_000
+_RECONNECT_MS = 100
+_RECONNECT_MAX_MS = 2_000
+_ENDED = zmq.EVENT_DISCONNECTED
+
+
+class Link:
+    """Used by the loop's thread only."""
+
+    def __init__(self, connection: Connection, timeout_s: float) -> None:
+        """``timeout_s``: a peer that does not even answer libzmq's pings for so long is gone."""
+        self._connection = connection
+        self._timeout_ms = int(timeout_s * 1000)
+        self._context = zmq.Context()
+        self._hosts = itertools.cycle(connection.hosts or ("127.0.0.1",))
+        self.host = ""
+        self._serial = 0
+        self._open()
+
+    def _open(self) -> None:
+        connection = self._connection
+        self.host = next(self._hosts)
+        socket = self.socket = self._context.socket(zmq.DEALER)
+        socket.curve_serverkey = connection.manager_public.encode()
+        socket.curve_publickey = connection.worker_public.encode()
+        socket.curve_secretkey = connection.worker_secret.encode()
+        socket.setsockopt(zmq.LINGER, 1000)
+        socket.setsockopt(zmq.SNDHWM, _HIGH_WATER)
+        socket.setsockopt(zmq.RCVHWM, _HIGH_WATER)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, min(_HEARTBEAT_MS, self._timeout_ms))
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, self._timeout_ms)
+        socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
+        self._serial += 1
+        # Not get_monitor_socket(): that one names its endpoint after a descriptor that may be reused.
+        endpoint = f"inproc://graphvine-link-{self._serial}"
+        socket.monitor(endpoint, _ENDED)
+        self.monitor = self._context.socket(zmq.PAIR)
+        self.monitor.linger = 0
+        self.monitor.connect(endpoint)
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        socket.connect(f"tcp://{host}:{connection.port}")
+
+    def reopen(self) -> None:
+        """Begin anew, at the next address."""
+        self._shut()
+        self._open()
+
+    def ended(self) -> bool:
+        """Whether the connection ended since it was opened (then ``reopen``)."""
+        found = False
+        while True:
+            try:
+                event = parse_monitor_message(self.monitor.recv_multipart(zmq.NOBLOCK))
+            except zmq.Again:
+                return found
+            found = found or event["event"] == _ENDED
+
+    def say(self, messages: Sequence[ToManager]) -> None:
+        """Send one batch. What a manager that is gone does not take is lost."""
+        frame = encode(messages)
+        with contextlib.suppress(zmq.Again):
+            self.socket.send(frame, zmq.NOBLOCK, copy=len(frame) < 65536)
+
+    def receive(self, at_most: int = 100) -> Iterator[ToWorker]:
+        """Messages that are here now. Raises ProtocolError."""
+        for _ in range(at_most):
+            try:
+                frame = self.socket.recv(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            yield from decode_to_worker(frame.buffer)
+
+    def close(self) -> None:
+        """Close; what was said last still leaves, for a second at most."""
+        self._shut()
+        self._context.term()
+
+    def _shut(self) -> None:
+        self.socket.disable_monitor()
+        self.monitor.close()
+        self.socket.close()
+
+
+__all__ = ["Link", "ProtocolError"]

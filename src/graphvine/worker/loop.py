@@ -1,0 +1,307 @@
+"""The agent's loop: the thread that stands around the core.
+
+It owns the link to the manager, the executors, the store and the clock. A turn: wait until something is
+there, hand all of it to the core, let the core decide, carry out what it says until it says nothing more.
+Heartbeats leave from here, so they go on whatever the executors do. Nothing in a turn waits for anybody.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import socket
+import time
+
+import msgspec
+import zmq
+
+import graphvine
+from graphvine.protocol.connection import Connection
+from graphvine.protocol.messages import (
+    PROTOCOL_VERSION,
+    Assign,
+    Cancel,
+    Drop,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Leave,
+    Piece,
+    Pull,
+    Recall,
+    Refused,
+    Rejoin,
+    Sources,
+    ToManager,
+    ToWorker,
+    Welcome,
+)
+from graphvine.protocol.node import node_id
+from graphvine.worker.carry import Hands
+from graphvine.worker.core import Core
+from graphvine.worker.link import Link, ProtocolError
+from graphvine.worker.node import capacity, resident_mb
+from graphvine.worker.pool import ExecutorDied, ExecutorReady, Pool, ResultsArrived
+from graphvine.worker.settings import Settings
+from graphvine.worker.store import SpillFailed, Store
+from graphvine.worker.transfer import Fetched, Fetcher, TransferServer
+
+log = logging.getLogger("graphvine.worker")
+
+_MB = 2**20
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """What this worker calls itself and offers (None: what the machine has)."""
+
+    name: str = ""
+    cores: float | None = None
+    memory_mb: float | None = None
+    disk_mb: float | None = None
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """Why the loop ended. ``clean``: nobody needs to worry."""
+
+    reason: str
+    clean: bool
+
+
+class Loop:
+    """One worker, from its first ``Hello`` to its end."""
+
+    def __init__(
+        self, connection: Connection, store: Store, pool: Pool, offer: Offer, settings: Settings
+    ) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._store = store
+        self._pool = pool
+        self._offer = offer
+        self._capacity = capacity(store.directory, offer.cores, offer.memory_mb, offer.disk_mb)
+        self._core = Core(self._capacity, settings)
+        self._link = Link(connection, settings.lost_s)
+        self._server = TransferServer(store.lookup, connection.secret)
+        self._fetcher = Fetcher(connection.secret)
+        self._hands = Hands(self._core, store, pool, self._fetcher, self._say)
+        self._joined = False
+        self._worker = 0
+        self._heartbeat_s = 0.0
+        self._next_heartbeat = 0.0
+        now = time.monotonic()
+        self._alone_since = now
+        self._answer_by = now + settings.answer_s
+        self._ending: Ending | None = None
+        self._watched: dict[int, str] = {}
+        self._poller = zmq.Poller()
+
+    # -- from outside ----------------------------------------------------------------------------------
+
+    def watch(self, descriptor: int, reason: str) -> None:
+        """End, with a goodbye, when ``descriptor`` has something to read or is at its end."""
+        self._watched[descriptor] = reason
+
+    def run(self) -> Ending:
+        """Run until the end; then everything of this worker is gone but the pool and the store."""
+        self._core.start()
+        self._hands.carry_out(time.monotonic())
+        self._say_hello()
+        self._register()
+        while self._ending is None:
+            self._turn(self._poller.poll(self._timeout_ms()))
+        return self._ending
+
+    def close(self) -> None:
+        self._fetcher.close()
+        self._server.close()
+        self._link.close()
+
+    # -- a turn ----------------------------------------------------------------------------------------
+
+    def _register(self) -> None:
+        for descriptor in (*self._pool.descriptors(), self._store.descriptor, self._fetcher.descriptor):
+            self._poller.register(descriptor, zmq.POLLIN)
+        for descriptor in self._watched:
+            self._poller.register(descriptor, zmq.POLLIN)
+        self._register_link()
+
+    def _register_link(self) -> None:
+        self._poller.register(self._link.socket, zmq.POLLIN)
+        self._poller.register(self._link.monitor, zmq.POLLIN)
+
+    def _timeout_ms(self) -> int:
+        now = time.monotonic()
+        due = self._next_heartbeat if self._joined else min(self._answer_by, now + 1.0)
+        deadline = self._core.deadline()
+        if deadline is not None and deadline < due:
+            due = deadline
+        return max(0, int((due - now) * 1000) + 1)
+
+    def _turn(self, events: list[tuple[object, int]]) -> None:
+        now = time.monotonic()
+        for source, _ in events:
+            self._on_source(source, now)
+        deadline = self._core.deadline()
+        if deadline is not None and deadline <= now:
+            self._core.on_time(now)
+        self._hands.carry_out(now)
+        if self._joined:
+            if self._next_heartbeat <= now:
+                self._beat(now)
+        else:
+            self._wait_for_manager(now)
+
+    def _on_source(self, source: object, now: float) -> None:
+        if source is self._link.socket:
+            self._on_link(now)
+        elif source is self._link.monitor:
+            if self._link.ended():
+                self._on_disconnected(now)
+        elif source in self._watched:
+            self._leave(self._watched[int(source)])
+        elif source == self._store.descriptor:
+            self._on_store()
+        elif source == self._fetcher.descriptor:
+            self._on_fetches()
+        elif isinstance(source, int):
+            self._on_pool(source, now)
+
+    # -- the manager -----------------------------------------------------------------------------------
+
+    def _say(self, messages: list[ToManager]) -> None:
+        if self._joined:
+            self._link.say(messages)
+
+    def _say_hello(self) -> None:
+        version = platform.python_version_tuple()
+        hello = Hello(
+            protocol=PROTOCOL_VERSION,
+            graphvine=graphvine.__version__,
+            python=f"{version[0]}.{version[1]}",
+            name=self._offer.name,
+            host=socket.gethostname(),
+            node=node_id(),
+            store=self._store.directory,
+            pid=os.getpid(),
+            capacity=self._capacity,
+            addresses=self._server.addresses,
+            holds=self._core.holds(),
+        )
+        self._link.say([hello])
+
+    def _on_link(self, now: float) -> None:
+        try:
+            for message in self._link.receive():
+                self._on_message(message, now)
+        except ProtocolError as error:
+            log.error("the manager sent what this worker cannot read: %s", error)
+            self._ending = Ending(f"the manager's message could not be read: {error}", clean=False)
+
+    def _on_message(self, message: ToWorker, now: float) -> None:
+        core = self._core
+        match message:
+            case Assign():
+                core.on_assign(message)
+            case Drop():
+                core.on_drop(message.files)
+            case Recall():
+                core.on_recall(message.tasks)
+            case Cancel():
+                core.on_cancel(message.tasks, now)
+            case Sources():
+                core.on_sources(message)
+            case Pull():
+                core.on_pull(message)
+            case Piece():
+                core.on_piece(message)
+            case Welcome():
+                self._on_welcome(message, now)
+            case Rejoin():
+                self._on_rejoin(now)
+            case Refused():
+                self._ending = Ending(f"the manager refused this worker: {message.reason}", clean=False)
+            case Leave():
+                self._ending = Ending(f"the manager sent this worker away: {message.reason}", clean=True)
+
+    def _on_welcome(self, welcome: Welcome, now: float) -> None:
+        self._joined = True
+        self._worker = welcome.worker
+        self._heartbeat_s = welcome.heartbeat_s
+        self._next_heartbeat = now + welcome.heartbeat_s
+        self._core.on_welcome(welcome)
+        where = f"{self._link.host}:{self._connection.port}"
+        log.info("joined manager %s at %s as worker %d", self._connection.name, where, welcome.worker)
+
+    def _on_rejoin(self, now: float) -> None:
+        log.warning("the manager had given this worker up; joining again")
+        self._begin_anew(now)
+        self._say_hello()
+
+    def _on_disconnected(self, now: float) -> None:
+        if self._joined:
+            log.warning("lost the connection to manager %s; trying again", self._connection.name)
+            self._begin_anew(now)
+        self._reopen(now)
+
+    def _begin_anew(self, now: float) -> None:
+        self._joined = False
+        self._alone_since = now
+        self._answer_by = now + self._settings.answer_s
+        self._core.on_rejoin(now)
+
+    def _reopen(self, now: float) -> None:
+        self._poller.unregister(self._link.socket)
+        self._poller.unregister(self._link.monitor)
+        self._link.reopen()
+        self._register_link()
+        self._answer_by = now + self._settings.answer_s
+        self._say_hello()
+
+    def _wait_for_manager(self, now: float) -> None:
+        if now - self._alone_since >= self._settings.lost_s:
+            where = f"{', '.join(self._connection.hosts)} port {self._connection.port}"
+            seconds = self._settings.lost_s
+            self._ending = Ending(f"no manager answered at {where} for {seconds:g} s", clean=False)
+        elif now >= self._answer_by:
+            self._reopen(now)
+
+    def _beat(self, now: float) -> None:
+        self._next_heartbeat = now + self._heartbeat_s
+        usage = self._store.usage()
+        store_mb = (usage.memory_bytes + usage.disk_bytes) / _MB
+        self._say([Heartbeat(self._core.running(), resident_mb(), store_mb)])
+
+    def _leave(self, reason: str) -> None:
+        self._say([Goodbye(reason)])
+        self._ending = Ending(reason, clean=True)
+
+    # -- executors, store, fetches ---------------------------------------------------------------------
+
+    def _on_pool(self, descriptor: int, now: float) -> None:
+        core = self._core
+        for event in self._pool.on_readable(descriptor):
+            if isinstance(event, ResultsArrived):
+                self._hands.take_results(event.executor, event.done, now)
+            elif isinstance(event, ExecutorReady):
+                core.on_executor_ready(event.executor)
+            elif isinstance(event, ExecutorDied):
+                if not event.killed_by_us:
+                    core.on_executor_died(event.executor, event.cause, event.task, now)
+            else:
+                log.error("%s", event.cause)
+
+    def _on_store(self) -> None:
+        for event in self._store.completed():
+            if isinstance(event, SpillFailed):
+                log.warning(
+                    "file %d stays in memory, it could not be moved to disk: %s", event.file, event.reason
+                )
+
+    def _on_fetches(self) -> None:
+        for event in self._fetcher.completed():
+            if isinstance(event, Fetched):
+                self._hands.take_fetched(event.file, event.size)
+            else:
+                self._store.discard(event.file)
+                self._core.on_fetch_failed(event.file, event.holder, event.reason)

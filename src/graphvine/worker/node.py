@@ -1,0 +1,85 @@
+"""What this machine offers: cores, memory, disk, gpus that this process may use."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from graphvine.protocol.messages import Resources
+
+_MB = 2**20
+
+
+def usable_cores() -> float:
+    """Cores this process may run on: its affinity, cut down to its control group's quota."""
+    try:
+        cores = float(len(os.sched_getaffinity(0)))
+    except AttributeError:
+        cores = float(os.cpu_count() or 1)
+    quota = _quota(Path("/sys/fs/cgroup"))
+    return max(1.0, min(cores, quota)) if quota else cores
+
+
+def _quota(root: Path) -> float | None:
+    """Cores by the control group (version 2, then 1), None when unlimited."""
+    try:
+        limit, period = (root / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            limit = (root / "cpu/cpu.cfs_quota_us").read_text().strip()
+            period = (root / "cpu/cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    if limit in ("max", "-1") or float(period) <= 0:
+        return None
+    return float(limit) / float(period)
+
+
+def usable_memory_mb() -> float:
+    """Memory of the machine, cut down to the control group's limit."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            limit = (Path("/sys/fs/cgroup") / name).read_text().strip()
+        except OSError:
+            continue
+        if limit.isdigit():
+            total = min(total, int(limit))
+    return total / _MB
+
+
+def free_disk_mb(directory: str) -> float:
+    return shutil.disk_usage(directory).free / _MB
+
+
+def resident_mb() -> float:
+    """Memory this process holds now."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / _MB
+    except OSError:
+        return 0.0
+
+
+def visible_gpus() -> float:
+    """Gpus the environment names, else those the NVIDIA driver shows."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return float(len([name for name in named.split(",") if name.strip() not in ("", "-1")]))
+    try:
+        return float(len(os.listdir("/proc/driver/nvidia/gpus")))
+    except OSError:
+        return 0.0
+
+
+def capacity(
+    directory: str, cores: float | None = None, memory_mb: float | None = None, disk_mb: float | None = None
+) -> Resources:
+    """What a worker with its files in ``directory`` offers; what is stated is taken as it is."""
+    return Resources(
+        cores=usable_cores() if cores is None else cores,
+        memory_mb=usable_memory_mb() if memory_mb is None else memory_mb,
+        disk_mb=free_disk_mb(directory) if disk_mb is None else disk_mb,
+        gpus=visible_gpus(),
+    )

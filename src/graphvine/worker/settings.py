@@ -1,0 +1,46 @@
+"""Every number the worker decides by, in one place."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """Times in seconds, sizes in bytes. The defaults are measured on four cores; tests choose their own."""
+
+    # How tasks form packets.
+    packet_s: float = 0.002
+    """A packet holds about this much work; a task as long as this goes alone."""
+    packet_tasks: int = 128
+    packet_bytes: int = 100_000
+    """Bound of the inline inputs in one packet (one message of a socket pair carries about 200 kB)."""
+    task_overhead_s: float = 5e-6
+    """What a task costs an executor beyond its own duration."""
+    ahead_s: float = 0.05
+    """An executor gets its next packet before it is done with one, when their tasks are shorter than this."""
+
+    # When a packet that was not read is given to somebody else.
+    steal_s: float = 0.001
+    """Moved at once when more work than this waits before an executor while another is idle."""
+    overdue_s: float = 0.005
+    """Moved in any case when the packet before it takes this much longer than expected."""
+
+    # Executors.
+    warm_executors: int = 4
+    """Started before any work is there (never more than there are cores)."""
+    start_tries: int = 5
+    """When so many in a row die before they are ready, a task is failed with the cause."""
+    start_delay_s: float = 0.5
+    cancel_grace_s: float = 0.5
+    """A short task that was cancelled gets so long to end by itself before its executor is stopped."""
+
+    # Pulling through the manager.
+    piece_bytes: int = 2**20
+    pieces_ahead: int = 4
+    piece_tries: int = 3
+
+    # The link to the manager.
+    answer_s: float = 10.0
+    """How long one address of the manager may take to answer ``Hello``."""
+    lost_s: float = 60.0
+    """A worker whose manager is unreachable for so long exits."""
