@@ -102,6 +102,7 @@ class Store:
         self._disk_bytes = 0
         self._incoming: dict[int, tuple[str, int]] = {}
         self._incoming_memory_bytes = 0
+        self._temporaries = 0
         self._paused = False
         self._spiller = _Spiller(self._disk.path)
 
@@ -226,9 +227,10 @@ class Store:
             self._memory_bytes + self._incoming_memory_bytes + size < self._budget
         )
 
-    @staticmethod
-    def _temporary(directory: str, file: int) -> str:
-        return f"{directory}/.in-{file}"
+    def _temporary(self, directory: str, file: int) -> str:
+        # Another one each time: who writes to one that was given up must not disturb the next.
+        self._temporaries += 1
+        return f"{directory}/.in-{file}-{self._temporaries}"
 
     def _set_incoming(self, file: int, path: str, size: int) -> None:
         self._forget_incoming(file)

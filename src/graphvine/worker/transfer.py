@@ -1,15 +1,52 @@
 """Files between workers: a server that hands out what is held here, and a fetcher that brings what is not.
 
-Both have their own threads; the agent's loop learns of finished fetches through ``Fetcher.descriptor``.
+Both have their own threads. A link is greeted once and then used for any number of files; the fetcher keeps
+idle links. Bounds (links, fetches per source and in total) are waited for, not errors. The agent's loop
+learns of finished fetches through ``Fetcher.descriptor``.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import logging
+import os
+import socket
+import threading
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
+import psutil
 
+from graphvine.protocol.bulk import (
+    BulkError,
+    Link,
+    LinkLostError,
+    RefusedError,
+    UnreachableError,
+    connect,
+    greet,
+    receive_request,
+    set_timeout,
+)
 from graphvine.protocol.messages import Address
+from graphvine.worker.mailbox import Mailbox
+from graphvine.worker.serving import Served
+
+log = logging.getLogger(__name__)
+
+#: Links on which nothing is asked for so long are closed by the server.
+_IDLE_S = 120.0
+#: A stranger at the door is worth one line in the log in so long.
+_STRANGER_S = 60.0
+#: A peer that could not be reached is not tried again for so long.
+_UNREACHABLE_S = 30.0
+_IDLE_LINKS = 32
+_CLOSE_S = 2.0
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Fetched(msgspec.Struct):
@@ -21,12 +58,14 @@ class Fetched(msgspec.Struct):
 
 
 class FetchFailed(msgspec.Struct):
-    """``unreachable``: no link could be made at all (firewall, NAT, gone), so the relay is the way."""
+    """``unreachable``: no link could be made at all (firewall, NAT, gone), so the relay is the way.
+    ``no_room``: it was here that it failed, for want of space. The path is removed."""
 
     file: int
     holder: int
     reason: str
     unreachable: bool
+    no_room: bool = False
 
 
 class TransferServer:
@@ -41,39 +80,323 @@ class TransferServer:
     ) -> None:
         """Listens at once, on any free port of ``host`` ("": all interfaces). ``lookup`` is called from
         threads: path or content of a file, None when not held."""
-        raise NotImplementedError
+        self._lookup = lookup
+        self._secret = secret
+        self._timeout_s = timeout_s
+        self._listener = socket.create_server(
+            (host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=256
+        )
+        self._host = host
+        self._helpers = ThreadPoolExecutor(2, thread_name_prefix="graphvine-hash")
+        self._served = Served(self._helpers)
+        self._strangers = _Strangers()
+        self._max_links = max_links
+        self._changed = threading.Condition()
+        self._links: dict[socket.socket, float] = {}
+        """Open links, and since when each waits to be asked (infinity: it does not wait)."""
+        self._threads: set[threading.Thread] = set()
+        self._closing = False
+        self._acceptor = threading.Thread(target=self._accept, name="graphvine-accept", daemon=True)
+        self._acceptor.start()
 
     @property
     def addresses(self) -> list[Address]:
         """Where others find it (one per address of this host that could be reached from outside; loopback
         only when there is nothing else)."""
-        raise NotImplementedError
+        port = self._listener.getsockname()[1]
+        hosts = [self._host] if self._host not in ("", "0.0.0.0") else host_addresses()
+        return [Address(host, port) for host in hosts]
 
     def close(self) -> None:
-        raise NotImplementedError
+        with self._changed:
+            self._closing = True
+            _shut(self._listener)
+            for link in self._links:
+                _shut(link)
+            self._changed.notify_all()
+        self._acceptor.join()
+        self._listener.close()
+        for thread in list(self._threads):
+            thread.join()
+        self._helpers.shutdown()
+
+    def _accept(self) -> None:
+        while self._wait_for_room():
+            try:
+                link, peer = self._listener.accept()
+            except OSError as error:
+                if self._closing:
+                    return
+                # Out of descriptors, or the peer gave up: the next one may do better.
+                log.warning("a transfer link could not be accepted: %s", error)
+                with self._changed:
+                    self._changed.wait(0.1)
+                continue
+            self._begin(link, str(peer[0]))
+
+    def _begin(self, link: socket.socket, host: str) -> None:
+        thread = threading.Thread(
+            target=self._serve, args=(link, host), name=f"graphvine-serve-{host}", daemon=True
+        )
+        with self._changed:
+            if self._closing:
+                link.close()
+                return
+            self._links[link] = float("inf")
+            self._threads.add(thread)
+        thread.start()
+
+    def _wait_for_room(self) -> bool:
+        """Until a link may be accepted; the one that was idle longest makes room. False: closing."""
+        with self._changed:
+            while not self._closing and len(self._links) >= self._max_links:
+                idlest = min(self._links, key=self._links.__getitem__)
+                if self._links[idlest] < float("inf"):
+                    _shut(idlest)
+                self._changed.wait(1.0)
+            return not self._closing
+
+    def _serve(self, link: socket.socket, host: str) -> None:
+        try:
+            with link:
+                greet(link, self._secret, "server")
+                self._answer_all(link)
+        except (BulkError, OSError) as error:
+            if isinstance(error, RefusedError):
+                self._strangers.note(host, error)
+            else:
+                log.debug("a transfer link with %s ended: %s", host, error)
+        finally:
+            with self._changed:
+                del self._links[link]
+                self._threads.discard(threading.current_thread())
+                self._changed.notify_all()
+
+    def _answer_all(self, link: socket.socket) -> None:
+        while True:
+            self._links[link] = time.monotonic()
+            set_timeout(link, _IDLE_S)
+            file = receive_request(link)
+            if file is None:
+                return
+            self._links[link] = float("inf")
+            set_timeout(link, self._timeout_s)
+            self._served.answer(link, file, self._lookup(file))
+
+
+class _Strangers:
+    """Logs those who do not know the secret, each host once in a while."""
+
+    def __init__(self) -> None:
+        self._noted: dict[str, float] = {}
+
+    def note(self, host: str, error: BulkError) -> None:
+        now = time.monotonic()
+        if now - self._noted.get(host, -_STRANGER_S) < _STRANGER_S:
+            return
+        if len(self._noted) >= 1000:
+            self._noted.clear()
+        self._noted[host] = now
+        log.warning("a transfer link from %s was refused: %s", host, error)
+
+
+class _Job(msgspec.Struct):
+    file: int
+    size: int
+    holder: int
+    addresses: tuple[Address, ...]
+    path: str
+    cancelled: bool = False
+    link: Link | None = None
 
 
 class Fetcher:
     def __init__(self, secret: str, *, total: int = 8, per_source: int = 2, timeout_s: float = 30.0) -> None:
-        raise NotImplementedError
-
-    def start(self, file: int, size: int, holder: int, addresses: Sequence[Address], path: str) -> None:
-        """Fetch ``file`` (``size`` bytes expected) from worker ``holder`` into ``path`` (made, or
-        overwritten; give ``Store.incoming``). Ends in exactly one of Fetched, FetchFailed, or ``cancel``."""
-        raise NotImplementedError
-
-    def cancel(self, file: int) -> None:
-        """Stop a fetch; nothing is reported about it (any more), and its path is removed."""
-        raise NotImplementedError
+        self._secret = secret
+        self._per_source = per_source
+        self._timeout_s = timeout_s
+        self._total = total
+        self._done: Mailbox[Fetched | FetchFailed] = Mailbox()
+        self._changed = threading.Condition()
+        self._waiting: deque[_Job] = deque()
+        self._jobs: dict[int, _Job] = {}
+        self._active: dict[tuple[Address, ...], int] = {}
+        self._idle: deque[tuple[tuple[Address, ...], Link]] = deque()
+        self._unreachable: dict[tuple[Address, ...], tuple[float, str]] = {}
+        self._threads: list[threading.Thread] = []
+        self._busy = 0
+        self._closing = False
 
     @property
     def descriptor(self) -> int:
         """Readable when ``completed`` has something."""
-        raise NotImplementedError
+        return self._done.descriptor
 
     def completed(self) -> list[Fetched | FetchFailed]:
-        raise NotImplementedError
+        return self._done.take_all()
+
+    def start(self, file: int, size: int, holder: int, addresses: Sequence[Address], path: str) -> None:
+        """Fetch ``file`` (``size`` bytes expected) from worker ``holder`` into ``path`` (made, or
+        overwritten; give ``Store.incoming``, which is another each time). Ends in exactly one of Fetched,
+        FetchFailed, or ``cancel``."""
+        job = _Job(file, size, holder, tuple(addresses), path)
+        with self._changed:
+            self._jobs[file] = job
+            self._waiting.append(job)
+            if self._busy + len(self._waiting) > len(self._threads) < self._total:
+                thread = threading.Thread(target=self._work, name="graphvine-fetch", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+            self._changed.notify()
+
+    def cancel(self, file: int) -> None:
+        """Stop a fetch; nothing is reported about it (any more), and its path is removed."""
+        with self._changed:
+            job = self._jobs.pop(file, None)
+            if job is None:
+                return
+            job.cancelled = True
+            if job in self._waiting:
+                self._waiting.remove(job)
+            elif job.link is not None:
+                job.link.abort()
 
     def close(self) -> None:
         """Stop everything; unfinished fetches are not reported."""
-        raise NotImplementedError
+        for file in list(self._jobs):
+            self.cancel(file)
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            # One that is just connecting may take longer; it has nothing left to report.
+            thread.join(_CLOSE_S)
+        with self._changed:
+            for _, link in self._idle:
+                link.close()
+            self._idle.clear()
+        self._done.close()
+
+    # -- in the threads --------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (job := self._next_job()) is not None:
+            event = self._run(job)
+            with self._changed:
+                self._busy -= 1
+                self._active[job.addresses] -= 1
+                if not self._active[job.addresses]:
+                    del self._active[job.addresses]
+                if job.cancelled:
+                    _unlink_if_there(job.path)
+                else:
+                    del self._jobs[job.file]
+                    self._done.put(event)
+                self._changed.notify_all()
+
+    def _next_job(self) -> _Job | None:
+        with self._changed:
+            while not self._closing:
+                for job in self._waiting:
+                    if self._active.get(job.addresses, 0) < self._per_source:
+                        self._waiting.remove(job)
+                        self._active[job.addresses] = self._active.get(job.addresses, 0) + 1
+                        self._busy += 1
+                        return job
+                self._changed.wait()
+            return None
+
+    def _run(self, job: _Job) -> Fetched | FetchFailed:
+        try:
+            self._fetch(job)
+        except UnreachableError as error:
+            self._unreachable[job.addresses] = (time.monotonic() + _UNREACHABLE_S, str(error))
+            reason, unreachable, no_room = f"it cannot be reached: {error}", True, False
+        except BulkError as error:
+            reason, unreachable, no_room = str(error), isinstance(error, RefusedError), False
+        except OSError as error:
+            reason = f"{job.path} cannot be written: {error.strerror}"
+            unreachable, no_room = False, error.errno in _NO_ROOM
+        else:
+            return Fetched(job.file, job.size, job.holder)
+        _unlink_if_there(job.path)
+        return FetchFailed(job.file, job.holder, reason, unreachable, no_room)
+
+    def _fetch(self, job: _Job) -> None:
+        link = self._take_idle(job.addresses)
+        if link is not None:
+            try:
+                self._fetch_over(job, link)
+            except LinkLostError:
+                # The holder may have closed it while it was idle.
+                if job.cancelled:
+                    raise
+            else:
+                return
+        self._fetch_over(job, self._connect(job.addresses))
+
+    def _fetch_over(self, job: _Job, link: Link) -> None:
+        try:
+            with self._changed:
+                if job.cancelled:
+                    raise LinkLostError("cancelled")
+                job.link = link
+            link.ask(job.file, job.size)
+            descriptor = os.open(job.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                link.receive_to(descriptor)
+            finally:
+                os.close(descriptor)
+        except BaseException:
+            link.close()
+            raise
+        finally:
+            job.link = None
+        self._keep_idle(job.addresses, link)
+
+    def _connect(self, addresses: tuple[Address, ...]) -> Link:
+        until, reason = self._unreachable.get(addresses, (0.0, ""))
+        if time.monotonic() < until:
+            raise UnreachableError(reason)
+        link = connect(addresses, self._secret, self._timeout_s)
+        self._unreachable.pop(addresses, None)
+        return link
+
+    def _take_idle(self, addresses: tuple[Address, ...]) -> Link | None:
+        with self._changed:
+            for kept in self._idle:
+                if kept[0] == addresses:
+                    self._idle.remove(kept)
+                    return kept[1]
+        return None
+
+    def _keep_idle(self, addresses: tuple[Address, ...], link: Link) -> None:
+        with self._changed:
+            self._idle.append((addresses, link))
+            too_many = self._closing or len(self._idle) > _IDLE_LINKS
+            oldest = self._idle.popleft()[1] if too_many else None
+        if oldest is not None:
+            oldest.close()
+
+
+def host_addresses() -> list[str]:
+    """This host's IPv4 addresses at which others may reach it, the likeliest first; else loopback."""
+    up = {name for name, stats in psutil.net_if_stats().items() if stats.isup}
+    found = [
+        (name.startswith(("docker", "br-", "virbr", "veth", "lxc")), entry.address)
+        for name, entries in psutil.net_if_addrs().items()
+        for entry in entries
+        if name in up and entry.family == socket.AF_INET and not entry.address.startswith("127.")
+    ]
+    return [address for _, address in sorted(found, key=lambda pair: pair[0])] or ["127.0.0.1"]
+
+
+def _unlink_if_there(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _shut(link: socket.socket) -> None:
+    """Make whoever waits on it fail at once."""
+    with contextlib.suppress(OSError):
+        link.shutdown(socket.SHUT_RDWR)
