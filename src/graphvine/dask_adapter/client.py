@@ -1,13 +1,13 @@
 """What dask users see of a manager: ``get``, ``persist``, ``compute`` and ``executor``.
 
 ``DaskClient`` is a base of the manager's class, or of anything else that can run plans: the methods of
-``engine.Engine`` are on the same object. ``get`` and ``persist`` have to be, too: given ``scheduler=m.get``, dask
-looks for ``persist`` on the object to which that ``get`` is bound.
+``engine.Engine`` are on the same object. ``get`` and ``persist`` have to be, too: given ``scheduler=m.get``,
+dask looks for ``persist`` on the object to which that ``get`` is bound.
 """
 
 from __future__ import annotations
 
-import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -17,6 +17,7 @@ from graphvine.dask_adapter.get import check_options, flatten, nested, values_of
 from graphvine.dask_adapter.lower import lower
 from graphvine.dask_adapter.options import default_options
 from graphvine.dask_adapter.shuffle import hold_task_shuffle, release_task_shuffle
+from graphvine.envs import modules
 from graphvine.manager.engine import Run
 from graphvine.manager.plan import Plan
 from graphvine.observe.progress import showing
@@ -28,7 +29,8 @@ class DaskClient(ABC):
 
     def __init__(self) -> None:
         hold_task_shuffle()
-        self._released = threading.Lock()
+        self._shuffle = weakref.finalize(self, release_task_shuffle)
+        self._shuffle.atexit = False
 
     # -- what the engine brings ------------------------------------------------------------------------
 
@@ -71,7 +73,8 @@ class DaskClient(ABC):
         Raises what a task raised; MissingKeyError, GraphError, NotPicklableError; TypeError for an unknown
         option. KeyboardInterrupt cancels the run."""
         check_options(unknown)
-        lowered = lower(dsk, flatten(keys), self, default_options(resources, retries, priority))
+        default = default_options(resources, retries, priority)
+        lowered = lower(dsk, flatten(keys), self, default, modules.find())
         results: list[Any] = []
         if len(lowered.plan):
             run = self.run(lowered.plan)
@@ -81,5 +84,4 @@ class DaskClient(ABC):
 
     def close(self) -> None:
         """dask's settings are as they were before. Safe to call twice."""
-        if self._released.acquire(blocking=False):
-            release_task_shuffle()
+        self._shuffle()

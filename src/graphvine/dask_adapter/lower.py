@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from graphvine.dask_adapter.category import Categories
+from graphvine.dask_adapter.code import make_code
 from graphvine.dask_adapter.fuse import find_chains, fused_entry, renumber
 from graphvine.dask_adapter.graph import as_mapping
 from graphvine.dask_adapter.kept import KeptResult
@@ -25,6 +26,7 @@ from graphvine.dask_adapter.nodes import ALIAS, KEPT, LITERAL, Parsed, Reader
 from graphvine.dask_adapter.options import AnnotatedOptions
 from graphvine.dask_adapter.order import Ordered, Walk
 from graphvine.dask_adapter.payloads import Packer
+from graphvine.envs import modules
 from graphvine.manager.engine import Engine
 from graphvine.manager.plan import Plan, TaskOptions
 from graphvine.protocol.errors import MissingKeyError
@@ -66,8 +68,9 @@ def lower(
     keys: Iterable[Any],
     engine: Engine | None = None,
     default: TaskOptions | None = None,
+    found: modules.Found | None = None,
 ) -> Lowered:
-    """Lower what a scheduler was handed. ``keys`` is flat.
+    """Lower what a scheduler was handed. ``keys`` is flat; ``found``: the user's own modules.
 
     Raises MissingKeyError, GraphError, NotPicklableError, ValueError (a wrong annotation), TypeError."""
     graph, annotations = as_mapping(dsk)
@@ -78,7 +81,7 @@ def lower(
         wanted = [name for key in keys for name in (finals[key][3] if key in finals else (key,))]
         ordered = Walk(graph, engine).run(wanted)
         position, external, numbers = _resolve(ordered, dict.fromkeys(wanted))
-        plan = _make_plan(ordered, numbers, AnnotatedOptions(annotations, default))
+        plan = _make_plan(ordered, numbers, AnnotatedOptions(annotations, default), found or modules.Found())
     plan.default_options = default
     literals = {key: ordered.literals[key] for key in wanted if key in ordered.literals}
     return Lowered(plan, keys, position, external, literals, finals)
@@ -114,7 +117,9 @@ def _resolve(
     return position, external, list(numbers)
 
 
-def _make_plan(ordered: Ordered, wanted: list[int], annotated: AnnotatedOptions) -> Plan:
+def _make_plan(
+    ordered: Ordered, wanted: list[int], annotated: AnnotatedOptions, found: modules.Found
+) -> Plan:
     keys, entries, inputs = ordered.keys, ordered.entries, ordered.inputs
     ordered.place = {}
     options = _options(keys, annotated)
@@ -135,7 +140,8 @@ def _make_plan(ordered: Ordered, wanted: list[int], annotated: AnnotatedOptions)
         keys = [keys[t] for t in remaining]
         options = {number[t]: stated for t, stated in options.items()}
         wanted = [number[t] for t in wanted]
-    blobs = Packer(entries, keys).pack(category_of)
+    packer = Packer(entries, keys, found.by_value)
+    blobs = packer.pack(category_of)
     return Plan(
         keys=keys,
         inputs=inputs,
@@ -148,6 +154,7 @@ def _make_plan(ordered: Ordered, wanted: list[int], annotated: AnnotatedOptions)
         wanted=wanted,
         externals=[kept.file for kept in ordered.externals],
         options=options,
+        code=make_code(found, packer.sample),
     )
 
 

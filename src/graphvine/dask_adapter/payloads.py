@@ -14,8 +14,11 @@ be small otherwise. Hence:
 from __future__ import annotations
 
 import pickle
+import sys
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import cloudpickle
@@ -28,6 +31,7 @@ HEAVY_BYTES = 4 * 1024
 MAX_BLOB_BYTES = 8 * 2**20
 #: A category is worth blobs of its own from this many tasks.
 _MIN_GROUP = 4
+_SAMPLE = 64
 _FIRST_HEAVY = 8
 #: A blob twice as large is worth it while it costs less than this times the bytes per task.
 _GAIN = 0.8
@@ -52,10 +56,13 @@ class Blobs:
 class Packer:
     """Packs the entries of one plan."""
 
-    def __init__(self, entries: Sequence[Entry], keys: Sequence[Any]) -> None:
+    def __init__(self, entries: Sequence[Entry], keys: Sequence[Any], by_value: Sequence[str] = ()) -> None:
+        """``by_value``: modules that are not found elsewhere."""
         self._entries = entries
         self._keys = keys
-        self._by_value = False
+        self._by_value = by_value
+        self.sample: list[Entry] = []
+        """One entry of each of the first categories."""
         self.blobs = Blobs(len(entries))
 
     def pack(self, categories: Sequence[int]) -> Blobs:
@@ -67,7 +74,13 @@ class Packer:
                 groups[category] = [task]
             else:
                 group.append(task)
-        heavy = [group for group in groups.values() if len(group) >= _MIN_GROUP and self._is_heavy(group)]
+        self.sample = [self._entries[group[0]] for group in islice(groups.values(), _SAMPLE)]
+        with pickled_by_value(self._by_value):
+            self._pack_groups(list(groups.values()))
+        return self.blobs
+
+    def _pack_groups(self, groups: Sequence[list[int]]) -> None:
+        heavy = [group for group in groups if len(group) >= _MIN_GROUP and self._is_heavy(group)]
         own = {task for group in heavy for task in group}
         light = (
             [task for task in range(len(self._entries)) if task not in own]
@@ -77,7 +90,6 @@ class Packer:
         self._pack_light(light)
         for group in heavy:
             self._pack_heavy(group)
-        return self.blobs
 
     def _is_heavy(self, group: Sequence[int]) -> bool:
         return len(self._dumps(group[:1])) >= HEAVY_BYTES
@@ -115,7 +127,7 @@ class Packer:
     def _dumps(self, tasks: Sequence[int]) -> bytes:
         entries = [self._entries[task] for task in tasks]
         try:
-            return dump(entries)
+            return dump(entries, self._by_value)
         except Exception as error:
             raise self._explain(tasks, error) from error
 
@@ -133,13 +145,36 @@ class Packer:
         )
 
 
-def dump(value: Any) -> bytes:
+@contextmanager
+def pickled_by_value(names: Sequence[str]) -> Iterator[None]:
+    """While it lasts, cloudpickle carries these modules' functions and classes by value."""
+    registered = [
+        sys.modules[name] for name in names if name not in cloudpickle.list_registry_pickle_by_value()
+    ]
+    for module in registered:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in registered:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def dump(value: Any, by_value: Sequence[str] = ()) -> bytes:
     """Pickle by reference where that holds elsewhere, by value otherwise. Raises what pickling raises."""
     try:
         data = pickle.dumps(value, protocol=5)
     except Exception:  # noqa: BLE001 -- pickle passes on whatever a __reduce__ raises; cloudpickle decides
         return cloudpickle.dumps(value, protocol=5)  # type: ignore[no-any-return]
-    return cloudpickle.dumps(value, protocol=5) if b"__main__" in data else data
+    if b"__main__" in data or any(_mark(name) in data for name in by_value):
+        return cloudpickle.dumps(value, protocol=5)  # type: ignore[no-any-return]
+    return data
+
+
+def _mark(module: str) -> bytes:
+    """How a module's name stands in a pickle."""
+    name = module.encode()
+    return b"\x8c" + bytes([len(name)]) + name if len(name) < 256 else name
 
 
 def _failure(value: Any) -> str | None:

@@ -1,8 +1,8 @@
 """While a manager lives, dask's shuffles are made of tasks.
 
-Without a distributed client dask shuffles through a directory of the local disk, which other nodes do not see,
-and it decides so while the graph is built, before any scheduler is asked. A choice that the user has made
-is left alone, whether it came before or after.
+Without a distributed client dask shuffles through a directory of the local disk, which other nodes do not
+see, and it decides so while the graph is built, before any scheduler is asked. A choice that the user has
+made is left alone, whether it came before or after.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import threading
 import dask.config
 
 _KEY = "dataframe.shuffle.method"
-_lock = threading.Lock()
+#: Reentrant: the garbage collector may end one manager while another one begins.
+_lock = threading.RLock()
 _holders = 0
 _chosen = False
 

@@ -53,7 +53,7 @@ def _of_raised(failure: PlanFailed, key: object) -> BaseException:
             "(the exception itself cannot be pickled; its traceback is above)"
         )
     where = f"{_task(key)} failed{_where(failure)}"
-    # An exception may forbid attributes of its own to be set (a frozen attrs class does); it is no user of ours.
+    # An exception may forbid that its attributes are set (a frozen attrs class does).
     object.__setattr__(error, "__cause__", RemoteTraceback(f"{where}\n{failure.text}"))
     object.__setattr__(error, "__notes__", [*getattr(error, "__notes__", ()), where])  # PEP 678
     return error
