@@ -1,8 +1,8 @@
 """How fast a large value goes from worker to worker, as a share of what a plain socket does on the same path.
 
 Two network namespaces joined by a veth pair (root needed), or loopback with --loopback. The sender holds the
-value in /dev/shm. Compared: a plain socket (sendfile, received into one reused buffer and thrown away), the same
-written to a file in /dev/shm, and ours (server, handshake, checksums, written to a file in /dev/shm).
+value in /dev/shm. Compared: a plain socket (sendfile, received into one reused buffer and thrown away), the
+same written to a file in /dev/shm, and ours (handshake, checksums, written to a file in /dev/shm).
 
 Run: python benchmarks/peer_rate.py [--mb 1024] [--rounds 5] [--loopback]
 """
