@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphvine.manager import files, placement, recovery, reports, results
+from graphvine.manager import files, placement, recovery, reports, results, suspects
 from graphvine.manager.dispatch import fill
 from graphvine.manager.engine import CategoryProgress, Progress
 from graphvine.manager.instructions import Instruction, PartWorker, Say
@@ -132,9 +132,7 @@ class Core:
             table = self.state.table_of(number)
             if table is None or number - table.base not in table.kept:
                 continue
-            table.kept.remove(number - table.base)
-            results.release_hold(self.state, table, number - table.base)
-            results.free_if_unused(self.state, table)
+            results.release_kept(self.state, table, number - table.base)
 
     # -- time ---------------------------------------------------------------------------------------------
 
@@ -166,12 +164,11 @@ class Core:
         if state.fresh:
             placement.place_fresh(state)
         said: dict[int, Worker] = {}
-        while state.marked:
-            marked, state.marked = state.marked, {}
-            said.update(marked)
-            for worker in marked.values():
-                self._serve(worker)
+        self._serve_marked(said)
         self._feed_hungry(said)
+        if state.suspects:
+            suspects.reserve(state)
+            self._serve_marked(said)
         said.update(state.marked)
         state.marked = {}
         for worker in said.values():
@@ -181,6 +178,14 @@ class Core:
         state.forget_gone()
         out, state.out = state.out, []
         return out
+
+    def _serve_marked(self, said: dict[int, Worker]) -> None:
+        state = self.state
+        while state.marked:
+            marked, state.marked = state.marked, {}
+            said.update(marked)
+            for worker in marked.values():
+                self._serve(worker)
 
     def _serve(self, worker: Worker) -> bool:
         """Give a worker what it has room for. Whether it is content."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 
-from graphvine.manager import placement
+from graphvine.manager import placement, suspects
 from graphvine.manager.files import supply, supply_blob
 from graphvine.manager.state import State
 from graphvine.manager.tasks import AHEAD, DISPATCHED, DONE, KEY_MASK, READY, WAITING, PlanTable
@@ -24,8 +24,8 @@ heappop = heapq.heappop
 def fill(state: State, worker: Worker) -> bool:
     """Give a worker what it has room for. False when it has room left and nothing was found for it."""
     settings = state.settings
-    if worker.alone:
-        return True
+    if worker.number in state.lonely:
+        return fill_lonely(state, worker)
     placement.heed_urgent(worker)
     queue = worker.queue
     limit = settings.window_s * worker.cores
@@ -45,6 +45,17 @@ def fill(state: State, worker: Worker) -> bool:
     return True
 
 
+def fill_lonely(state: State, worker: Worker) -> bool:
+    """Give a suspect to a worker that has nothing else."""
+    if worker.draining and not worker.queue:
+        key, worker.draining = worker.draining, 0
+        worker.alone = key & KEY_MASK
+        dispatch(state, worker, key)
+        if not worker.queue:
+            suspects.answered(state, worker, worker.alone)
+    return True
+
+
 def dispatch(state: State, worker: Worker, key: int) -> None:
     """Give one task to a worker, unless it is not to be run any more, or not there."""
     number = key & KEY_MASK
@@ -54,6 +65,12 @@ def dispatch(state: State, worker: Worker, key: int) -> None:
     index = number - table.base
     states = table.state
     if states[index] != READY and states[index] != AHEAD:
+        return
+    if table.losses and suspects.is_suspect(state, table, index) and worker.alone != number:
+        if states[index] == AHEAD:
+            states[index] = WAITING
+        else:
+            heapq.heappush(state.suspects, key)
         return
     names = table.inputs[index]
     if names and not inputs_ready(state, table, index, worker):
@@ -82,7 +99,7 @@ def dispatch(state: State, worker: Worker, key: int) -> None:
         if not pool.plain:
             worker.outbox.requests[number] = pool.request
     consumers = table.consumers[index]
-    if consumers and len(consumers) <= state.settings.wide:
+    if consumers and len(consumers) <= state.settings.wide and not worker.alone:
         look_ahead(state, table, index, worker)
 
 

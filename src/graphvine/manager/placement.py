@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 
+from graphvine.manager import suspects
 from graphvine.manager.pools import Pool
 from graphvine.manager.state import State
 from graphvine.manager.tasks import AHEAD, DISPATCHED, KEY_MASK, READY, PlanTable
@@ -43,8 +44,14 @@ def place_fresh(state: State) -> None:
 def place(state: State, table: PlanTable, index: int) -> None:
     """Put a ready task into the heap of the worker that has most of its input, else into its pool."""
     pool = pool_of(table, index)
-    home = preferred(state, table, index, pool)
     key = table.key(index)
+    if table.losses and suspects.is_suspect(state, table, index):
+        heapq.heappush(state.suspects, key)
+        return
+    if index in table.avoid:
+        home = next((worker for n, worker in pool.members.items() if n not in table.avoid[index]), None)
+    else:
+        home = preferred(state, table, index, pool)
     if home is None:
         heapq.heappush(pool.loose, key)
         return
@@ -219,6 +226,8 @@ def steal_heap(state: State, thief: Worker, victim: Worker) -> bool:
 def worth_moving(state: State, table: PlanTable, index: int, thief: Worker, wait_s: float) -> bool:
     """Whether a task that would wait ``wait_s`` seconds where it is can begin sooner on ``thief``."""
     if table.state[index] != READY or thief.number not in pool_of(table, index).members:
+        return False
+    if thief.number in table.avoid.get(index, ()):
         return False
     moved = 0
     for origin, name in table.input_files(index):

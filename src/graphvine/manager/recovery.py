@@ -11,19 +11,14 @@ Rules:
   (below).
 - A task that killed its executor ``max_deaths`` times fails. One that raised is tried again as its options
   say.
-- Suspects. When a worker is lost without a word, any of the tasks it may have been running could be the
-  cause: the first of its queue, as many as it has cores. A task under suspicion ``max_shared_losses`` times
-  is from then on given only to a worker that has nothing else, which gets nothing else until that task is
-  answered for. Only a loss while it was thus alone counts against it; at ``max_lone_losses`` it fails. So no
-  neighbour is ever blamed, and no task takes down one worker after the other for ever.
+- Who is suspected of taking workers down, and what is done about it: see ``suspects``.
 """
 
 from __future__ import annotations
 
 import heapq
-from itertools import islice
 
-from graphvine.manager import results
+from graphvine.manager import results, suspects
 from graphvine.manager.files import drop, drop_everywhere, exists, forget_extra, forget_replica, holders
 from graphvine.manager.instructions import Death
 from graphvine.manager.state import State
@@ -131,8 +126,7 @@ def call_back_followers(state: State, table: PlanTable, index: int, worker: int)
 def give_back(state: State, table: PlanTable, index: int) -> bool:
     """An order is void: its task waits again. True when it has all its inputs: the caller finds it a
     place."""
-    number = table.base + index
-    results.forget_order(state, number)
+    results.forget_order(state, table.where[index], table.base + index)
     table.where[index] = 0
     table.running_of[table.category_of[index]] -= 1
     table.state[index] = WAITING if table.waits[index] else READY
@@ -149,8 +143,6 @@ def on_returned(state: State, worker: Worker, tasks: list[int]) -> None:
         worker.load -= expected
         index = number - table.base
         thief = state.workers.get(state.recalled.get(number, 0))
-        if worker.alone == number:
-            worker.alone = 0
         if give_back(state, table, index):
             if thief is not None:
                 heapq.heappush(thief.heap, table.key(index))
@@ -172,8 +164,10 @@ def lose_worker(state: State, worker: Worker, blame: bool) -> None:
     state.marked.pop(number, None)
     for pool in worker.pools:
         pool.part(worker)
-    if blame:
-        suspect(state, worker)
+    doomed = suspects.note_loss(state, worker) if blame else []
+    state.lonely.discard(number)
+    if worker.draining:
+        heapq.heappush(state.suspects, worker.draining)
     for task in worker.queue:
         table = state.table_of(task)
         if table is not None and give_back(state, table, task - table.base):
@@ -190,6 +184,10 @@ def lose_worker(state: State, worker: Worker, blame: bool) -> None:
             index = file - table.base
             if table.where[index] == number or number in table.extra.get(index, ()):
                 lose_replica(state, table, index, number)
+    for table, index in doomed:
+        if table.base in state.plans:
+            text = "every worker that ran it alone was lost"
+            results.fail(state, table, index, "killed", text)
 
 
 def replace(state: State, keys: list[int]) -> None:
@@ -204,20 +202,6 @@ def replace(state: State, keys: list[int]) -> None:
         state.fresh.append(task)
 
 
-def suspect(state: State, worker: Worker) -> None:
-    """Note which tasks may have taken a worker down with them."""
-    for task in islice(worker.queue, max(1, int(worker.cores))):
-        table = state.table_of(task)
-        if table is None:
-            continue
-        index = task - table.base
-        table.tries.setdefault(index, []).append(
-            Death(worker.hello.name, table.attempts.get(index, 0), "lost", "the worker was lost")
-        )
-        counts = table.lone_losses if worker.alone == task else table.losses
-        counts[index] = counts.get(index, 0) + 1
-
-
 # -- failures -------------------------------------------------------------------------------------------
 
 
@@ -228,11 +212,11 @@ def on_failed(state: State, worker: Worker, failure: TaskFailed) -> None:
     if expected is None or table is None:
         return
     worker.load -= expected
-    if worker.alone == failure.task:
-        worker.alone = 0
     index = failure.task - table.base
     tries = table.tries.setdefault(index, [])
     tries.append(Death(worker.hello.name, failure.attempt, failure.kind, failure.text))
+    if failure.kind == "storage":
+        table.avoid.setdefault(index, set()).add(worker.number)
     table.attempts[index] = table.attempts.get(index, 0) + 1
     again = sum(1 for death in tries if death.kind == failure.kind) < tries_allowed(
         state, table, index, failure.kind

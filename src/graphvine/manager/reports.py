@@ -114,11 +114,8 @@ def settle(state: State, table: PlanTable, index: int, number: int) -> None:
                     recovery.ready(state, plan, task)
                 elif plan.state[task] == AHEAD:
                     plan.state[task] = READY
-    if state.recalled:
-        results.forget_order(state, number)
-    worker = state.workers[table.where[index]]
-    if worker.alone == number:
-        worker.alone = 0
+    if state.recalled or state.lonely:
+        results.forget_order(state, table.where[index], number)
     if index in table.wanted_by:
         results.announce(state, table, index)
     if not table.need[index]:

@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+from graphvine.manager import suspects
 from graphvine.manager.files import drop, drop_everywhere, holders, needless
 from graphvine.manager.instructions import Available, Death, PlanDone, PlanFailed
 from graphvine.manager.state import State
@@ -87,6 +88,19 @@ def release_hold(state: State, table: PlanTable, index: int) -> None:
         needless(state, table, index)
 
 
+def release_kept(state: State, plan: PlanTable, index: int) -> None:
+    """The user needs a kept file no longer. A plan that is going on need not make it any more."""
+    plan.kept.remove(index)
+    for watcher, position in list(plan.wanted_by.get(index, ())):
+        if watcher is plan:
+            unwatch(plan, index, plan, position)
+            plan.left -= plan.state[index] != DONE
+    release_hold(state, plan, index)
+    if not plan.left:
+        finish(state, plan)
+    free_if_unused(state, plan)
+
+
 def unreachable(state: State, table: PlanTable, index: int) -> None:
     """Say anew where a wanted file is, or that it is lost: the holders changed."""
     for plan, position in list(table.wanted_by.get(index, ())):
@@ -151,19 +165,19 @@ def stop(state: State, plan: PlanTable) -> None:
     for index in plan.in_state(DISPATCHED):
         number = plan.base + index
         worker = state.workers[plan.where[index]]
-        forget_order(state, number)
+        forget_order(state, worker.number, number)
         worker.load -= worker.queue.pop(number)
         worker.outbox.cancels.append(number)
-        if worker.alone == number:
-            worker.alone = 0
         state.mark(worker)
         plan.where[index] = 0
         if index in plan.extra:
             drop_everywhere(state, plan, index)
 
 
-def forget_order(state: State, number: int) -> None:
-    """A task that was perhaps called back is answered for."""
+def forget_order(state: State, worker: int, number: int) -> None:
+    """A task that was perhaps called back, or ran alone, is answered for."""
+    if worker in state.lonely and worker in state.workers:
+        suspects.answered(state, state.workers[worker], number)
     thief = state.recalled.pop(number, None)
     if thief and thief in state.workers:
         state.workers[thief].asked -= 1

@@ -36,6 +36,8 @@ class Settings(msgspec.Struct, frozen=True):
     """A task that killed its executor so often fails."""
     max_shared_losses: int = 2
     """A task that was perhaps running on so many lost workers is from then on run alone on its worker."""
+    suspect_s: float = 0.01
+    """What ran within so long before a worker was lost may not have been reported."""
     max_lone_losses: int = 3
     """A task whose worker was lost so often while it ran there alone fails."""
     max_storage_tries: int = 3

@@ -56,7 +56,8 @@ class State:
         self.victims: list[tuple[int, int]] = []
         #: Keys of tasks that must run alone.
         self.suspects: list[int] = []
-        self.lonely_since: float | None = None
+        #: Workers that run such a task, or wait to be empty for one.
+        self.lonely: set[int] = set()
         self.out: list[Instruction] = []
 
     # -- lookups ------------------------------------------------------------------------------------------

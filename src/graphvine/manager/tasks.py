@@ -121,6 +121,7 @@ class PlanTable:
 
     __slots__ = (
         "attempts",
+        "avoid",
         "base",
         "blob_at",
         "blob_base",
@@ -216,6 +217,9 @@ class PlanTable:
         self.ended = now
         self.attempts: dict[int, int] = {}
         self.tries: dict[int, list[Death]] = {}
+        #: Workers that had no room for a task's result.
+        self.avoid: dict[int, set[int]] = {}
+        #: How often a worker was lost that perhaps ran a task, and how often one that ran nothing else.
         self.losses: dict[int, int] = {}
         self.lone_losses: dict[int, int] = {}
         self.context = 0

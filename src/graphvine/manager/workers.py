@@ -76,8 +76,10 @@ class Worker:
         self.asked = 0
         #: In the list of workers from which may be stolen or recalled.
         self.listed = False
-        #: Waiting to be empty so that a suspect runs here alone, and that task (0: none).
-        self.draining = False
+        #: Key of the suspect that is to run here alone when the queue is empty (0: none; keys may be
+        #: negative),
+        #: and number of the one that does.
+        self.draining = 0
         self.alone = 0
         self.outbox = Outbox()
 

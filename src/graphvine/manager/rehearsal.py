@@ -1,0 +1,386 @@
+"""A make-believe cluster around a core, for tests: workers that do what they are told, and insist on being
+told right.
+
+Nothing moves by itself: a test (or chance) says which link delivers its next batch, which worker begins, ends
+or fetches something. Links keep their order. Every batch passes through the real codec. A task's value is a
+digest of its blob, its entry and its inputs' values, so a wrong or stale input shows in the result. A worker
+complains (``Complaint``) about an order that names a blob it never got, about an order it has already, and
+about being sent what it holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from graphvine.manager.core import Core
+from graphvine.manager.instructions import Available, Instruction, Note, PartWorker, PlanDone, PlanFailed, Say
+from graphvine.manager.plan import Plan
+from graphvine.protocol.codec import decode_to_manager, decode_to_worker, encode
+from graphvine.protocol.messages import (
+    Address,
+    Assign,
+    Cancel,
+    Drop,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Leave,
+    Missing,
+    Recall,
+    Report,
+    Resources,
+    Source,
+    Sources,
+    TaskDone,
+    TaskFailed,
+    TaskOrder,
+    ToManager,
+    ToWorker,
+    Welcome,
+)
+
+
+class Complaint(AssertionError):
+    """A worker was told something that makes no sense to it."""
+
+
+def digest(blob: bytes, index: int, inputs: Sequence[bytes]) -> bytes:
+    """The value of a task."""
+    state = hashlib.blake2b(blob, digest_size=8)
+    state.update(b"%d" % index)
+    for value in inputs:
+        state.update(value)
+    return state.digest()
+
+
+class FakeWorker:
+    """What an agent keeps, without an agent: orders, files, and what it has to report."""
+
+    def __init__(self, cluster: Rehearsal, number: int, hello: Hello) -> None:
+        self.cluster = cluster
+        self.number = number
+        self.hello = hello
+        self.orders: dict[int, TaskOrder] = {}
+        #: Begun tasks and the values of their inputs.
+        self.begun: dict[int, list[bytes]] = {}
+        self.files: dict[int, bytes] = {}
+        self.blobs: dict[int, bytes] = {}
+        self.contexts: set[int] = set()
+        self.peers: set[int] = set()
+        #: Files to be fetched: where from. None: asked for and no answer yet.
+        self.fetching: dict[int, Source | None] = {}
+        self.report = Report()
+        self.ran: list[int] = []
+
+    # -- what it is told ----------------------------------------------------------------------------------
+
+    def hear(self, message: ToWorker) -> None:
+        """Take one message in."""
+        if isinstance(message, Assign):
+            self._assign(message)
+        elif isinstance(message, Sources):
+            self.peers.update(message.peers)
+            self._supplied(message.values, message.sources)
+        elif isinstance(message, Drop):
+            for file in message.files:
+                self.files.pop(file, None)
+                self.blobs.pop(file, None)
+                self.fetching.pop(file, None)
+        elif isinstance(message, Recall):
+            self._give_back(message.tasks)
+        elif isinstance(message, Cancel):
+            for task in message.tasks:
+                self.orders.pop(task, None)
+                self.begun.pop(task, None)
+        elif not isinstance(message, Welcome | Leave):
+            raise Complaint(f"{message} came to a worker")
+
+    def _assign(self, message: Assign) -> None:
+        self.peers.update(message.peers)
+        self.contexts.update(context.context for context in message.contexts)
+        for blob in message.blobs:
+            if blob.context and blob.context not in self.contexts:
+                raise Complaint(f"blob {blob.blob} is of context {blob.context}, which never came")
+            if blob.data is not None:
+                self.blobs[blob.blob] = blob.data
+                self.fetching.pop(blob.blob, None)
+        self._supplied(message.values, message.sources)
+        for order in message.orders:
+            if order.task in self.orders or order.task in self.begun:
+                raise Complaint(f"task {order.task} was given twice to worker {self.number}")
+            if order.blob not in self.blobs and order.blob not in self.fetching:
+                raise Complaint(f"task {order.task} needs blob {order.blob}, which never came")
+            self.orders[order.task] = order
+            for file in order.inputs:
+                if not self.expects(file):
+                    self.fetching[file] = None
+                    self.report.missing.append(Missing(file, [], "not here, not made here, not coming"))
+
+    def _supplied(self, values: dict[int, bytes], sources: list[Source]) -> None:
+        for file, value in values.items():
+            self.files[file] = value
+            self.fetching.pop(file, None)
+        for source in sources:
+            if any(holder not in self.peers for holder in source.holders):
+                raise Complaint(f"{source} names a worker of which worker {self.number} was told no address")
+            if source.file not in self.files and source.file not in self.blobs:
+                self.fetching[source.file] = source
+
+    def expects(self, file: int) -> bool:
+        """Whether a file is here, made here, or coming."""
+        made = file in self.orders or file in self.begun
+        return made or file in self.files or file in self.fetching
+
+    def _give_back(self, tasks: Sequence[int]) -> None:
+        back = [task for task in tasks if task in self.orders]
+        for task in back:
+            if task in self.orders:
+                del self.orders[task]
+                self.report.returned.append(task)
+                back += [other for other, order in self.orders.items() if task in order.inputs]
+
+    # -- what it does -------------------------------------------------------------------------------------
+
+    def can_begin(self) -> list[int]:
+        """Orders that have all they need, in the order in which they came."""
+        return [
+            order.task
+            for order in self.orders.values()
+            if order.blob in self.blobs and all(file in self.files for file in order.inputs)
+        ]
+
+    def begin(self, task: int) -> None:
+        """Begin a task: from now on it can't be given back, and its inputs may go."""
+        order = self.orders.pop(task)
+        inputs = [self.files[file] for file in order.inputs]
+        self.begun[task] = [digest(self.blobs[order.blob], order.index, inputs)]
+
+    def finish(self, task: int) -> None:
+        """A begun task ends well."""
+        value = self.begun.pop(task)[0]
+        self.ran.append(task)
+        self.files[task] = value
+        size = self.cluster.size_of(task)
+        inline = value if size <= self.cluster.core.settings.inline_bytes else None
+        self.report.done.append(TaskDone(task, size, inline, 0.0, self.cluster.duration_s))
+
+    def fail(self, task: int, kind: str = "raised", text: str = "it failed") -> None:
+        """A begun task ends badly."""
+        del self.begun[task]
+        self.report.failed.append(TaskFailed(task, 0, kind, text))  # type: ignore[arg-type]
+
+    def fetch(self, file: int) -> None:
+        """Try to get a file from where it is said to be."""
+        source = self.fetching[file]
+        if source is None:
+            return
+        through = source.holders or self.cluster.core.holders(file)
+        for holder in through:
+            peer = self.cluster.workers.get(holder)
+            cut = bool(source.holders) and (self.number, holder) in self.cluster.cuts
+            if peer is not None and not cut and (file in peer.files or file in peer.blobs):
+                del self.fetching[file]
+                store = self.files if file in peer.files else self.blobs
+                store[file] = (peer.files if file in peer.files else peer.blobs)[file]
+                self.report.fetched.append(file)
+                return
+        self.fetching[file] = None
+        self.report.missing.append(Missing(file, source.holders, "nobody has it"))
+
+    def lose(self, file: int) -> None:
+        """A file's bytes are gone."""
+        del self.files[file]
+        self.report.lost.append(file)
+
+    def send(self) -> None:
+        """Put what there is to report on the link."""
+        if self.report != Report():
+            self.cluster.to_manager[self.number].append(self.report)
+            self.report = Report()
+
+
+class Rehearsal:
+    """A core, its make-believe workers, and the links between them."""
+
+    def __init__(self, core: Core, after: Callable[[Core], None] | None = None) -> None:
+        self.core = core
+        self.now = 0.0
+        self.duration_s = 0.001
+        self.workers: dict[int, FakeWorker] = {}
+        self.to_worker: dict[int, deque[list[ToWorker]]] = {}
+        self.to_manager: dict[int, deque[ToManager]] = {}
+        #: Pairs (asking, asked) of workers between which there is no way.
+        self.cuts: set[tuple[int, int]] = set()
+        self.large: set[int] = set()
+        self.plans: dict[int, Plan] = {}
+        self.values: dict[int, bytes] = {}
+        self.results: dict[int, dict[int, bytes]] = {}
+        self.wishes: list[Available] = []
+        self.over: dict[int, PlanDone | PlanFailed] = {}
+        self.notes: list[Note] = []
+        self.parted: list[PartWorker] = []
+        self._after = after
+        self._joined = 0
+
+    def size_of(self, task: int) -> int:
+        """Bytes of a task's result."""
+        return 1_000_000 if task in self.large else 8
+
+    # -- events -------------------------------------------------------------------------------------------
+
+    def join(self, cores: float = 1, name: str = "", **capacity: float) -> FakeWorker:
+        """A worker says hello."""
+        self._joined += 1
+        number = self._joined
+        memory, disk = capacity.get("memory_mb", 1000.0), capacity.get("disk_mb", 1000.0)
+        hello = Hello(
+            protocol=1,
+            graphvine="0",
+            python="3.11",
+            name=name or f"w{number}",
+            host=f"host{number}",
+            node=f"node{number}",
+            store="",
+            pid=number,
+            capacity=Resources(cores, memory, disk, capacity.get("gpus", 0.0)),
+            addresses=[Address(f"host{number}", 1000 + number)],
+        )
+        worker = self.workers[number] = FakeWorker(self, number, hello)
+        self.to_worker[number] = deque()
+        self.to_manager[number] = deque()
+        self.core.on_worker_joined(number, hello, self.now)
+        return worker
+
+    def vanish(self, number: int) -> None:
+        """A worker is gone, with all it had and all that was under way; the core does not know yet."""
+        del self.workers[number]
+        del self.to_worker[number]
+        del self.to_manager[number]
+
+    def kill(self, number: int) -> None:
+        """A worker is gone, and the core is told."""
+        self.vanish(number)
+        self.core.on_worker_lost(number, "killed", self.now)
+
+    def leave(self, number: int) -> None:
+        """A worker goes by its own will."""
+        self.core.on_message(number, Goodbye("enough"), self.now)
+        self.vanish(number)
+
+    def run(self, plan: Plan, *, keep: bool = False, large: Sequence[int] | bool = ()) -> int:
+        """Hand a plan over; ``large`` are the tasks whose results do not travel inside messages."""
+        base = self.core.on_plan(plan, keep, self.now)
+        tasks = range(len(plan)) if large is True else large or ()
+        self.large.update(base + task for task in tasks)
+        self.plans[base] = plan
+        for task, names in enumerate(plan.inputs):
+            inputs = [self.values[base + name if name >= 0 else plan.externals[-1 - name]] for name in names]
+            blob = plan.blobs[plan.blob_of[task]]
+            self.values[base + task] = digest(blob, plan.blob_index[task], inputs)
+        return base
+
+    def turn(self) -> list[Instruction]:
+        """Let the core decide, and take its instructions."""
+        instructions = self.core.turn(self.now)
+        if self._after is not None:
+            self._after(self.core)
+        spoken: set[int] = set()
+        for instruction in instructions:
+            if isinstance(instruction, Say):
+                if instruction.worker in spoken:
+                    raise Complaint(f"worker {instruction.worker} was spoken to twice in one turn")
+                spoken.add(instruction.worker)
+            self._carry_out(instruction)
+        return instructions
+
+    def _carry_out(self, instruction: Instruction) -> None:
+        if isinstance(instruction, Say):
+            if instruction.worker in self.to_worker:
+                batch = decode_to_worker(encode(instruction.messages))
+                self.to_worker[instruction.worker].append(batch)
+        elif isinstance(instruction, Available):
+            if instruction.value is None:
+                self.wishes.append(instruction)
+            else:
+                self.results.setdefault(instruction.plan, {})[instruction.position] = instruction.value
+        elif isinstance(instruction, PlanDone | PlanFailed):
+            if instruction.plan in self.over:
+                raise Complaint(f"plan {instruction.plan} was over already")
+            self.over[instruction.plan] = instruction
+        elif isinstance(instruction, PartWorker):
+            self.parted.append(instruction)
+            if instruction.worker in self.workers:
+                self.vanish(instruction.worker)
+        else:
+            self.notes.append(instruction)
+
+    # -- links --------------------------------------------------------------------------------------------
+
+    def deliver_to_worker(self, number: int) -> None:
+        """The next batch arrives at a worker."""
+        for message in self.to_worker[number].popleft():
+            self.workers[number].hear(message)
+
+    def deliver_to_manager(self, number: int, times: int = 1) -> None:
+        """The next message of a worker arrives at the core."""
+        message = self.to_manager[number].popleft()
+        for _ in range(times):
+            (copy,) = decode_to_manager(encode([message]))
+            self.core.on_message(number, copy, self.now)
+
+    def bring(self, wish: Available) -> None:
+        """The loop tries to fetch a large result from the holders it was told."""
+        self.wishes.remove(wish)
+        for holder in wish.holders:
+            worker = self.workers.get(holder)
+            if worker is not None and wish.file in worker.files:
+                self.results.setdefault(wish.plan, {})[wish.position] = worker.files[wish.file]
+                self.core.on_result_fetched(wish.plan, wish.position, self.now)
+                return
+        for holder in wish.holders:
+            self.core.on_result_unreachable(wish.file, holder, "gone", self.now)
+
+    # -- everything at once -------------------------------------------------------------------------------
+
+    def step(self) -> bool:
+        """One round: everything is delivered, every worker does all it can. Whether anything happened."""
+        busy = bool(self.turn())
+        for number, worker in list(self.workers.items()):
+            while self.to_worker.get(number):
+                self.deliver_to_worker(number)
+                busy = True
+            for file in list(worker.fetching):
+                worker.fetch(file)
+            while ready := worker.can_begin():
+                for task in ready:
+                    worker.begin(task)
+                    worker.finish(task)
+            for task in list(worker.begun):
+                worker.finish(task)
+            worker.send()
+        for number in list(self.workers):
+            while self.to_manager.get(number):
+                self.deliver_to_manager(number)
+                busy = True
+        for wish in list(self.wishes):
+            self.bring(wish)
+            busy = True
+        return busy
+
+    def settle(self, rounds: int = 10_000) -> None:
+        """Go on until nothing happens any more."""
+        for _ in range(rounds):
+            if not self.step():
+                return
+        raise Complaint(f"still busy after {rounds} rounds")
+
+    def beat(self) -> None:
+        """Every worker gives a sign of life."""
+        for number in self.workers:
+            self.core.on_message(number, Heartbeat(0, 0.0, 0.0), self.now)
+
+    def expected(self, base: int) -> dict[int, bytes]:
+        """The results a plan should have, by position."""
+        return {position: self.values[base + task] for position, task in enumerate(self.plans[base].wanted)}

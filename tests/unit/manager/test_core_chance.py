@@ -1,0 +1,218 @@
+"""The core under chance: random graphs, workers that come and go, words that are late or said twice."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+
+from graphvine.manager.check import check
+from graphvine.manager.core import Core
+from graphvine.manager.instructions import PlanDone, PlanFailed
+from graphvine.manager.plan import Plan
+from graphvine.manager.rehearsal import FakeWorker, Rehearsal
+from graphvine.manager.settings import Settings
+
+
+@st.composite
+def plans(draw: st.DrawFn, externals: list[int]) -> Plan:
+    """A random graph: a few inputs each, most of them near."""
+    size = draw(st.integers(1, 14))
+    inputs: list[tuple[int, ...]] = []
+    for task in range(size):
+        reach = [st.integers(max(0, task - 5), task - 1)] if task else []
+        reach += [st.integers(-len(externals), -1)] if externals else []
+        names = draw(st.lists(st.one_of(reach), max_size=3)) if reach else []
+        inputs.append(tuple(names))
+    wanted = draw(st.lists(st.integers(0, size - 1), unique=True, min_size=1, max_size=4))
+    blobs = [b"one", b"two"]
+    return Plan(
+        keys=[f"t{task}" for task in range(size)],
+        inputs=inputs,
+        blobs=blobs,
+        blob_of=[draw(st.integers(0, 1)) for _ in range(size)],
+        blob_index=list(range(size)),
+        categories=["a", "b"],
+        category_of=[task % 2 for task in range(size)],
+        wanted=wanted,
+        externals=externals,
+    )
+
+
+class Chance(RuleBasedStateMachine):
+    """Every rule is something that can happen at any time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.core = Core(Settings(checked=True, wide=3))
+        self.cluster = Rehearsal(self.core, check)
+        self.kept: list[int] = []
+        self.cancelled: set[int] = set()
+        self.kept_plans: set[int] = set()
+        self.kills = 0
+
+    def pick(self, data: st.DataObject, those: list[FakeWorker]) -> FakeWorker | None:
+        return data.draw(st.sampled_from(those)) if those else None
+
+    @rule(cores=st.integers(1, 3))
+    @precondition(lambda self: len(self.cluster.workers) < 5)
+    def join(self, cores: int) -> None:
+        self.cluster.join(cores)
+
+    @rule(data=st.data(), keep=st.booleans())
+    @precondition(lambda self: len(self.cluster.plans) < 4)
+    def plan(self, data: st.DataObject, keep: bool) -> None:
+        externals = (
+            data.draw(st.lists(st.sampled_from(self.kept), unique=True, max_size=3)) if self.kept else []
+        )
+        plan = data.draw(plans(externals))
+        large = data.draw(st.lists(st.integers(0, len(plan) - 1), unique=True))
+        base = self.cluster.run(plan, keep=keep, large=large)
+        if keep:
+            self.kept_plans.add(base)
+            self.kept += [base + task for task in plan.wanted]
+
+    @rule()
+    def turn(self) -> None:
+        self.cluster.turn()
+
+    @rule(data=st.data())
+    def deliver_to_worker(self, data: st.DataObject) -> None:
+        worker = self.pick(
+            data, [w for w in self.cluster.workers.values() if self.cluster.to_worker[w.number]]
+        )
+        if worker:
+            self.cluster.deliver_to_worker(worker.number)
+
+    @rule(data=st.data(), twice=st.booleans())
+    def deliver_to_manager(self, data: st.DataObject, twice: bool) -> None:
+        worker = self.pick(
+            data, [w for w in self.cluster.workers.values() if self.cluster.to_manager[w.number]]
+        )
+        if worker:
+            self.cluster.deliver_to_manager(worker.number, 1 + twice)
+
+    @rule(data=st.data(), count=st.integers(1, 4), finish=st.booleans())
+    def work(self, data: st.DataObject, count: int, finish: bool) -> None:
+        worker = self.pick(data, list(self.cluster.workers.values()))
+        for _ in range(count if worker else 0):
+            ready = worker.can_begin()
+            if ready:
+                worker.begin(ready[0])
+            for task in list(worker.begun) if finish else ():
+                worker.finish(task)
+
+    @rule(data=st.data())
+    def fetch(self, data: st.DataObject) -> None:
+        worker = self.pick(data, [w for w in self.cluster.workers.values() if w.fetching])
+        if worker:
+            worker.fetch(data.draw(st.sampled_from(sorted(worker.fetching))))
+
+    @rule(data=st.data())
+    def send(self, data: st.DataObject) -> None:
+        worker = self.pick(data, list(self.cluster.workers.values()))
+        if worker:
+            worker.send()
+
+    @rule(data=st.data(), vanish=st.booleans())
+    @precondition(lambda self: self.kills < 4)
+    def kill(self, data: st.DataObject, vanish: bool) -> None:
+        worker = self.pick(data, list(self.cluster.workers.values()))
+        if worker:
+            self.kills += 1
+            if vanish:
+                self.cluster.vanish(worker.number)
+            else:
+                self.cluster.kill(worker.number)
+
+    @rule(data=st.data())
+    def lose_file(self, data: st.DataObject) -> None:
+        worker = self.pick(data, [w for w in self.cluster.workers.values() if w.files])
+        if worker:
+            worker.lose(data.draw(st.sampled_from(sorted(worker.files))))
+
+    @rule(data=st.data())
+    def cut(self, data: st.DataObject) -> None:
+        numbers = sorted(self.cluster.workers)
+        if len(numbers) > 1:
+            pair = data.draw(st.lists(st.sampled_from(numbers), min_size=2, max_size=2, unique=True))
+            self.cluster.cuts.add((pair[0], pair[1]))
+
+    @rule(data=st.data())
+    def bring(self, data: st.DataObject) -> None:
+        if self.cluster.wishes:
+            self.cluster.bring(data.draw(st.sampled_from(self.cluster.wishes)))
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        going = [
+            base
+            for base in self.cluster.plans
+            if base not in self.cluster.over and base not in self.cancelled
+        ]
+        free = [base for base in going if not self.users(base)]
+        if free:
+            base = data.draw(st.sampled_from(free))
+            self.core.on_cancel_plan(base, 0.0)
+            self.cancelled.add(base)
+            self.forget_kept(base)
+
+    def users(self, base: int) -> list[int]:
+        """Plans that name files of plan ``base`` and are not over."""
+        size = len(self.cluster.plans[base])
+        return [
+            other
+            for other, plan in self.cluster.plans.items()
+            if any(base <= file < base + size for file in plan.externals)
+        ]
+
+    def forget_kept(self, base: int) -> None:
+        size = len(self.cluster.plans[base])
+        self.kept = [file for file in self.kept if not base <= file < base + size]
+
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        if self.kept:
+            file = data.draw(st.sampled_from(self.kept))
+            self.kept.remove(file)
+            self.core.on_release([file], 0.0)
+
+    def teardown(self) -> None:
+        """In the end, with one good worker more and every silent one found out, all is as it should be."""
+        cluster = self.cluster
+        cluster.now = 100.0
+        cluster.beat()
+        self.core.on_time(cluster.now)
+        cluster.join(2)
+        cluster.settle()
+        for base in cluster.plans:
+            if base in self.cancelled:
+                assert not isinstance(cluster.over.get(base), PlanFailed)
+                continue
+            assert isinstance(cluster.over.get(base), PlanDone), (
+                f"plan {base} did not end: {cluster.over.get(base)}"
+            )
+            if base not in self.kept_plans:
+                assert cluster.results[base] == cluster.expected(base)
+        if self.kept:
+            fetch = self.core.on_wanted(self.kept, 100.0)
+            cluster.settle()
+            assert cluster.results[fetch] == {i: cluster.values[file] for i, file in enumerate(self.kept)}
+        self.core.on_release(self.kept, 100.0)
+        cluster.settle()
+        assert not self.core.state.plans
+        for worker in cluster.workers.values():
+            assert not worker.files, f"worker {worker.number} was left with {sorted(worker.files)}"
+            assert not worker.blobs
+            assert not worker.orders
+
+
+def test_whatever_happens_every_plan_ends_well() -> None:
+    run_state_machine_as_test(
+        Chance,
+        settings=hypothesis_settings(
+            max_examples=int(os.environ.get("CHANCE", 100)), stateful_step_count=60, deadline=None
+        ),
+    )
