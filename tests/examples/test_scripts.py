@@ -1,0 +1,40 @@
+"""The short examples run as they stand and print what they promise."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+CASES = {
+    "array.py": ("dask.array", "["),
+    "dataframe.py": ("dask.dataframe", "1,209,600 rows"),
+    "delayed.py": (None, "17,984 primes below 200,000"),
+    "executor.py": (None, "letters in common:"),
+    "futures.py": (None, "(2,000,000 throws)"),
+    "persist.py": ("dask.array", "correlation"),
+}
+
+
+def test_every_script_is_tested_and_listed():
+    scripts = {path.name for path in EXAMPLES.glob("*.py")}
+    assert scripts == set(CASES)
+    page = (EXAMPLES / "README.md").read_text()
+    assert all(f"[{name}]({name})" in page for name in scripts)
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_script(name, tmp_path):
+    needs, promise = CASES[name]
+    if needs:
+        pytest.importorskip(needs)
+    # In a directory of its own: nothing may depend on being run from the repository.
+    command = [sys.executable, str(EXAMPLES / name)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert promise in done.stdout
+    assert done.stderr == ""
