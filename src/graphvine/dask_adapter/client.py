@@ -41,6 +41,9 @@ class DaskClient(ABC):
     def fetch(self, files: Sequence[int]) -> list[Any]: ...
 
     @abstractmethod
+    def gather(self, files: Sequence[int]) -> Run: ...
+
+    @abstractmethod
     def release(self, files: Sequence[int]) -> None: ...
 
     @abstractmethod

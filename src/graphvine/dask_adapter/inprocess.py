@@ -64,6 +64,11 @@ class InProcessEngine(DaskClient):
     def fetch(self, files: Sequence[int]) -> list[Any]:
         return [round_trip(self.files[file]) for file in files]
 
+    def gather(self, files: Sequence[int]) -> InProcessRun:
+        run = InProcessRun(Plan([], [], [], [], [], [], [], []), list(files), keep=False)
+        run.values = [self.files[file] for file in files]
+        return run
+
     def release(self, files: Sequence[int]) -> None:
         self.released += files
         for file in files:
@@ -105,6 +110,13 @@ class InProcessRun:
 
     def add_done_callback(self, callback: Callable[[Run], None]) -> None:
         callback(self)
+
+    def add_result_callback(self, callback: Callable[[int], None]) -> None:
+        for position in range(len(self.values)):
+            callback(position)
+
+    def value(self, position: int) -> Any:
+        return round_trip(self.values[position])
 
 
 def check(plan: Plan) -> None:

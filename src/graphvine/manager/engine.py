@@ -68,6 +68,15 @@ class Run(Protocol):
         """Call ``callback(run)`` once, from the manager's thread, when it is finished: keep it short."""
         ...
 
+    def add_result_callback(self, callback: Callable[[int], None]) -> None:
+        """Call ``callback(position)`` once for each wanted result (of a run that is not kept) when its value
+        is here, from the manager's thread: keep it short."""
+        ...
+
+    def value(self, position: int) -> Any:
+        """A wanted result that is here (see ``add_result_callback``), before the run is finished."""
+        ...
+
 
 class Engine(Protocol):
     """Runs plans."""
@@ -81,6 +90,10 @@ class Engine(Protocol):
 
     def fetch(self, files: Sequence[int]) -> list[Any]:
         """The values of kept files. Waits; recomputes what was lost."""
+        ...
+
+    def gather(self, files: Sequence[int]) -> Run:
+        """Begin to fetch kept files, made or not yet; returns at once. A run whose results they are."""
         ...
 
     def release(self, files: Sequence[int]) -> None:

@@ -88,9 +88,13 @@ class Manager(DaskClient):
 
     def fetch(self, files: Sequence[int]) -> list[Any]:
         """The values of kept files. Waits; recomputes what was lost."""
+        return self.gather(files).result()
+
+    def gather(self, files: Sequence[int]) -> ManagedRun:
+        """Begin to fetch kept files; returns at once."""
         run = self._loop.fetch(files)
         self._loop.call(self._embedded.on_work)
-        return run.result()
+        return run
 
     def release(self, files: Sequence[int]) -> None:
         """Kept files are no longer needed."""

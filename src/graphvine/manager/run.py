@@ -39,6 +39,7 @@ class ManagedRun:
         self._finished = threading.Event()
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[Run], None]] = []
+        self._result_callbacks: list[Callable[[int], None]] = []
         self._lock = threading.Lock()
         self.last: Progress | None = None
         """Where it stood when it was finished."""
@@ -83,6 +84,16 @@ class ManagedRun:
                 return
         callback(self)
 
+    def add_result_callback(self, callback: Callable[[int], None]) -> None:
+        with self._lock:
+            self._result_callbacks.append(callback)
+            here = [position for position, raw in enumerate(self._raw) if raw is not None]
+        for position in here:
+            callback(position)
+
+    def value(self, position: int) -> Any:
+        return _load(self._raw[position])
+
     # -- the manager's thread --------------------------------------------------------------------------
 
     def on_taken(self, plan: int, files: list[int]) -> None:
@@ -91,7 +102,11 @@ class ManagedRun:
         self._taken.set()
 
     def on_result(self, position: int, raw: Raw) -> None:
-        self._raw[position] = raw
+        with self._lock:
+            self._raw[position] = raw
+            callbacks = list(self._result_callbacks)
+        for callback in callbacks:
+            callback(position)
 
     def on_finished(self, error: BaseException | None, last: Progress) -> None:
         with self._lock:
