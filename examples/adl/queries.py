@@ -1,8 +1,8 @@
 """The eight benchmark queries of the Analysis Description Languages group, on NanoAOD events.
 
 The questions are those of https://github.com/iris-hep/adl-benchmarks-index. Each function takes NanoAOD
-events (from coffea's ``NanoEventsFactory``) and returns the numbers to be filled into histograms. The same code
-runs on arrays in memory and, with dask-awkward, on arrays that are only planned.
+events (from coffea's ``NanoEventsFactory``) and returns the numbers to be filled into histograms. The same
+code runs on arrays in memory and, with dask-awkward, on arrays that are only planned.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 CASES = {
-    "array.py": ("dask.array", "["),
-    "dataframe.py": ("dask.dataframe", "1,209,600 rows"),
+    "arrays.py": ("dask.array", "["),
+    "dataframes.py": ("dask.dataframe", "1,209,600 rows"),
     "delayed.py": (None, "17,984 primes below 200,000"),
     "executor.py": (None, "letters in common:"),
     "futures.py": (None, "(2,000,000 throws)"),
