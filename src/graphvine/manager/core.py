@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphvine.manager import files, placement, recovery, reports, results, suspects
+from graphvine.manager import files, placement, recovery, reports, results, starving, suspects
 from graphvine.manager.dispatch import fill
 from graphvine.manager.engine import CategoryProgress, Progress
 from graphvine.manager.instructions import Instruction, PartWorker, Say
@@ -45,6 +45,8 @@ class Core:
         state = self.state
         joined = Worker(worker, hello)
         state.now = now
+        if not state.workers:
+            starving.on_first_worker(state)
         state.workers[worker] = joined
         state.cores += joined.cores
         state.heard[worker] = now
@@ -137,7 +139,7 @@ class Core:
     # -- time ---------------------------------------------------------------------------------------------
 
     def on_time(self, now: float) -> None:
-        """``deadline()`` has come: part from silent workers."""
+        """``deadline()`` has come: part from silent workers, see to what nobody can run."""
         state = self.state
         state.now = now
         silent = []
@@ -149,12 +151,15 @@ class Core:
             reason = f"nothing was heard of it for {seconds:.1f} s"
             state.tell(PartWorker(number, reason))
             recovery.lose_worker(state, state.workers[number], blame=True)
+        starving.on_time(state)
 
     def deadline(self) -> float | None:
         """When ``on_time`` is next needed."""
+        starved = starving.deadline(self.state)
         for heard in self.state.heard.values():
-            return heard + self.settings.silent_s
-        return None
+            silent = heard + self.settings.silent_s
+            return silent if starved is None else min(silent, starved)
+        return starved
 
     def turn(self, now: float) -> list[Instruction]:
         """Place and dispatch what the events since the last turn made possible; hand over all
@@ -169,6 +174,7 @@ class Core:
         if state.suspects:
             suspects.reserve(state)
             self._serve_marked(said)
+        starving.look(state)
         said.update(state.marked)
         state.marked = {}
         for worker in said.values():

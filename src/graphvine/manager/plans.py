@@ -86,6 +86,8 @@ def take_pools(state: State, table: PlanTable) -> None:
             table.pools[task] = pool
         if options.workers and options.allow_other_workers:
             table.soft.add(task)
+    for pool in {id(pool): pool for pool in (table.pool, *table.pools.values())}.values():
+        pool.users += 1
     table.plain = table.pool.plain and all(pool.plain for pool in table.pools.values())
 
 

@@ -9,6 +9,7 @@ host is one of those allowed.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 
 from graphvine.manager.tasks import KEY_MASK
 from graphvine.manager.workers import Worker
@@ -40,6 +41,7 @@ class Pool:
 
     def __init__(self, request: Resources, names: tuple[str, ...]) -> None:
         self.request = request
+        self.named = names
         self.names = frozenset(names)
         self.plain = request == Resources()
         #: Workers that may run tasks of this pool.
@@ -47,6 +49,8 @@ class Pool:
         self.cores = 0.0
         #: Members that had room and found nothing to do, in the order in which they ran dry.
         self.hungry: dict[int, Worker] = {}
+        #: Living plans with tasks of this kind.
+        self.users = 0
         #: Ordered by key of the first task.
         self.segments: list[tuple[int, int, Segment]] = []
         self.loose: list[int] = []
@@ -110,6 +114,12 @@ class Pool:
         else:
             heapq.heappop(self.segments)
         return share
+
+    def all_keys(self) -> Iterator[int]:
+        """Keys of everything here, in no order."""
+        for _, _, segment in self.segments:
+            yield from segment.keys
+        yield from self.loose
 
     def __bool__(self) -> bool:
         return bool(self.segments or self.loose)

@@ -158,6 +158,7 @@ def free(state: State, plan: PlanTable) -> None:
             drop(state, worker, number)
             state.workers[worker].blobs.discard(number)
     leave_origins(state, plan)
+    state.leave_pools(plan)
 
 
 def stop(state: State, plan: PlanTable) -> None:
@@ -218,6 +219,8 @@ def fail(state: State, table: PlanTable, index: int, kind: str, text: str, error
     doomed = [table]
     while doomed:
         origin = doomed.pop()
+        if not origin.refs:
+            continue
         for plan in list(state.plans.values()):
             names = [-1 - i for i, (source, _) in enumerate(plan.origins) if source is origin]
             if names and plan.base in state.plans:

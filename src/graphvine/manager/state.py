@@ -83,7 +83,7 @@ class State:
 
     def pool_for(self, options: TaskOptions) -> Pool:
         """The pool of tasks with these options, made if need be."""
-        names = () if options.allow_other_workers else options.workers
+        names: tuple[str, ...] = () if options.allow_other_workers else options.workers
         found = self.pools.get((options.request, names))
         if found is None:
             found = self.pools[options.request, names] = Pool(options.request, names)
@@ -92,6 +92,15 @@ class State:
                     found.join(worker)
                     found.hungry[worker.number] = worker
         return found
+
+    def leave_pools(self, table: PlanTable) -> None:
+        """A plan is gone: a pool that no plan uses goes with it, but for that of ordinary tasks."""
+        for pool in {id(pool): pool for pool in (table.pool, *table.pools.values())}.values():
+            pool.users -= 1
+            if not pool.users and (pool.named or not pool.plain):
+                del self.pools[pool.request, pool.named]
+                for worker in pool.members.values():
+                    worker.pools.remove(pool)
 
     def category(self, name: str) -> int:
         """The manager's number of a category."""
