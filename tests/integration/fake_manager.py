@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import zmq
+
 from graphvine.protocol.codec import decode_to_manager, encode
 from graphvine.protocol.connection import Connection, make_connection
 from graphvine.protocol.messages import Assign, BlobData, Hello, Report, TaskDone, TaskOrder, Welcome

@@ -97,22 +97,27 @@ class Hands:
 
     def _run(self, run: RunPacket) -> None:
         packet = run.packet
-        sound = True
-        for blob in run.blobs:
-            path = self._store.path(blob)
-            sound = sound and path is not None
-            packet.blobs.append((blob, path or ""))
+        paths = [self._path(blob) for blob in run.blobs]
+        packet.blobs.extend(zip(run.blobs, paths, strict=True))
         for position, slot, file in run.files:
-            path = self._store.path(file)
-            if path is None:
-                self._core.on_file_lost(file)
-                sound = False
-            packet.tasks[position].inputs[slot] = path or ""
+            path = self._path(file)
+            paths.append(path)
+            packet.tasks[position].inputs[slot] = path
+        if "" in paths:
+            self._core.on_packet_unsent(run.executor, packet.number, can_go_on=True)
+            return
         packet.contexts.extend(self._contexts[context] for context in run.contexts)
         packet.directory = self._store.directory_for_results()
         packet.fallback = self._store.fallback_directory
-        if not sound or not self._pool.send(run.executor, packet):
-            self._core.on_packet_unsent(run.executor, packet.number)
+        if not self._pool.send(run.executor, packet):
+            self._core.on_packet_unsent(run.executor, packet.number, can_go_on=False)
+
+    def _path(self, file: int) -> str:
+        """Path of a stored file; "" when it has vanished, which the core is told."""
+        path = self._store.path(file)
+        if path is None:
+            self._core.on_file_lost(file)
+        return path or ""
 
     def take_results(self, executor: int, done: PacketDone, now: float) -> None:
         """Results came; large ones lie in the store's directories already."""

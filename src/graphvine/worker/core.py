@@ -28,23 +28,21 @@ from graphvine.protocol.messages import (
     Welcome,
 )
 from graphvine.worker.crew import Bundle, Crew, Executor, cut_down
+from graphvine.worker.dispatch import Codes, Dispatcher
 from graphvine.worker.files import STORED, Files
 from graphvine.worker.instructions import (
     DropFiles,
     Instruction,
     KillExecutor,
     Note,
-    RunPacket,
-    SpawnExecutor,
     StoreBlob,
     StoreContext,
     TakeBack,
 )
 from graphvine.worker.outbox import Outbox
-from graphvine.worker.packets import Packet, PacketDone, PacketTask, TaskResult
-from graphvine.worker.packing import Durations, Load, fill, share_of
+from graphvine.worker.packets import PacketDone, TaskResult
 from graphvine.worker.settings import Settings
-from graphvine.worker.tasks import CANCELLED, GONE, QUEUED, Job, Lane
+from graphvine.worker.tasks import CANCELLED, GONE, QUEUED, Job, Lane, Queue
 
 _ONE_CORE = Resources()
 
@@ -57,62 +55,53 @@ class Core:
         self._outbox = Outbox()
         self._files = Files(settings, self._outbox)
         self._crew = Crew(capacity)
-        self._durations = Durations()
-        self._jobs: dict[int, Job] = {}
-        self._lanes: dict[tuple[str, Resources], Lane] = {}
-        self._ready: list[Lane] = []
-        """Lanes that have ready jobs (and some that had, until the next turn)."""
-        self._imports: dict[int, str] = {0: ""}
-        """What each context imports ahead, as a lane's key."""
-        self._context_with: dict[str, int] = {"": 0}
-        self._blob_context: dict[int, int] = {}
+        self._queue = Queue()
+        self._codes = Codes({0: ""}, {"": 0}, {})
+        self._dispatcher = Dispatcher(
+            settings, self._outbox, self._queue, self._files, self._crew, self._codes
+        )
         self._recalled: set[int] = set()
-        self._inline_bytes = 0
+        """Recalled tasks that lie in packets; known for sure when those were taken back."""
         self._sequence = 0
-        self._packets = 0
-        self._spawned = 0
         self._false_starts = 0
-        self._not_before = 0.0
-        self._overdue_at: float | None = None
 
     # -- the manager's messages ------------------------------------------------------------------------
 
     def start(self) -> None:
         """Ask for the first executors, before there is any work."""
-        for _ in range(min(self._settings.warm_executors, self._crew.limit(_ONE_CORE))):
-            self._spawn("")
+        self._dispatcher.warm_up()
 
     def on_welcome(self, welcome: Welcome) -> None:
         self._files.worker = welcome.worker
-        self._inline_bytes = welcome.inline_bytes
+        self._dispatcher.inline_bytes = welcome.inline_bytes
 
     def on_assign(self, assign: Assign) -> None:
         files = self._files
         for context in assign.contexts:
             self._on_context(context)
         for blob in assign.blobs:
-            self._blob_context[blob.blob] = blob.context
+            self._codes.of_blob[blob.blob] = blob.context
             files.note_blob(blob.blob)
             if blob.data is not None and blob.blob not in files.held:
                 self._outbox.instructions.append(StoreBlob(blob.blob, blob.data))
-                self._wake(files.hold(blob.blob, STORED))
+                self._queue.wake(files.hold(blob.blob, STORED))
         files.note_peers(assign.peers)
         for file, value in assign.values.items():
-            self._wake(files.hold(file, value))
+            self._queue.wake(files.hold(file, value))
         self._on_orders(assign.orders, assign.requests)
         for source in assign.sources:
             files.on_source(source)
         if files.waiters:
-            self._report_unknown(assign.orders)
+            self._dispatcher.report_unknown(assign.orders)
 
     def _on_context(self, context: Context) -> None:
         key = " ".join(sorted(context.imports))
-        self._imports[context.context] = key
-        self._context_with.setdefault(key, context.context)
+        self._codes.imports[context.context] = key
+        self._codes.context_with.setdefault(key, context.context)
         self._outbox.instructions.append(StoreContext(context))
 
     def _on_orders(self, orders: list[TaskOrder], requests: dict[int, Resources]) -> None:
-        held, waiters, jobs = self._files.held, self._files.waiters, self._jobs
+        held, waiters, jobs = self._files.held, self._files.waiters, self._queue.jobs
         blob, lane = -1, None
         for order in orders:
             task = order.task
@@ -138,39 +127,29 @@ class Core:
             else:
                 job_lane.arrive(job)
                 if not job_lane.listed:
-                    self._list(job_lane)
+                    self._queue.list(job_lane)
 
     def _lane(self, blob: int, request: Resources) -> Lane:
-        key = self._imports.get(self._blob_context.get(blob, 0), "")
-        lane = self._lanes.get((key, request))
-        if lane is None:
-            lane = Lane(key, cut_down(request, self._crew.capacity))
-            self._lanes[key, request] = lane
-        return lane
-
-    def _report_unknown(self, orders: list[TaskOrder]) -> None:
-        """Inputs that are not here, not made here and not coming: the manager is to name holders."""
-        for order in orders:
-            for file in (*order.inputs, order.blob):
-                if file in self._files.held or file in self._jobs or self._files.is_coming(file):
-                    continue
-                self._files.report_missing(file, "this worker neither holds it nor was told where it is")
+        key = self._codes.imports.get(self._codes.of_blob.get(blob, 0), "")
+        return self._queue.lane(key, cut_down(request, self._crew.capacity))
 
     def on_sources(self, sources: Sources) -> None:
         self._files.note_peers(sources.peers)
         for file, value in sources.values.items():
-            self._wake(self._files.hold(file, value))
+            self._queue.wake(self._files.hold(file, value))
         for source in sources.sources:
             self._files.on_source(source)
 
     def on_drop(self, files: Iterable[int]) -> None:
         self._files.drop(files)
+        for file in files:
+            self._codes.of_blob.pop(file, None)
 
     def on_recall(self, tasks: list[int]) -> None:
         """Give back what has not begun, at once or when unread packets were taken back."""
         packets = set()
         for task in tasks:
-            job = self._jobs.get(task)
+            job = self._queue.jobs.get(task)
             if job is None:
                 continue
             if job.packet == QUEUED:
@@ -188,7 +167,7 @@ class Core:
         while stack:
             job = stack.pop()
             task = job.order.task
-            if self._jobs.get(task) is not job or job.packet > 0:
+            if self._queue.jobs.get(task) is not job or job.packet > 0:
                 continue
             self._forget(task)
             self._outbox.returned.append(task)
@@ -198,7 +177,7 @@ class Core:
         """Forget tasks; stop executors that run them."""
         packets = set()
         for task in tasks:
-            job = self._jobs.get(task)
+            job = self._queue.jobs.get(task)
             if job is not None:
                 packet = job.packet
                 self._forget(task)
@@ -216,11 +195,11 @@ class Core:
         self._files.on_pull(pull)
 
     def on_piece(self, piece: Piece) -> None:
-        self._wake(self._files.on_piece(piece))
+        self._queue.wake(self._files.on_piece(piece))
 
     def on_rejoin(self, now: float) -> None:
         """The manager gave this worker up: forget all tasks, keep the results that are stored."""
-        self.on_cancel(list(self._jobs), now)
+        self.on_cancel(list(self._queue.jobs), now)
         self._files.on_rejoin()
         self._recalled.clear()
         self._outbox.forget_news()
@@ -243,8 +222,8 @@ class Core:
         if executor is None:
             self._drop_results(done.results)
             return
-        jobs, held, waiters = self._jobs, self._files.held, self._files.waiters
-        report, learn, packet = self._outbox.done, self._durations.learn, done.number
+        jobs, held, waiters = self._queue.jobs, self._files.held, self._files.waiters
+        report, learn, packet = self._outbox.done, self._dispatcher.durations.learn, done.number
         for result in done.results:
             task = result.task
             job = jobs.get(task)
@@ -261,7 +240,7 @@ class Core:
                 )
                 learn(job.order.category, result.duration_s)
                 if task in waiters:
-                    self._wake(self._files.hold(task, STORED if value is None else value))
+                    self._queue.wake(self._files.hold(task, STORED if value is None else value))
                 else:
                     held[task] = STORED if value is None else value
                 if value is None:
@@ -334,16 +313,21 @@ class Core:
         else:
             executor.doomed_at = None
 
-    def on_packet_unsent(self, number: int, packet: int) -> None:
-        """A packet could not be sent: its jobs go back, as if it had been taken back."""
+    def on_packet_unsent(self, number: int, packet: int, can_go_on: bool) -> None:
+        """A packet could not be sent: its jobs go back, as if it had been taken back.
+
+        Without ``can_go_on`` it was the executor that could not take it: one that has none is of no use."""
         self.on_taken_back(number, [packet])
+        executor = self._crew.executors.get(number)
+        if executor is not None and executor.idle and not can_go_on:
+            self._stop(executor)
 
     def on_executor_died(self, number: int, cause: str, begun: int | None, now: float) -> None:
         """An executor is gone. ``begun``: the task to blame, if any."""
         executor = self._crew.executors.get(number)
         if executor is None:
             return
-        job = self._jobs.get(begun) if begun is not None else None
+        job = self._queue.jobs.get(begun) if begun is not None else None
         if job is not None and any(b.number == job.packet for b in executor.bundles):
             failed = TaskFailed(job.order.task, job.order.attempt, "killed", cause)
             self._outbox.failed.append(failed)
@@ -355,10 +339,10 @@ class Core:
 
     def _on_false_start(self, executor: Executor, cause: str, now: float) -> None:
         self._false_starts += 1
-        self._not_before = now + self._settings.start_delay_s
+        self._dispatcher.not_before = now + self._settings.start_delay_s
         if self._false_starts < self._settings.start_tries:
             return
-        for lane in self._ready:
+        for lane in self._queue.ready:
             job = lane.front() if lane.key == executor.key else None
             if job is not None:
                 text = f"no executor could be started: {cause}"
@@ -386,12 +370,12 @@ class Core:
                     job.missing = 1  # in no lane
                     self._return(job)
                 else:
-                    self._wake([job])
+                    self._queue.wake([job])
 
     # -- files -----------------------------------------------------------------------------------------
 
     def on_fetched(self, file: int, size: int) -> None:
-        self._wake(self._files.on_fetched(file, size))
+        self._queue.wake(self._files.on_fetched(file, size))
 
     def on_fetch_failed(self, file: int, holder: int, reason: str) -> None:
         self._files.on_fetch_failed(file, holder, reason)
@@ -402,7 +386,7 @@ class Core:
     def on_blob_refused(self, blob: int, reason: str) -> None:
         """The store has no room for a blob that came with an assignment: its tasks fail here."""
         self._files.drop([blob])
-        for job in [job for job in self._jobs.values() if job.order.blob == blob]:
+        for job in [job for job in self._queue.jobs.values() if job.order.blob == blob]:
             self._outbox.failed.append(TaskFailed(job.order.task, job.order.attempt, "storage", reason))
             self._forget(job.order.task)
 
@@ -415,199 +399,33 @@ class Core:
     def turn(self, now: float) -> list[Instruction]:
         """Hand out what is ready, and return all instructions since the last turn. Called again after they
         were carried out, until there are none."""
-        if self._ready:
-            self._dispatch(now)
-        self._steal(now)
+        if self._queue.ready:
+            self._dispatcher.dispatch(now)
+        self._dispatcher.steal(now)
         return self._outbox.take()
 
     def deadline(self) -> float | None:
         """When ``on_time`` is next needed."""
         times = [e.doomed_at for e in self._crew.executors.values() if e.doomed_at is not None]
-        if self._overdue_at is not None:
-            times.append(self._overdue_at)
-        if self._ready and self._not_before:
-            times.append(self._not_before)
+        if self._dispatcher.overdue_at is not None:
+            times.append(self._dispatcher.overdue_at)
+        if self._dispatcher.not_before:
+            times.append(self._dispatcher.not_before)
         return min(times, default=None)
 
     def on_time(self, now: float) -> None:
+        """``deadline()`` has come."""
         for executor in list(self._crew.executors.values()):
             if executor.doomed_at is not None and executor.doomed_at <= now:
                 self._stop(executor)
-        if self._not_before <= now:
-            self._not_before = 0.0
+        if self._dispatcher.not_before <= now:
+            self._dispatcher.not_before = 0.0
 
     def running(self) -> int:
         """How many executors have work."""
         return self._crew.count_running()
 
-    def _dispatch(self, now: float) -> None:
-        self._ready = [lane for lane in self._ready if lane.size or self._unlist(lane)]
-        while True:
-            lane = self._first_lane()
-            if lane is None or not self._serve(lane, now):
-                return
-
-    def _unlist(self, lane: Lane) -> bool:
-        lane.listed = False
-        return False
-
-    def _list(self, lane: Lane) -> None:
-        lane.listed = True
-        self._ready.append(lane)
-
-    def _first_lane(self) -> Lane | None:
-        """The lane whose front job came first."""
-        best, least = None, 0
-        for lane in self._ready:
-            job = lane.front()
-            if job is not None and (best is None or job.sequence < least):
-                best, least = lane, job.sequence
-        return best
-
-    def _serve(self, lane: Lane, now: float) -> bool:
-        """Give one packet of ``lane`` to somebody. False when nobody can take it now."""
-        if self._crew.fits(lane.request):
-            executor = self._crew.idle_for(lane)
-            if executor is not None:
-                takers = self._crew.count_idle() + len(self._crew.followers(lane, 2))
-                self._crew.occupy(executor, lane)
-                self._give(executor, lane, takers, now)
-                return True
-            self._start_more(lane, now)
-        followers = self._crew.followers(lane, 2)
-        if not followers or self._is_long(lane):
-            return False
-        self._give(followers[0], lane, len(followers), now)
-        return True
-
-    def _is_long(self, lane: Lane) -> bool:
-        job = lane.front()
-        mean = self._durations.means.get(job.order.category) if job is not None else None
-        return mean is None or mean >= self._settings.ahead_s
-
-    def _start_more(self, lane: Lane, now: float) -> None:
-        """Executors for the ready jobs of a lane that nobody idle can take."""
-        crew = self._crew
-        if self._not_before > now:
-            return
-        starting = crew.count_starting(lane)
-        limit = crew.limit(lane.request)
-        while starting < lane.size and crew.fits(lane.request, starting + 1):
-            if len(crew.executors) >= limit:
-                stranger = crew.idle_stranger(lane)
-                if stranger is None:
-                    return
-                self._stop(stranger)
-            self._spawn(lane.key)
-            starting += 1
-
-    def _spawn(self, key: str) -> None:
-        self._spawned += 1
-        self._crew.add(self._spawned, key)
-        self._outbox.instructions.append(SpawnExecutor(self._spawned, self._context_with[key]))
-
-    def _give(self, executor: Executor, lane: Lane, takers: int, now: float) -> None:
-        load = fill(lane, share_of(lane, takers), self._durations.means, self._settings)
-        run = self._make_packet(executor, load)
-        if not run.packet.tasks:
-            if not executor.bundles:
-                self._crew.vacate(executor)
-            return
-        number = run.packet.number
-        jobs = [job for job in load.jobs if job.packet == number]
-        bundle = Bundle(number, jobs, load.expected_s, load.long, now, run.blobs, run.contexts)
-        executor.bundles.append(bundle)
-        self._outbox.instructions.append(run)
-
-    def _make_packet(self, executor: Executor, load: Load) -> RunPacket:
-        """The packet of a load; jobs that lack an input after all, or are too much for it, go back."""
-        self._packets = number = self._packets + 1
-        held, room = self._files.held, self._settings.packet_bytes
-        tasks: list[PacketTask] = []
-        run = RunPacket(executor.number, Packet(number, [], [], tasks, "", self._inline_bytes), [], [], [])
-        blob, context = -1, 0
-        for position, job in enumerate(load.jobs):
-            order = job.order
-            try:
-                inputs = [held[file] for file in order.inputs]
-                if order.blob != blob:
-                    context = self._tell(executor, run, order.blob)
-                    blob = order.blob
-            except KeyError:
-                self._wait_again(job)
-                continue
-            if inputs:
-                room -= sum(map(len, inputs))
-                if STORED in inputs:
-                    slots = [slot for slot, value in enumerate(inputs) if value == STORED]
-                    run.files += [(len(tasks), slot, order.inputs[slot]) for slot in slots]
-            job.packet = number
-            tasks.append(PacketTask(order.task, blob, context, order.index, order.attempt, inputs))
-            if room < 0:
-                self._wake(load.jobs[position + 1 :])
-                break
-        return run
-
-    def _wait_again(self, job: Job) -> None:
-        """A ready job whose input was lost before it could run."""
-        held, waiters = self._files.held, self._files.waiters
-        for file in (*job.order.inputs, job.order.blob):
-            if file not in held:
-                job.missing += 1
-                waiters.setdefault(file, []).append(job)
-        self._report_unknown([job.order])
-
-    def _tell(self, executor: Executor, run: RunPacket, blob: int) -> int:
-        """See to it that an executor knows a blob and its context, which is returned. Raises KeyError."""
-        if self._files.held[blob] != STORED:
-            raise KeyError(blob)
-        context = self._blob_context.get(blob, 0)
-        if blob not in executor.blobs:
-            executor.blobs.add(blob)
-            run.blobs.append(blob)
-        if context not in executor.contexts:
-            executor.contexts.add(context)
-            run.contexts.append(context)
-        return context
-
-    # -- taking back for the idle ------------------------------------------------------------------------
-
-    def _steal(self, now: float) -> None:
-        """When somebody is idle and nothing else is ready, take back what waits before somebody busy."""
-        self._overdue_at = None
-        if any(lane.size for lane in self._ready):
-            return
-        rich = [e for e in self._crew.executors.values() if len(e.bundles) > 1]
-        if not rich or not self._crew.count_idle():
-            return
-        for executor in rich:
-            head = executor.bundles[0]
-            if executor.stolen == head.number:
-                continue
-            waiting_s = sum(bundle.expected_s for bundle in executor.bundles) - (now - head.sent_at)
-            overdue_at = head.sent_at + head.expected_s + self._settings.overdue_s
-            if waiting_s > self._settings.steal_s or overdue_at <= now:
-                executor.stolen = head.number
-                self._outbox.instructions.append(TakeBack(executor.number))
-            elif self._overdue_at is None or overdue_at < self._overdue_at:
-                self._overdue_at = overdue_at
-
-    # -- jobs ------------------------------------------------------------------------------------------
-
-    def _wake(self, jobs: list[Job]) -> None:
-        """These jobs have all their inputs."""
-        for job in jobs:
-            if job.packet == QUEUED:
-                lane = job.lane
-                job.missing = 0
-                lane.wake(job)
-                if not lane.listed:
-                    self._list(lane)
-
     def _forget(self, task: int) -> None:
         """A task is no longer here, wherever it was."""
-        job = self._jobs.pop(task)
-        if job.packet == QUEUED and job.missing == 0:
-            job.lane.discard(job)
-        job.packet = GONE
+        self._queue.forget(task)
         self._recalled.discard(task)

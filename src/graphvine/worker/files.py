@@ -73,6 +73,7 @@ class Files:
     def hold(self, file: int, value: bytes | str) -> list[Job]:
         """A file is here. Returns the jobs that waited for nothing else."""
         self.held[file] = value
+        self._fetches.pop(file, None)
         waiting = self.waiters.pop(file, None)
         if waiting is None:
             return []
@@ -103,8 +104,8 @@ class Files:
             self._outbox.instructions.append(DropFiles(stored))
 
     def drop_stray(self, file: int) -> None:
-        """A file turned up in the store that nobody wants."""
-        if file not in self.held:
+        """A file turned up in the store that nobody wants (there)."""
+        if self.held.get(file) != STORED:
             self._outbox.instructions.append(DropFiles([file]))
 
     def on_lost(self, file: int) -> None:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from heapq import heappop, heappush
 
 import msgspec
@@ -35,7 +36,7 @@ class Job(msgspec.Struct, gc=False):
 class Lane:
     """Ready jobs of one request whose contexts import the same."""
 
-    __slots__ = ("_arrived", "_woken", "key", "listed", "request", "size", "starting")
+    __slots__ = ("_arrived", "_woken", "key", "listed", "request", "size")
 
     def __init__(self, key: str, request: Resources) -> None:
         self.key = key
@@ -43,8 +44,7 @@ class Lane:
         self.request = request
         self.size = 0
         self.listed = False
-        """Whether it is in the core's list of lanes with ready jobs."""
-        self.starting = 0
+        """Whether it is in ``Queue.ready``."""
         # Most jobs are ready when they come, and so are in order by themselves.
         self._arrived: deque[Job] = deque()
         self._woken: list[tuple[int, Job]] = []
@@ -82,3 +82,61 @@ class Lane:
         if woken and (not arrived or woken[0][0] < arrived[0].sequence):
             return heappop(woken)[1]
         return arrived.popleft()
+
+
+class Queue:
+    """All jobs of this worker, and the lanes in which the ready ones lie."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[int, Job] = {}
+        self.ready: list[Lane] = []
+        """Lanes that have ready jobs (and some that had, until ``tidy``)."""
+        self._lanes: dict[tuple[str, Resources], Lane] = {}
+
+    def lane(self, key: str, request: Resources) -> Lane:
+        lane = self._lanes.get((key, request))
+        if lane is None:
+            lane = self._lanes[key, request] = Lane(key, request)
+        return lane
+
+    def list(self, lane: Lane) -> None:
+        """A lane that had no ready jobs has some."""
+        lane.listed = True
+        self.ready.append(lane)
+
+    def wake(self, jobs: Iterable[Job]) -> None:
+        """These jobs have all their inputs (those that are gone are passed over)."""
+        for job in jobs:
+            if job.packet == QUEUED:
+                lane = job.lane
+                job.missing = 0
+                lane.wake(job)
+                if not lane.listed:
+                    self.list(lane)
+
+    def forget(self, task: int) -> None:
+        """A task is no longer here, wherever it was."""
+        job = self.jobs.pop(task)
+        if job.packet == QUEUED and job.missing == 0:
+            job.lane.discard(job)
+        job.packet = GONE
+
+    def tidy(self) -> None:
+        """Take the empty lanes out of ``ready``."""
+        if all(lane.size for lane in self.ready):
+            return
+        for lane in self.ready:
+            lane.listed = lane.size > 0
+        self.ready = [lane for lane in self.ready if lane.listed]
+
+    def first_lane(self) -> Lane | None:
+        """The lane whose front job came first."""
+        best, least = None, 0
+        for lane in self.ready:
+            job = lane.front()
+            if job is not None and (best is None or job.sequence < least):
+                best, least = lane, job.sequence
+        return best
+
+    def has_ready(self) -> bool:
+        return any(lane.size for lane in self.ready)

@@ -1,0 +1,211 @@
+"""Who runs what next. Part of the agent's core: no I/O.
+
+- The job that came first is served first. When nobody can take it, those behind it wait as well: executors
+  that become free, and cores that are given back, are for it.
+- An idle executor gets a packet; else one that works for the same lane gets a second packet to go on with,
+  when the tasks are short; executors are added while there are ready jobs, resources for them, and too few.
+- When somebody is idle and nothing is ready, packets that wait unread before somebody busy are taken back.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from graphvine.protocol.messages import Resources, TaskOrder
+from graphvine.worker.crew import Bundle, Crew, Executor
+from graphvine.worker.files import STORED, Files
+from graphvine.worker.instructions import KillExecutor, RunPacket, SpawnExecutor, TakeBack
+from graphvine.worker.outbox import Outbox
+from graphvine.worker.packets import Packet, PacketTask
+from graphvine.worker.packing import Durations, Load, fill, share_of
+from graphvine.worker.settings import Settings
+from graphvine.worker.tasks import Job, Lane, Queue
+
+#: Packets an executor may hold: one that it runs, one to go on with.
+_PACKETS = 2
+
+
+class Codes(msgspec.Struct):
+    """What is known of contexts and blobs: a lane's key of each context, and each blob's context."""
+
+    imports: dict[int, str]
+    """Number of a context -> the names it imports ahead, in one string."""
+    context_with: dict[str, int]
+    """... and back: some context with these imports."""
+    of_blob: dict[int, int]
+
+
+class Dispatcher:
+    """Hands ready jobs to executors."""
+
+    def __init__(
+        self, settings: Settings, outbox: Outbox, queue: Queue, files: Files, crew: Crew, codes: Codes
+    ) -> None:
+        self.inline_bytes = 0
+        self.not_before = 0.0
+        """No executor is started before this: the last ones did not come up."""
+        self.overdue_at: float | None = None
+        """When a packet is to be looked at again: what waits behind it may have to be moved."""
+        self.durations = Durations()
+        self._settings = settings
+        self._outbox = outbox
+        self._queue = queue
+        self._files = files
+        self._crew = crew
+        self._codes = codes
+        self._packets = 0
+        self._spawned = 0
+
+    def dispatch(self, now: float) -> None:
+        """Hand out what is ready, as far as it can be run."""
+        queue = self._queue
+        queue.tidy()
+        while lane := queue.first_lane():
+            if not self._serve(lane, now):
+                return
+
+    def warm_up(self) -> None:
+        """Ask for the first executors, before there is any work."""
+        for _ in range(min(self._settings.warm_executors, self._crew.limit(Resources()))):
+            self._spawn("")
+
+    def stop(self, executor: Executor) -> None:
+        """Stop an idle executor."""
+        self._outbox.instructions.append(KillExecutor(executor.number))
+        del self._crew.executors[executor.number]
+
+    def _serve(self, lane: Lane, now: float) -> bool:
+        """Give one packet of ``lane`` to somebody. False when nobody can take it now."""
+        if self._crew.fits(lane.request):
+            executor = self._crew.idle_for(lane)
+            if executor is not None:
+                takers = self._crew.count_idle()
+                self._crew.occupy(executor, lane)
+                self._give(executor, lane, takers, now)
+                return True
+            self._start_more(lane, now)
+        followers = self._crew.followers(lane, _PACKETS)
+        if not followers or self._is_long(lane):
+            return False
+        self._give(followers[0], lane, len(followers), now)
+        return True
+
+    def _is_long(self, lane: Lane) -> bool:
+        job = lane.front()
+        mean = self.durations.means.get(job.order.category) if job is not None else None
+        return mean is None or mean >= self._settings.ahead_s
+
+    def _start_more(self, lane: Lane, now: float) -> None:
+        """Executors for the ready jobs of a lane that nobody idle can take."""
+        crew = self._crew
+        if self.not_before > now:
+            return
+        starting = crew.count_starting(lane)
+        limit = crew.limit(lane.request)
+        while starting < lane.size and crew.fits(lane.request, starting + 1):
+            if len(crew.executors) >= limit:
+                stranger = crew.idle_stranger(lane)
+                if stranger is None:
+                    return
+                self.stop(stranger)
+            self._spawn(lane.key)
+            starting += 1
+
+    def _spawn(self, key: str) -> None:
+        self._spawned += 1
+        self._crew.add(self._spawned, key)
+        self._outbox.instructions.append(SpawnExecutor(self._spawned, self._codes.context_with[key]))
+
+    def _give(self, executor: Executor, lane: Lane, takers: int, now: float) -> None:
+        load = fill(lane, share_of(lane, takers), self.durations.means, self._settings)
+        run = self._make_packet(executor, load)
+        if not run.packet.tasks:
+            if not executor.bundles:
+                self._crew.vacate(executor)
+            return
+        number = run.packet.number
+        jobs = [job for job in load.jobs if job.packet == number]
+        bundle = Bundle(number, jobs, load.expected_s, load.long, now, run.blobs, run.contexts)
+        executor.bundles.append(bundle)
+        self._outbox.instructions.append(run)
+
+    def _make_packet(self, executor: Executor, load: Load) -> RunPacket:
+        """The packet of a load; jobs that lack an input after all, or are too much for it, go back."""
+        self._packets = number = self._packets + 1
+        held, room = self._files.held, self._settings.packet_bytes
+        tasks: list[PacketTask] = []
+        run = RunPacket(executor.number, Packet(number, [], [], tasks, "", self.inline_bytes), [], [], [])
+        blob, context = -1, 0
+        for position, job in enumerate(load.jobs):
+            order = job.order
+            try:
+                inputs = [held[file] for file in order.inputs]
+                if order.blob != blob:
+                    context = self._tell(executor, run, order.blob)
+                    blob = order.blob
+            except KeyError:
+                self._wait_again(job)
+                continue
+            if inputs:
+                room -= sum(map(len, inputs))
+                if STORED in inputs:
+                    slots = [slot for slot, value in enumerate(inputs) if value == STORED]
+                    run.files += [(len(tasks), slot, order.inputs[slot]) for slot in slots]
+            job.packet = number
+            tasks.append(PacketTask(order.task, blob, context, order.index, order.attempt, inputs))
+            if room < 0:
+                self._queue.wake(load.jobs[position + 1 :])
+                break
+        return run
+
+    def _wait_again(self, job: Job) -> None:
+        """A ready job whose input was lost before it could run."""
+        held, waiters = self._files.held, self._files.waiters
+        for file in (*job.order.inputs, job.order.blob):
+            if file not in held:
+                job.missing += 1
+                waiters.setdefault(file, []).append(job)
+        self.report_unknown([job.order])
+
+    def report_unknown(self, orders: list[TaskOrder]) -> None:
+        """Inputs that are not here, not made here and not coming: the manager is to name holders."""
+        files, jobs = self._files, self._queue.jobs
+        for order in orders:
+            for file in (*order.inputs, order.blob):
+                if file not in files.held and file not in jobs and not files.is_coming(file):
+                    files.report_missing(file, "this worker neither holds it nor was told where it is")
+
+    def _tell(self, executor: Executor, run: RunPacket, blob: int) -> int:
+        """See to it that an executor knows a blob and its context, which is returned. Raises KeyError."""
+        if self._files.held[blob] != STORED:
+            raise KeyError(blob)
+        context = self._codes.of_blob.get(blob, 0)
+        if blob not in executor.blobs:
+            executor.blobs.add(blob)
+            run.blobs.append(blob)
+        if context not in executor.contexts:
+            executor.contexts.add(context)
+            run.contexts.append(context)
+        return context
+
+    # -- taking back for the idle ------------------------------------------------------------------------
+
+    def steal(self, now: float) -> None:
+        """When somebody is idle and nothing else is ready, take back what waits before somebody busy."""
+        self.overdue_at = None
+        if self._queue.has_ready():
+            return
+        rich = [e for e in self._crew.executors.values() if len(e.bundles) > 1]
+        if not rich or not self._crew.count_idle():
+            return
+        for executor in rich:
+            head = executor.bundles[0]
+            if executor.stolen == head.number:
+                continue
+            waiting_s = sum(bundle.expected_s for bundle in executor.bundles) - (now - head.sent_at)
+            overdue_at = head.sent_at + head.expected_s + self._settings.overdue_s
+            if waiting_s > self._settings.steal_s or overdue_at <= now:
+                executor.stolen = head.number
+                self._outbox.instructions.append(TakeBack(executor.number))
+            elif self.overdue_at is None or overdue_at < self.overdue_at:
+                self.overdue_at = overdue_at

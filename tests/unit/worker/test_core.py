@@ -1,0 +1,425 @@
+"""The agent's core: orders, packets, deaths, recall and cancel."""
+
+from __future__ import annotations
+
+import pytest
+from tests.unit.worker.bench import BLOB, Bench, order
+
+from graphvine.protocol.messages import BlobData, Context, Missing, Resources
+from graphvine.worker.settings import Settings
+
+
+def measured(bench: Bench, duration_s: float = 1e-5, category: int = 0) -> None:
+    """Let the core learn how long a category takes."""
+    bench.core._dispatcher.durations.learn(category, duration_s)
+
+
+def test_orders_run_in_the_order_in_which_they_came() -> None:
+    bench = Bench(cores=1)
+    bench.assign(*(order(task) for task in (5, 3, 9, 1)))
+    bench.run_all()
+    assert bench.order_of_starts == [5, 3, 9, 1]
+
+
+def test_a_task_runs_when_its_inputs_are_made_here() -> None:
+    bench = Bench(cores=2)
+    bench.assign(order(3, 1, 2), order(1), order(2), order(4, 3, 3))
+    bench.run_all()
+    assert set(bench.done) == {1, 2, 3, 4}
+    starts = bench.order_of_starts
+    assert starts.index(3) > max(starts.index(1), starts.index(2))
+    assert starts.index(4) > starts.index(3)
+
+
+def test_a_woken_task_goes_before_those_that_came_later() -> None:
+    bench = Bench(cores=1)
+    bench.assign(order(1), order(2, 1), order(3), order(4))
+    bench.bring_up()
+    bench.run_all()
+    assert bench.order_of_starts == [1, 2, 3, 4]
+
+
+def test_a_category_that_was_not_measured_goes_alone() -> None:
+    bench = Bench(cores=2)
+    bench.assign(*(order(task) for task in range(10)))
+    bench.bring_up()
+    assert [len(bench.begin(number)) for number in bench.executors] == [1, 1]
+    assert all(not executor.inbox for executor in bench.executors.values())
+
+
+def test_short_tasks_share_packets_and_one_packet_waits_behind_another() -> None:
+    bench = Bench(cores=1, settings=Settings(warm_executors=0, packet_tasks=8))
+    measured(bench)
+    bench.assign(*(order(task) for task in range(40)))
+    bench.bring_up()
+    (number,) = bench.executors
+    assert bench.begin(number) == list(range(8))
+    assert [len(packet.tasks) for packet in bench.executors[number].inbox] == [8]
+
+
+def test_a_long_task_is_not_followed_by_another_on_the_same_executor() -> None:
+    bench = Bench(cores=1)
+    measured(bench, 1.0)
+    bench.assign(order(1), order(2))
+    bench.bring_up()
+    (number,) = bench.executors
+    assert bench.begin(number) == [1]
+    assert not bench.executors[number].inbox
+
+
+def test_few_tasks_are_spread_over_idle_executors() -> None:
+    bench = Bench(cores=4, settings=Settings(warm_executors=4))
+    bench.core.start()
+    bench.turn()
+    bench.bring_up()
+    measured(bench)
+    bench.assign(*(order(task) for task in range(8)))
+    assert [len(bench.begin(number)) for number in bench.executors] == [2, 2, 2, 2]
+
+
+def test_a_packet_is_bounded_by_the_bytes_of_its_inputs() -> None:
+    bench = Bench(cores=1, settings=Settings(warm_executors=0, packet_bytes=25))
+    measured(bench)
+    bench.assign(*(order(task, 100) for task in range(9)), values={100: b"0123456789"})
+    bench.bring_up()
+    (number,) = bench.executors
+    assert len(bench.begin(number)) == 3
+    bench.run_all()
+    assert bench.order_of_starts == list(range(9))
+
+
+def test_executors_are_started_up_to_need_and_never_more_than_cores() -> None:
+    bench = Bench(cores=3)
+    bench.assign(order(1))
+    assert len(bench.executors) == 1
+    bench.assign(*(order(task) for task in range(2, 10)))
+    assert len(bench.executors) == 3
+
+
+@pytest.mark.parametrize("request_", [Resources(2), Resources(1, memory_mb=800)])
+def test_requests_are_never_exceeded(request_: Resources) -> None:
+    bench = Bench(cores=2)
+    bench.assign(order(1), order(2), order(3), requests={1: request_, 2: request_})
+    bench.bring_up()
+    assert sum(len(bench.begin(number)) for number in bench.executors) == 1
+    bench.run_all()
+    assert bench.order_of_starts == [1, 2, 3]
+
+
+def test_a_request_larger_than_the_worker_runs_alone() -> None:
+    bench = Bench(cores=2)
+    bench.assign(order(1), order(2), requests={1: Resources(64, memory_mb=1e9)})
+    bench.run_all()
+    assert set(bench.done) == {1, 2}
+
+
+def test_a_large_task_is_not_starved_by_small_ones_behind_it() -> None:
+    bench = Bench(cores=2)
+    measured(bench, 1.0)
+    bench.assign(order(1), order(2), order(3), order(4), requests={2: Resources(2)})
+    bench.bring_up()
+    assert [bench.begin(number) for number in bench.executors] == [[1], []]
+    bench.run_all()
+    assert bench.order_of_starts[:2] == [1, 2]
+
+
+def test_half_cores_run_twice_as_many_at_once() -> None:
+    bench = Bench(cores=2)
+    half = Resources(0.5)
+    bench.assign(*(order(task) for task in range(8)), requests=dict.fromkeys(range(8), half))
+    bench.bring_up()
+    assert sum(len(bench.begin(number)) for number in bench.executors) == 4
+
+
+# -- contexts -------------------------------------------------------------------------------------------
+
+
+def test_a_context_with_imports_gets_executors_of_its_own() -> None:
+    bench = Bench(cores=1)
+    bench.assign(order(1))
+    bench.run_all()
+    (plain,) = bench.executors
+    context = Context(500, "x", b"", ["numpy"])
+    bench.assign(order(2), contexts=[context], blobs=[])
+    bench.run_all()
+    bench.core.on_drop([BLOB])
+    bench.assign(order(3), contexts=[context], blobs=[BlobData(BLOB, 500, b"new")])
+    assert bench.killed == [plain]
+    assert [executor.context for executor in bench.executors.values()] == [500]
+    bench.run_all()
+    assert set(bench.done) == {1, 2, 3}
+
+
+def test_a_context_of_modules_alone_uses_the_executors_there_are() -> None:
+    bench = Bench(cores=1)
+    bench.assign(order(1))
+    bench.run_all()
+    before = set(bench.executors)
+    bench.assign(
+        order(2),
+        contexts=[Context(500, "x", b"zip", [])],
+        blobs=[BlobData(BLOB + 1, 500, b"blob")],
+    )
+    bench.run_all()
+    assert set(bench.executors) == before
+
+
+# -- results --------------------------------------------------------------------------------------------
+
+
+def test_a_large_result_is_a_file_of_the_store_for_those_that_need_it() -> None:
+    bench = Bench(cores=1)
+    bench.assign(order(1), order(2, 1))
+    bench.bring_up()
+    (number,) = bench.executors
+    bench.finish_one(number, size=5000)
+    assert bench.done[1].value is None
+    assert bench.done[1].size == 5000
+    assert bench.begin(number) == [2]
+    assert bench.core.holds() == [(1, 5000)]
+    bench.core.on_drop([1])
+    bench.turn()
+    assert 1 not in bench.stored
+    assert bench.core.holds() == []
+
+
+def test_a_failed_task_is_reported_once_with_all_that_is_known() -> None:
+    bench = Bench(cores=1)
+    bench.assign(order(1))
+    bench.bring_up()
+    (number,) = bench.executors
+    bench.finish_one(number, kind="raised")
+    (failed,) = bench.failed
+    assert (failed.task, failed.kind, failed.text) == (1, "raised", "why")
+    assert not bench.done
+
+
+# -- deaths -----------------------------------------------------------------------------------------------
+
+
+def test_a_death_is_blamed_on_the_begun_task_alone() -> None:
+    bench = Bench(cores=1, settings=Settings(warm_executors=0, packet_tasks=4))
+    measured(bench)
+    bench.assign(*(order(task) for task in range(12)))
+    bench.bring_up()
+    (number,) = bench.executors
+    bench.finish_one(number)
+    bench.die(number)
+    assert [(failed.task, failed.kind, failed.text) for failed in bench.failed] == [(1, "killed", "signal 9")]
+    bench.run_all()
+    assert set(bench.done) == set(range(12)) - {1}
+    assert bench.order_of_starts == [0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]
+
+
+def test_nobody_is_blamed_for_a_death_between_tasks() -> None:
+    bench = Bench(cores=1)
+    measured(bench)
+    bench.assign(*(order(task) for task in range(4)))
+    bench.bring_up()
+    (number,) = bench.executors
+    bench.die(number, begun=False)
+    assert not bench.failed
+    bench.run_all()
+    assert set(bench.done) == set(range(4))
+
+
+def test_executors_that_never_come_up_fail_a_task_instead_of_being_tried_for_ever() -> None:
+    settings = Settings(warm_executors=0, start_tries=3)
+    bench = Bench(cores=1, settings=settings)
+    bench.assign(order(1))
+    tries = 0
+    while not bench.failed:
+        (number,) = bench.executors
+        tries += 1
+        bench.die(number)
+        assert not bench.executors, "the next one comes after a pause"
+        bench.wait(settings.start_delay_s)
+    assert tries == 3
+    assert "no executor could be started: signal 9" in bench.failed[0].text
+
+
+# -- recall, cancel, take back --------------------------------------------------------------------------
+
+
+def test_recall_gives_back_what_has_not_begun_and_what_waits_for_it() -> None:
+    bench = Bench(cores=1)
+    bench.assign(order(1), order(2), order(3, 2), order(4, 3, 1), order(5))
+    bench.bring_up()
+    (number,) = bench.executors
+    assert bench.begin(number) == [1]
+    bench.core.on_recall([1, 2])
+    bench.turn()
+    assert sorted(bench.returned()) == [2, 3, 4]
+    bench.run_all()
+    assert set(bench.done) == {1, 5}
+
+
+def test_recall_takes_unread_packets_back_and_keeps_what_was_not_recalled() -> None:
+    bench = Bench(cores=1, settings=Settings(warm_executors=0, packet_tasks=4))
+    measured(bench)
+    bench.assign(*(order(task) for task in range(12)))
+    bench.bring_up()
+    (number,) = bench.executors
+    assert bench.begin(number) == [0, 1, 2, 3]
+    bench.core.on_recall([3, 5, 9])
+    bench.turn()
+    assert sorted(bench.returned()) == [5, 9]
+    bench.run_all()
+    assert bench.order_of_starts == [0, 1, 2, 3, 4, 6, 7, 8, 10, 11]
+
+
+def test_a_recalled_task_that_comes_again_runs() -> None:
+    bench = Bench(cores=1)
+    bench.assign(order(1), order(2))
+    bench.core.on_recall([2])
+    bench.turn()
+    bench.assign(order(2))
+    bench.run_all()
+    assert set(bench.done) == {1, 2}
+
+
+def test_cancel_of_what_has_not_begun_is_forgotten_without_a_word() -> None:
+    bench = Bench(cores=1)
+    bench.assign(order(1), order(2), order(3, 2))
+    bench.bring_up()
+    bench.core.on_cancel([2, 3], bench.now)
+    bench.turn()
+    bench.run_all()
+    assert set(bench.done) == {1}
+    assert not bench.failed
+    assert not bench.returned()
+
+
+def test_cancel_stops_a_long_task_at_once_without_blame() -> None:
+    bench = Bench(cores=1)
+    bench.assign(order(1), order(2))
+    bench.bring_up()
+    (number,) = bench.executors
+    bench.begin(number)
+    bench.core.on_cancel([1], bench.now)
+    bench.turn()
+    assert bench.killed == [number]
+    bench.run_all()
+    assert set(bench.done) == {2}
+    assert not bench.failed
+
+
+def test_cancel_lets_a_short_task_end_and_stops_it_when_it_does_not() -> None:
+    settings = Settings(warm_executors=0)
+    bench = Bench(cores=1, settings=settings)
+    measured(bench)
+    bench.assign(*(order(task) for task in range(6)))
+    bench.bring_up()
+    (number,) = bench.executors
+    bench.begin(number)
+    bench.core.on_cancel([0], bench.now)
+    bench.turn()
+    assert not bench.killed
+    bench.wait(settings.cancel_grace_s)
+    assert bench.killed == [number]
+    bench.run_all()
+    assert set(bench.done) == set(range(1, 6))
+    assert not bench.failed
+
+
+def test_cancel_within_a_packet_that_ends_in_time_kills_nobody() -> None:
+    settings = Settings(warm_executors=0)
+    bench = Bench(cores=1, settings=settings)
+    measured(bench)
+    bench.assign(*(order(task) for task in range(6)))
+    bench.bring_up()
+    (number,) = bench.executors
+    bench.begin(number)
+    bench.core.on_cancel([0], bench.now)
+    bench.turn()
+    bench.run_all()
+    bench.wait(2 * settings.cancel_grace_s)
+    assert not bench.killed
+    assert set(bench.done) == set(range(1, 6))
+
+
+def test_the_file_of_a_cancelled_task_is_dropped() -> None:
+    bench = Bench(cores=1)
+    measured(bench)
+    bench.assign(order(1), order(2))
+    bench.bring_up()
+    (number,) = bench.executors
+    bench.begin(number)
+    bench.core.on_cancel([1], bench.now)
+    bench.turn()
+    bench.finish_one(number, size=5000)
+    assert 1 not in bench.stored
+    assert 1 not in bench.done
+
+
+def test_an_idle_executor_gets_what_waits_unread_before_a_busy_one() -> None:
+    bench = Bench(cores=2)
+    measured(bench, 0.02)
+    bench.assign(*(order(task) for task in range(4)))
+    bench.bring_up()
+    first, second = bench.executors
+    assert bench.begin(first) == [0]
+    assert bench.begin(second) == [1]
+    assert [len(executor.inbox) for executor in bench.executors.values()] == [1, 1]
+    bench.finish_one(second, duration_s=0.02)
+    bench.finish_one(second, duration_s=0.02)
+    assert bench.begin(second) == [2], "what waited before the first executor"
+    assert not bench.executors[first].inbox
+
+
+def test_what_waits_behind_a_task_that_takes_longer_than_expected_moves() -> None:
+    settings = Settings(warm_executors=0, packet_tasks=1)
+    bench = Bench(cores=2, settings=settings)
+    measured(bench)
+    bench.assign(*(order(task) for task in range(4)))
+    bench.bring_up()
+    first, second = bench.executors
+    bench.begin(first)
+    bench.begin(second)
+    bench.finish_one(second)
+    bench.finish_one(second)
+    assert len(bench.executors[first].inbox) == 1
+    bench.wait(settings.overdue_s * 2)
+    assert not bench.executors[first].inbox
+    assert bench.begin(second) == [2]
+
+
+# -- files ------------------------------------------------------------------------------------------------
+
+
+def test_a_file_nobody_told_of_is_reported_missing_once() -> None:
+    bench = Bench(cores=1)
+    bench.assign(order(1, 77), order(2, 77))
+    assert [missing for report in bench.reports for missing in report.missing] == [
+        Missing(77, [], "this worker neither holds it nor was told where it is")
+    ]
+
+
+def test_a_file_that_vanishes_is_reported_and_its_task_waits_for_it() -> None:
+    bench = Bench(cores=1)
+    bench.assign(order(1))
+    bench.bring_up()
+    (number,) = bench.executors
+    bench.finish_one(number, size=5000)
+    bench.core.on_file_lost(1)
+    bench.assign(order(2, 1))
+    assert [report.lost for report in bench.reports if report.lost] == [[1]]
+    assert [missing.file for report in bench.reports for missing in report.missing] == [1]
+    bench.run_all()
+    assert set(bench.done) == {1}
+
+
+def test_rejoining_forgets_tasks_and_keeps_stored_results() -> None:
+    bench = Bench(cores=1)
+    bench.assign(order(1), order(2), order(3, 99))
+    bench.bring_up()
+    (number,) = bench.executors
+    bench.finish_one(number, size=5000)
+    bench.core.on_rejoin(bench.now)
+    bench.reports.clear()
+    bench.turn()
+    assert not bench.reports
+    assert bench.core.holds() == [(1, 5000)]
+    bench.assign(order(2), order(3, 1))
+    bench.run_all()
+    assert set(bench.done) == {1, 2, 3}
