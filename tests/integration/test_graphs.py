@@ -77,8 +77,8 @@ def test_large_values_pass_between_tasks_and_come_back_writable(manager: Manager
 
 
 def test_a_chain_of_ten_thousand(manager: Manager) -> None:
-    graph: dict[Any, Any] = {0: 0, **{i: (inc, i - 1) for i in range(1, 10_001)}}
-    assert manager.get(graph, 10_000) == 10_000
+    graph: dict[Any, Any] = {("c", 0): 0, **{("c", i): (inc, ("c", i - 1)) for i in range(1, 10_001)}}
+    assert manager.get(graph, ("c", 10_000)) == 10_000
 
 
 def test_dask_collections(manager: Manager) -> None:
