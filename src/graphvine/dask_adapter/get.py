@@ -40,9 +40,18 @@ def values_of(engine: Engine, lowered: Lowered, results: list[Any]) -> dict[Any,
     kept = list({id(one): one for one in lowered.external.values()}.values())
     fetched: dict[int, Any] = {}
     if kept:
+        for one in kept:
+            one.check()
         values = engine.fetch([one.file for one in kept])
         fetched = {id(one): value for one, value in zip(kept, values, strict=True)}
     return {key: lowered.value_of(key, results, fetched) for key in lowered.keys}
+
+
+def start(engine: Engine, lowered: Lowered, keep: bool = False) -> Run:
+    """Start a lowered plan. Raises what became of the kept results that it builds on."""
+    for one in lowered.externals:
+        one.check()
+    return engine.run(lowered.plan, keep=keep)
 
 
 def wait_for(run: Run) -> list[Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import uuid
 import weakref
-from collections.abc import Sequence
 from typing import Any
 
 from dask._task_spec import Task
@@ -20,21 +19,21 @@ from graphvine.manager.engine import Engine, Run
 class KeptResult:
     """One result on the workers."""
 
-    __slots__ = ("__weakref__", "_engine", "_position", "_run", "name")
+    __slots__ = ("__weakref__", "_engine", "_run", "file", "name")
 
-    def __init__(self, engine: Engine, run: Run, position: int) -> None:
+    def __init__(self, engine: Engine, run: Run, file: int) -> None:
         self._engine = engine
         self._run = run
-        self._position = position
+        self.file = file
         self.name = f"kept-{uuid.uuid4().hex}"
-
-    @property
-    def file(self) -> int:
-        """Its file number. Waits until the plan was taken over."""
-        return self._run.files()[self._position]
 
     def is_of(self, engine: Engine) -> bool:
         return self._engine is engine
+
+    def check(self) -> None:
+        """Raises what the run that was to make it raised, if that is known."""
+        if self._run.done():
+            self._run.result()
 
     def fetch(self) -> Any:
         """The value. Waits until it is made; raises what its task raised."""
@@ -51,11 +50,13 @@ class KeptResult:
         return f"<result kept on the workers, {self.name}>"
 
 
-def keep(engine: Engine, run: Run, count: int) -> list[KeptResult]:
-    """Handles of the ``count`` wanted results of a kept run; each is released with its handle."""
-    handles = [KeptResult(engine, run, position) for position in range(count)]
-    for position, handle in enumerate(handles):
-        finalizer = weakref.finalize(handle, _release, engine, run, position)
+def keep(engine: Engine, run: Run) -> list[KeptResult]:
+    """Handles of the wanted results of a kept run; each is released with its handle.
+
+    Waits until the plan was taken over: a finalizer may run in any thread, so it must not wait."""
+    handles = [KeptResult(engine, run, file) for file in run.files()]
+    for handle in handles:
+        finalizer = weakref.finalize(handle, engine.release, [handle.file])
         finalizer.atexit = False
     return handles
 
@@ -73,14 +74,6 @@ def kept_node(key: Any, kept: KeptResult) -> Task:
 def is_kept(node: Task) -> bool:
     """Whether a node stands for a result on the workers."""
     return node.func is kept_value and isinstance(node.args[0], KeptResult)
-
-
-def _release(engine: Engine, run: Run, position: int) -> None:
-    engine.release(_files(run, position))
-
-
-def _files(run: Run, position: int) -> Sequence[int]:
-    return run.files()[position : position + 1]
 
 
 def _itself(value: Any) -> Any:

@@ -38,12 +38,14 @@ _FINALIZERS = ("finalize-", "compositefinalizecompute-")
 class Lowered(msgspec.Struct):
     """A plan, and how the values of ``keys`` come from its results.
 
-    ``position``: of a key, its position in ``plan.wanted``. ``external``: of a key, a kept result.
-    ``literals``: of a key, its value. ``finals``: of a wanted key, the call to make here of what was fetched.
+    ``externals``: the kept results that the plan builds on. ``position``: of a key, its position in
+    ``plan.wanted``. ``external``: of a key, a kept result. ``literals``: of a key, its value. ``finals``: of a
+    wanted key, the call to make here of what was fetched.
     """
 
     plan: Plan
     keys: list[Any]
+    externals: list[KeptResult]
     position: dict[Any, int]
     external: dict[Any, KeptResult]
     literals: dict[Any, Any]
@@ -69,22 +71,24 @@ def lower(
     engine: Engine | None = None,
     default: TaskOptions | None = None,
     found: modules.Found | None = None,
+    finalize: bool = True,
 ) -> Lowered:
     """Lower what a scheduler was handed. ``keys`` is flat; ``found``: the user's own modules.
+    ``finalize``: whether last steps are left to the caller.
 
     Raises MissingKeyError, GraphError, NotPicklableError, ValueError (a wrong annotation), TypeError."""
     graph, annotations = as_mapping(dsk)
     default = default or TaskOptions()
     keys = list(dict.fromkeys(keys))
     with _no_collections():
-        finals = _find_finals(graph, keys)
+        finals = _find_finals(graph, keys) if finalize else {}
         wanted = [name for key in keys for name in (finals[key][3] if key in finals else (key,))]
         ordered = Walk(graph, engine).run(wanted)
         position, external, numbers = _resolve(ordered, dict.fromkeys(wanted))
         plan = _make_plan(ordered, numbers, AnnotatedOptions(annotations, default), found or modules.Found())
     plan.default_options = default
     literals = {key: ordered.literals[key] for key in wanted if key in ordered.literals}
-    return Lowered(plan, keys, position, external, literals, finals)
+    return Lowered(plan, keys, ordered.externals, position, external, literals, finals)
 
 
 def _find_finals(graph: Mapping[Any, Any], keys: Sequence[Any]) -> dict[Any, Parsed]:

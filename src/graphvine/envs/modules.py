@@ -244,8 +244,8 @@ def _check_size(sources: Iterable[Source]) -> None:
     largest = sorted(sources, key=lambda source: -source.size)[:5]
     lines = [f"  {source.size / 2**20:.1f} MB  {source.path}" for source in largest]
     raise ModulesTooLargeError(
-        f"your own modules are {total / 2**20:.0f} MB together, of which {MAX_ARCHIVE_BYTES / 2**20:.0f} MB "
-        "may be sent along. Install them where the workers run, or move data out of the packages. Largest files:\n"
+        f"your own modules are {total / 2**20:.0f} MB together; {MAX_ARCHIVE_BYTES // 2**20} MB may be sent. "
+        "Install them where the workers run, or move data out of the packages. Largest files:\n"
         + "\n".join(lines)
     )
 

@@ -27,7 +27,7 @@ _MAX_SHOWN_TRIES = 10
 def exception_from(failure: PlanFailed, key: object) -> BaseException:
     """The exception for ``failure`` of the task that the user knows as ``key``."""
     if failure.kind == "raised":
-        return _of_raised(failure, key)
+        return raised_exception(failure.error, failure.text, key, f"{_task(key)} failed{_where(failure)}")
     if failure.kind == "unrunnable":
         return NoWorkerError(f"{_task(key)} cannot be run: {failure.text}")
     if failure.kind == "killed":
@@ -45,16 +45,16 @@ def exception_from(failure: PlanFailed, key: object) -> BaseException:
     return _of_undecodable(failure, key)
 
 
-def _of_raised(failure: PlanFailed, key: object) -> BaseException:
-    error = _unpickled(failure.error)
+def raised_exception(data: bytes, text: str, key: object, where: str) -> BaseException:
+    """The user's own exception: ``data`` is its pickle, ``text`` its traceback, ``where`` the note."""
+    error = _unpickled(data)
     if error is None:
         error = TaskError(
-            f"{_task(key)} raised {_last_line(failure.text)} "
+            f"{_task(key)} raised {_last_line(text)} "
             "(the exception itself cannot be pickled; its traceback is above)"
         )
-    where = f"{_task(key)} failed{_where(failure)}"
     # An exception may forbid that its attributes are set (a frozen attrs class does).
-    object.__setattr__(error, "__cause__", RemoteTraceback(f"{where}\n{failure.text}"))
+    object.__setattr__(error, "__cause__", RemoteTraceback(f"{where}\n{text}"))
     object.__setattr__(error, "__notes__", [*getattr(error, "__notes__", ()), where])  # PEP 678
     return error
 

@@ -1,0 +1,79 @@
+"""A plain function call on a worker, whose exception is a result like any other. Imports no dask."""
+
+from __future__ import annotations
+
+import pickle
+import platform
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import cloudpickle
+import msgspec
+
+
+class Slot(msgspec.Struct, frozen=True):
+    """Stands for the value of an input among the arguments of a call."""
+
+    number: int
+
+
+class Raised(msgspec.Struct):
+    """What a call raised: the pickled exception (b"" when it cannot be carried), and how it came to it."""
+
+    error: bytes
+    text: str
+    name: str
+    host: str
+
+
+def call(
+    inputs: Sequence[Any],
+    name: str,
+    function: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+) -> Any:
+    """The result of a call, or ``Raised``: its own, or that of an input."""
+    for value in inputs:
+        if isinstance(value, Raised):
+            return value
+    if inputs:
+        args, kwargs = filled(args, inputs), filled(kwargs, inputs)
+    try:
+        return function(*args, **kwargs)
+    except Exception as error:  # noqa: BLE001 -- the user's, and theirs to see
+        return Raised(_pickled(error), _text(error), name, platform.node())
+
+
+def filled(value: Any, inputs: Sequence[Any]) -> Any:
+    """``value`` with the inputs in place of their slots, at any depth."""
+    kind = type(value)
+    if kind is Slot:
+        return inputs[value.number]
+    if kind in (list, tuple, set, frozenset):
+        return kind(filled(part, inputs) for part in value)
+    if kind is dict:
+        return {filled(key, inputs): filled(part, inputs) for key, part in value.items()}
+    return value
+
+
+def _pickled(error: BaseException) -> bytes:
+    for dumps in (pickle.dumps, cloudpickle.dumps):
+        try:
+            data: bytes = dumps(error, protocol=5)
+            if isinstance(pickle.loads(data), BaseException) and (
+                dumps is cloudpickle.dumps or b"__main__" not in data
+            ):
+                return data
+        except Exception:  # noqa: BLE001 -- constructors and __reduce__ are the user's code
+            continue
+    return b""
+
+
+def _text(error: BaseException) -> str:
+    trace = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    try:
+        return "".join(traceback.format_exception(type(error), error, trace))
+    except Exception:  # noqa: BLE001 -- __str__ is the user's code
+        return f"{type(error).__name__} (its text cannot be had)\n"
