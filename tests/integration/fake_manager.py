@@ -25,20 +25,43 @@ class FakeManager:
 
     def __init__(self) -> None:
         self.context = zmq.Context()
-        self.router = self.context.socket(zmq.ROUTER)
-        self.router.linger = 0
-        public, secret = zmq.curve_keypair()
-        self.router.curve_server = True
-        self.router.curve_secretkey = secret
-        self.router.curve_publickey = public
+        self._public, self._secret = zmq.curve_keypair()
+        self.router = self._socket()
         port = self.router.bind_to_random_port("tcp://127.0.0.1")
-        self.connection: Connection = make_connection("test", ("127.0.0.1",), port, public.decode())
+        public = self._public.decode()
+        self.connection: Connection = make_connection("test", ("127.0.0.1",), port, public)
         self.processes: list[subprocess.Popen[bytes]] = []
         self.hellos: dict[bytes, Hello] = {}
         self.inbox: list[tuple[bytes, Any]] = []
 
+    def _socket(self) -> zmq.Socket[bytes]:
+        router = self.context.socket(zmq.ROUTER)
+        router.linger = 0
+        router.curve_server = True
+        router.curve_secretkey = self._secret
+        router.curve_publickey = self._public
+        return router
+
+    def drop_connections(self) -> None:
+        """All connections end; new ones can be made at once."""
+        endpoint = self.router.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.router.close()
+        self.router = self._socket()
+        deadline = time.monotonic() + TIMEOUT_S
+        while True:
+            try:
+                self.router.bind(endpoint)
+            except zmq.ZMQError as error:
+                # The old socket is closed by libzmq's own thread, which tells nobody when.
+                if error.errno != zmq.EADDRINUSE or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
+
     def start_worker(self, directory: Path, *arguments: str) -> subprocess.Popen[bytes]:
         """An embedded worker process; its output goes to ``directory``/worker.log."""
+        directory.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "graphvine.worker", "--embedded", "--log-dir", str(directory)]
         with open(directory / "worker.log", "ab") as log:
             process = subprocess.Popen(

@@ -273,7 +273,7 @@ class Loop:
         self._say([Heartbeat(self._core.running(), resident_mb(), store_mb)])
 
     def _leave(self, reason: str) -> None:
-        self._say([Goodbye(reason)])
+        self._link.say([Goodbye(reason)])
         self._ending = Ending(reason, clean=True)
 
     # -- executors, store, fetches ---------------------------------------------------------------------
