@@ -63,7 +63,7 @@ class Batch:
 
     def plan(self, options: TaskOptions) -> Plan:
         """Raises NotPicklableError."""
-        read = [self._read(future) for future in self.futures]
+        read = [self._read(future, options.retries) for future in self.futures]
         names = dict.fromkeys(future.category for future in self.futures)
         number = {name: index for index, name in enumerate(names)}
         category_of = array("l", [number[future.category] for future in self.futures])
@@ -86,12 +86,12 @@ class Batch:
             label=next(iter(names)),
         )
 
-    def _read(self, future: CallFuture) -> tuple[Entry, tuple[int, ...]]:
+    def _read(self, future: CallFuture, retries: int) -> tuple[Entry, tuple[int, ...]]:
         assert future.payload is not None, "a call that is not done has its arguments"
         function, args, kwargs = future.payload
         slots: dict[int, int] = {}
         args, kwargs = self._slotted(args, future, slots), self._slotted(kwargs, future, slots)
-        return (calls.call, (future.name, function, args, kwargs), None), tuple(slots)
+        return (calls.call, (future.name, function, args, kwargs, retries), None), tuple(slots)
 
     def _slotted(self, value: Any, future: CallFuture, slots: dict[int, int]) -> Any:
         """``value`` with slots in place of futures, at any depth."""

@@ -33,17 +33,21 @@ def call(
     function: Callable[..., Any],
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
+    retries: int = 0,
 ) -> Any:
-    """The result of a call, or ``Raised``: its own, or that of an input."""
+    """The result of a call, or ``Raised``: its own (after so many retries), or that of an input."""
     for value in inputs:
         if isinstance(value, Raised):
             return value
     if inputs:
         args, kwargs = filled(args, inputs), filled(kwargs, inputs)
-    try:
-        return function(*args, **kwargs)
-    except Exception as error:  # noqa: BLE001 -- the user's, and theirs to see
-        return Raised(_pickled(error), _text(error), name, platform.node())
+    while True:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 -- the user's, and theirs to see
+            if retries <= 0:
+                return Raised(_pickled(error), _text(error), name, platform.node())
+        retries -= 1
 
 
 def filled(value: Any, inputs: Sequence[Any]) -> Any:

@@ -38,6 +38,7 @@ class DaskClient(ABC):
         hold_task_shuffle()
         self._shuffle = weakref.finalize(self, release_task_shuffle)
         self._shuffle.atexit = False
+        self._executors: weakref.WeakSet[GraphvineExecutor] = weakref.WeakSet()
 
     # -- what the engine brings ------------------------------------------------------------------------
 
@@ -160,8 +161,12 @@ class DaskClient(ABC):
         priority: int | None = None,
     ) -> GraphvineExecutor:
         """A ``concurrent.futures.Executor`` for plain functions. Options as in ``get``, for each call."""
-        return GraphvineExecutor(self, default_options(resources, retries, priority))
+        executor = GraphvineExecutor(self, default_options(resources, retries, priority))
+        self._executors.add(executor)
+        return executor
 
     def close(self) -> None:
-        """dask's settings are as they were before. Safe to call twice."""
+        """Executors take nothing more; dask's settings are as they were before. Safe to call twice."""
+        for executor in list(self._executors):
+            executor.shutdown(wait=False)
         self._shuffle()

@@ -1,12 +1,13 @@
 """A ``concurrent.futures.Executor`` on an engine.
 
-- What is submitted is queued; one thread takes all that is queued and makes one plan of it, and while that is
-  handed over the next batch gathers. So thousands of submissions are a few plans, and one alone does not wait.
-- Every result stays on the workers while its future lives. A future among the arguments, at any depth of lists,
-  tuples, sets and dicts, is an input of the task: its value does not pass through here.
+- What is submitted is queued; one thread takes all that is queued and makes one plan of it, and while that
+  is handed over the next batch gathers. So thousands of submissions are a few plans, and one alone does not
+  wait.
+- Every result stays on the workers while its future lives. A future among the arguments, at any depth of
+  lists, tuples, sets and dicts, is an input of the task: its value does not pass through here.
 - A call that raises does not fail its plan: the exception is its result, and becomes that of every call that
-  builds on it. What does fail a plan (a call that kills its worker, that cannot be pickled) is found by running
-  the calls of the batch that are not done once more, one plan each.
+  builds on it. What does fail a plan (a call that kills its worker, that cannot be pickled) is found by
+  running the calls of the batch that are not done once more, one plan each.
 - Results are unpickled and callbacks called in a thread of ours, never in the manager's.
 """
 

@@ -39,8 +39,8 @@ class Lowered(msgspec.Struct):
     """A plan, and how the values of ``keys`` come from its results.
 
     ``externals``: the kept results that the plan builds on. ``position``: of a key, its position in
-    ``plan.wanted``. ``external``: of a key, a kept result. ``literals``: of a key, its value. ``finals``: of a
-    wanted key, the call to make here of what was fetched.
+    ``plan.wanted``. ``external``: of a key, a kept result. ``literals``: of a key, its value. ``finals``: of
+    a wanted key, the call to make here of what was fetched.
     """
 
     plan: Plan
