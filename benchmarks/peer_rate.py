@@ -25,7 +25,8 @@ from graphvine.protocol.messages import Address
 from graphvine.worker.transfer import Fetched, Fetcher, TransferServer
 
 SECRET = "s" * 64
-NEAR, FAR = "gvrate-a", "gvrate-b"
+#: Names of their own, so that two runs do not meet.
+NEAR, FAR = f"gvrate-a{os.getpid()}", f"gvrate-b{os.getpid()}"
 NEAR_HOST, FAR_HOST = "10.213.7.1", "10.213.7.2"
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 import socket
 import struct
@@ -36,7 +35,7 @@ SIZE = struct.Struct("<q")
 CHECKSUM = struct.Struct("<Q")
 NOT_HELD = -1
 #: Bytes taken from a link at a time: fits the processor's cache, so that hashing and storing find it there.
-_CHUNK_BYTES = 2**20
+CHUNK_BYTES = 2**20
 CONNECT_S = 5.0
 GREETING_S = 10.0
 
@@ -144,22 +143,22 @@ class Link:
 
     def _receive(self, into: memoryview) -> None:
         hashed = xxhash.xxh3_64()
-        for begin in range(0, self._size, _CHUNK_BYTES):
-            chunk = into[begin : min(begin + _CHUNK_BYTES, self._size)]
+        for begin in range(0, self._size, CHUNK_BYTES):
+            chunk = into[begin : min(begin + CHUNK_BYTES, self._size)]
             _receive_into(self._socket, chunk)
             hashed.update(chunk)
         self._check(hashed.intdigest())
 
-    def receive_to(self, descriptor: int) -> None:
-        """Append the file asked for to an open file. Raises BulkError; OSError when it cannot be written."""
+    def receive_chunks(self, buffer: Callable[[], memoryview], take: Callable[[memoryview], None]) -> None:
+        """Take in the file asked for in pieces: each fills the beginning of a ``buffer()`` and is handed to
+        ``take``. Raises BulkError, and what those two raise."""
         hashed = xxhash.xxh3_64()
-        buffer = memoryview(bytearray(min(_CHUNK_BYTES, self._size)))
         left = self._size
         while left:
-            chunk = buffer[: min(left, _CHUNK_BYTES)]
+            chunk = buffer()[:left]
             self._socket_errors(_receive_into, self._socket, chunk)
             hashed.update(chunk)
-            _write_all(descriptor, chunk)
+            take(chunk)
             left -= len(chunk)
         self._socket_errors(self._check, hashed.intdigest())
 
@@ -239,8 +238,3 @@ def _receive_into(link: socket.socket, view: memoryview, within_s: float | None 
         view = view[count:]
         if view and deadline is not None and time.monotonic() > deadline:
             raise TimeoutError("it speaks too slowly")
-
-
-def _write_all(descriptor: int, view: memoryview) -> None:
-    while view:
-        view = view[os.write(descriptor, view) :]

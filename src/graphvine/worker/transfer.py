@@ -34,6 +34,7 @@ from graphvine.protocol.bulk import (
 )
 from graphvine.protocol.messages import Address
 from graphvine.worker.mailbox import Mailbox
+from graphvine.worker.receiving import receive_to_file
 from graphvine.worker.serving import Served
 
 log = logging.getLogger(__name__)
@@ -344,7 +345,7 @@ class Fetcher:
             link.ask(job.file, job.size)
             descriptor = os.open(job.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
-                link.receive_to(descriptor)
+                receive_to_file(link, descriptor, job.size)
             finally:
                 os.close(descriptor)
         except BaseException:

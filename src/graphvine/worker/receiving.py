@@ -1,0 +1,79 @@
+"""Taking in one file over a link, into an open file.
+
+Writing to a memory file costs about as much as receiving (its pages have to be found), so for large files the
+two go on side by side: this thread receives into one buffer while another writes the one before.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from queue import SimpleQueue
+
+from graphvine.protocol.bulk import CHUNK_BYTES, Link
+
+#: A thread of its own does not pay for less.
+_BESIDE_FROM = 8 * 2**20
+_BUFFERS = 4
+
+
+def receive_to_file(link: Link, descriptor: int, size: int) -> None:
+    """Write the file that ``link`` was asked for. Raises BulkError; OSError when it cannot be written."""
+    if size < _BESIDE_FROM:
+        buffer = memoryview(bytearray(min(CHUNK_BYTES, size)))
+        link.receive_chunks(lambda: buffer, lambda chunk: write_all(descriptor, chunk))
+        return
+    with _Writer(descriptor) as writer:
+        link.receive_chunks(writer.buffer, writer.take)
+    writer.check()
+
+
+class _Writer:
+    """A thread that writes chunks to a file, in order."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._full: SimpleQueue[tuple[memoryview, memoryview] | None] = SimpleQueue()
+        self._empty: SimpleQueue[memoryview] = SimpleQueue()
+        for _ in range(_BUFFERS):
+            self._empty.put(memoryview(bytearray(CHUNK_BYTES)))
+        self._lent = memoryview(b"")
+        self._error: OSError | None = None
+        self._thread = threading.Thread(target=self._run, name="graphvine-write", daemon=True)
+
+    def __enter__(self) -> _Writer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._full.put(None)
+        self._thread.join()
+
+    def buffer(self) -> memoryview:
+        """Room for the next chunk; waits until a chunk is written. Raises OSError when one could not be."""
+        self._lent = self._empty.get()
+        self.check()
+        return self._lent
+
+    def take(self, chunk: memoryview) -> None:
+        """Write ``chunk``, the filled part of the buffer that was lent last."""
+        self._full.put((chunk, self._lent))
+
+    def check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        while (order := self._full.get()) is not None:
+            chunk, whole = order
+            if self._error is None:
+                try:
+                    write_all(self._descriptor, chunk)
+                except OSError as error:
+                    self._error = error
+            self._empty.put(whole)
+
+
+def write_all(descriptor: int, view: memoryview) -> None:
+    while view:
+        view = view[os.write(descriptor, view) :]
