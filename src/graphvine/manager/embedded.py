@@ -88,5 +88,6 @@ class Embedded:
                 )
             )
             return
-        log.warning("the local worker ended (%s); starting it again. It said:\n%s", how, self._worker.log_tail())
+        said = self._worker.log_tail()
+        log.warning("the local worker ended (%s); starting it again. It said:\n%s", how, said)
         self.on_work()

@@ -79,7 +79,7 @@ class Gate:
             poller.register(socket, zmq.POLLIN)
 
     def answer_knocks(self) -> list[int]:
-        """Answer who asks to come in; returns the descriptors of connections that were heard and have ended."""
+        """Answer who asks to come in. Returns descriptors of connections that were heard and have ended."""
         self._answer_zap()
         ended = []
         for descriptor in self._disconnected():

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
+
 from graphvine.dask_adapter.client import DaskClient
 from graphvine.manager.addresses import reachable_hosts
 from graphvine.manager.core import Core
@@ -27,7 +29,12 @@ from graphvine.manager.loop import Loop
 from graphvine.manager.plan import Plan
 from graphvine.manager.run import ManagedRun
 from graphvine.manager.settings import Settings
-from graphvine.protocol.connection import make_connection, state_directory, write_connection
+from graphvine.protocol.connection import (
+    make_connection,
+    state_directory,
+    sweep_connections,
+    write_connection,
+)
 from graphvine.protocol.node import node_id
 
 _counter = itertools.count(1)
@@ -64,8 +71,10 @@ class Manager(DaskClient):
         hosts = reachable_hosts() if public and host in (None, "*") else (host or "127.0.0.1",)
         self._connection = make_connection(self.name, hosts, self._gate.port, self._gate.manager_public)
         self._gate.admit(self._connection)
-        self._scratch = Path(tempfile.mkdtemp(prefix="graphvine-"))
+        sweep_scratch()
+        self._scratch = Path(tempfile.mkdtemp(prefix=f"{_scratch_prefix()}{os.getpid()}-"))
         self.connection_file = state_directory() / f"{self.name}.json"
+        sweep_connections()
         write_connection(self._connection, self.connection_file)
         self._loop = Loop(self._gate, Core(self._settings), node_id(), self._connection.secret)
         self._embedded = Embedded(self._loop, self._connection, wish, self._scratch / "worker")
@@ -142,6 +151,19 @@ class Manager(DaskClient):
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"on port {self.port}"
         return f"<graphvine.Manager {self.name}, {state}>"
+
+
+def _scratch_prefix() -> str:
+    return f"graphvine-manager-{os.getuid()}-"
+
+
+def sweep_scratch() -> None:
+    """Remove the scratch directories of this user's managers that were killed on this machine."""
+    prefix = _scratch_prefix()
+    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        pid = path.name.removeprefix(prefix).partition("-")[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _close(loop: Loop, embedded: Embedded, connection_file: Path, scratch: Path, pid: int) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 from pathlib import Path
 
 import msgspec
+import psutil
 import zmq
 
 
@@ -25,6 +27,8 @@ class Connection(msgspec.Struct, frozen=True):
     worker_public: str
     worker_secret: str
     secret: str
+    host: str
+    """The manager's own host name, on which it is process ``pid``."""
     pid: int
 
 
@@ -52,6 +56,7 @@ def make_connection(name: str, hosts: tuple[str, ...], port: int, manager_public
         worker_public=worker_public.decode(),
         worker_secret=worker_secret.decode(),
         secret=secrets.token_hex(32),
+        host=socket.gethostname(),
         pid=os.getpid(),
     )
 
@@ -64,6 +69,18 @@ def write_connection(connection: Connection, path: Path) -> None:
     with os.fdopen(descriptor, "wb") as file:
         file.write(msgspec.json.format(msgspec.json.encode(connection)))
     scratch.replace(path)
+
+
+def sweep_connections() -> None:
+    """Remove this user's connection files on this host whose manager is dead (it was killed)."""
+    host = socket.gethostname()
+    for path in state_directory().glob("*.json"):
+        try:
+            connection = read_connection(path)
+        except ConnectionFileError:
+            continue  # not one of ours, or going away just now
+        if connection.host == host and not psutil.pid_exists(connection.pid):
+            path.unlink(missing_ok=True)
 
 
 def parse_connection(data: bytes, origin: str) -> Connection:

@@ -1,0 +1,131 @@
+"""However a user's process ends, nothing of it stays behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.integration.conftest import family
+
+from graphvine.protocol.connection import sweep_connections
+
+SCRIPT = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from graphvine import Manager
+ready = Path(sys.argv[1])
+
+def inc(x):
+    return x + 1
+
+def block(directory):
+    Path(directory, "started").touch()
+    threading.Event().wait()
+
+manager = Manager(local_workers=2)
+assert manager.get({"a": (inc, 1)}, "a") == 2
+"""
+
+ENDINGS = {
+    "falling off the end": "",
+    "sys.exit": "sys.exit(0)",
+    "an exception": "raise RuntimeError('on purpose')",
+    "a manager forgotten": "del manager",
+    "a task running": """
+from dask import delayed
+future = manager.compute(delayed(block)(str(ready)))
+while not (ready / "started").exists():
+    time.sleep(0.01)
+""",
+}
+
+
+class Script:
+    """A user's script, and all the processes it ever had."""
+
+    def __init__(self, body: str, directory: Path) -> None:
+        self.directory = directory
+        source = textwrap.dedent(SCRIPT) + textwrap.dedent(body)
+        path = directory / "script.py"
+        path.write_text(source)
+        self.process = subprocess.Popen(
+            [sys.executable, str(path), str(directory)],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait_for(self, name: str) -> None:
+        """Until the script has made the file ``name``."""
+        while not (self.directory / name).exists():
+            assert self.process.poll() is None, self.process.communicate()
+            os.sched_yield()
+
+    def end(self) -> tuple[int, str]:
+        """Exit code and what it wrote to stderr."""
+        _, err = self.process.communicate(timeout=60)
+        return self.process.returncode, err
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+def test_nothing_is_left_after(how: str, tmp_path: Path) -> None:
+    script = Script(ENDINGS[how], tmp_path)
+    code, err = script.end()
+    assert code == (1 if how == "an exception" else 0), err
+    if how != "an exception":
+        assert err == ""
+
+
+def test_no_process_is_left_after_a_sudden_exit(tmp_path: Path, state: Path) -> None:
+    script = Script(
+        'print(*[p.pid for p in __import__("psutil").Process().children(True)]); os._exit(0)', tmp_path
+    )
+    out, _ = script.process.communicate(timeout=60)
+    wait_until_gone([int(pid) for pid in out.split()])
+    sweep(state)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_process_is_left_when_it_is_killed(number: signal.Signals, tmp_path: Path, state: Path) -> None:
+    script = Script('manager.get({"b": (block, str(ready))}, "b")', tmp_path)
+    script.wait_for("started")
+    children = [process.pid for process in family(script.process.pid)]
+    assert len(children) >= 3
+    script.process.send_signal(number)
+    assert script.end()[0] == -number
+    wait_until_gone(children)
+    sweep(state)
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    _, alive = psutil.wait_procs(processes, timeout=20)
+    assert alive == []
+
+
+def sweep(state: Path) -> None:
+    """What the next manager does about the connection file of a dead one."""
+    assert len(list(state.glob("*.json"))) == 1
+    sweep_connections()
+
+
+def test_ctrl_c_cancels_the_graph_and_the_manager_goes_on(tmp_path: Path) -> None:
+    body = """
+    try:
+        manager.get({"b": (block, str(ready))}, "b")
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    assert manager.get({"a": (inc, 2)}, "a") == 3
+    print("went on", flush=True)
+    """
+    script = Script(body, tmp_path)
+    script.wait_for("started")
+    script.process.send_signal(signal.SIGINT)
+    out, err = script.process.communicate(timeout=60)
+    assert out.split("\n")[:2] == ["interrupted", "went on"], err
