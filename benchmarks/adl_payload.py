@@ -1,6 +1,6 @@
 """The ADL example's graph: bytes of payload for one worker, over those of the graph pickled in one go.
 
-Payload is everything that makes the tasks: the plan's blobs, each sent at most once to a worker, and the orders.
+Payload is all that makes the tasks: the plan's blobs, each sent at most once to a worker, and the orders.
 """
 
 from __future__ import annotations

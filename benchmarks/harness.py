@@ -1,7 +1,7 @@
 """How everything here is measured: a figure is a ratio of medians, against a named peer, in one run.
 
-Contenders are opened one after another, warmed up, timed, closed, and that for several rounds, so that a machine
-that gets slower or faster on the way favours nobody, and nobody's idle processes take time from the others.
+Contenders are opened one after another, warmed up, timed, closed, in several rounds, so that a machine that
+gets slower or faster on the way favours nobody, and nobody's idle processes take time from the others.
 """
 
 from __future__ import annotations

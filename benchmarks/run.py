@@ -4,9 +4,9 @@
     python benchmarks/run.py noop_graph stencil  some
     python benchmarks/run.py --quick             to see that they work, not to quote
 
-``taskset -c 0,1 python benchmarks/run.py`` measures on two cores. The rows go to ``benchmarks/results`` as JSON,
-too. The ADL ones need the ``hep`` extra, the others ``bench``. Whatever a benchmark leaves behind is ended and
-reported.
+``taskset -c 0,1 python benchmarks/run.py`` measures on two cores. The rows go to ``benchmarks/results``
+as JSON, too. The ADL ones need the ``hep`` extra, the others ``bench``. Whatever a benchmark leaves behind is
+ended and reported. Benchmarks without a peer (core_cost) print tables of their own.
 """
 
 from __future__ import annotations
@@ -99,6 +99,9 @@ def run_one(name: str, quick: bool, timeout_s: float) -> tuple[int | str, list[d
         end_leftovers(marker)
         raise
     rows = [json.loads(line)["row"] for line in out.splitlines() if line.startswith('{"row"')]
+    for line in out.splitlines():
+        if not line.startswith('{"row"'):
+            print(f"  {line}", file=sys.stderr)
     left = end_leftovers(marker)
     if left:
         print(f"  left processes behind, ended: {'; '.join(left)}", file=sys.stderr)

@@ -261,15 +261,13 @@ def _decade_label(row: int, height: int, top: float, bottom: float) -> str:
 def _axis(columns: int, unicode: bool) -> tuple[str, str]:
     """The axis with its ticks, and the numbers below it."""
     ticks = list(("└" if unicode else "+") + ("─" if unicode else "-") * columns)
-    numbers = [" "] * (columns + 6)
+    numbers = [" "] * (columns + 1)
     for mass in (1, 2, 5, 10, 20, 50, 100):
         column = 1 + bin_of(mass) * columns // BINS
         ticks[column] = "┬" if unicode else "+"
         text = f"{mass} GeV" if mass == 100 else str(mass)
-        for offset, letter in enumerate(text):
-            position = column - len(str(mass)) // 2 + offset
-            if 0 <= position < len(numbers):
-                numbers[position] = letter
+        start = min(column - len(str(mass)) // 2, len(numbers) - len(text))
+        numbers[start : start + len(text)] = text
     return "".join(ticks), "".join(numbers).rstrip()
 
 

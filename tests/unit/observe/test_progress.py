@@ -1,0 +1,232 @@
+"""Showing a run: when something is written, where, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from graphvine.manager.engine import CategoryProgress, Progress, Run
+from graphvine.observe import progress as showing_module
+from graphvine.observe.progress import (
+    LineDisplay,
+    NotebookDisplay,
+    Rate,
+    TerminalDisplay,
+    find_display,
+    showing,
+    style_of,
+)
+
+
+class Stream(io.StringIO):
+    """A text stream that is a terminal, or not."""
+
+    def __init__(self, tty: bool, encoding: str = "utf-8") -> None:
+        super().__init__()
+        self._tty = tty
+        self._encoding = encoding
+
+    def isatty(self) -> bool:
+        return self._tty
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._encoding
+
+
+class HandMadeRun:
+    """A run whose progress the test makes."""
+
+    def __init__(self, total: int = 10) -> None:
+        self._state = Progress("", total, 0, 0, 0, 0, 1, 4.0, 1.0, False, [CategoryProgress("f", total)])
+        self._callbacks: list[Callable[[Run], None]] = []
+
+    def finish(self) -> None:
+        self._state.done, self._state.finished = self._state.total, True
+        for callback in self._callbacks:
+            callback(self)
+
+    def progress(self) -> Progress:
+        return self._state
+
+    def add_done_callback(self, callback: Callable[[Run], None]) -> None:
+        self._callbacks.append(callback)
+
+    def done(self) -> bool:
+        return self._state.finished
+
+    def result(self, timeout: float | None = None) -> list[Any]:
+        return []
+
+    def files(self) -> list[int]:
+        return []
+
+    def cancel(self) -> bool:
+        return False
+
+
+class Painted:
+    """A display that keeps what it was given, and tells when."""
+
+    refresh_s = 0.001
+
+    def __init__(self) -> None:
+        self.done: list[int] = []
+        self.closed = False
+        self.some = threading.Event()
+
+    def paint(self, progress: Progress, rate: float) -> None:
+        self.done.append(progress.done)
+        self.some.set()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def progress_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("graphvine-progress")]
+
+
+def test_it_paints_while_the_run_goes_on_and_leaves_the_last_picture():
+    run, display = HandMadeRun(), Painted()
+    with showing(run, True, display):
+        assert display.some.wait(10)
+        run.finish()
+    assert display.done[0] == 0
+    assert display.done[-1] == 10
+    assert display.closed
+    assert progress_threads() == []
+
+
+def test_a_short_run_shows_nothing_unasked():
+    run, display = HandMadeRun(), Painted()
+    with showing(run, None, display):
+        run.finish()
+    assert display.done == []
+
+
+def test_a_short_run_shows_its_end_when_asked():
+    run, display = HandMadeRun(), Painted()
+    with showing(run, True, display):
+        run.finish()
+    assert display.done[-1] == 10
+
+
+def test_an_error_of_the_run_passes_through_and_ends_the_display():
+    run, display = HandMadeRun(), Painted()
+    with pytest.raises(ZeroDivisionError), showing(run, True, display):
+        raise ZeroDivisionError
+    assert display.closed
+    assert progress_threads() == []
+
+
+def test_a_terminal_that_goes_away_does_not_hurt_the_run():
+    class Broken(Painted):
+        def paint(self, progress: Progress, rate: float) -> None:
+            super().paint(progress, rate)
+            raise OSError(5, "Input/output error")
+
+    run, display = HandMadeRun(), Broken()
+    with showing(run, True, display):
+        assert display.some.wait(10)
+        run.finish()
+    assert len(display.done) == 1
+    assert progress_threads() == []
+
+
+def test_silent_when_not_a_terminal_unless_asked(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    assert find_display(None, Stream(tty=False)) is None
+    assert isinstance(find_display(True, Stream(tty=False)), LineDisplay)
+    assert isinstance(find_display(None, Stream(tty=True)), TerminalDisplay)
+    assert find_display(False, Stream(tty=True)) is None
+
+
+def test_nothing_is_started_where_nothing_is_shown(monkeypatch):
+    monkeypatch.setattr("sys.stderr", Stream(tty=False))
+    with showing(HandMadeRun()):
+        assert progress_threads() == []
+
+
+def test_a_dumb_or_closed_terminal_is_none(monkeypatch):
+    closed = Stream(tty=True)
+    closed.close()
+    monkeypatch.setattr(closed, "isatty", io.StringIO.isatty.__get__(closed))
+    assert find_display(None, closed) is None
+    monkeypatch.setenv("TERM", "dumb")
+    assert find_display(None, Stream(tty=True)) is None
+
+
+def test_a_terminal_is_repainted_in_place():
+    stream = Stream(tty=True)
+    display = TerminalDisplay(stream, lambda: os.terminal_size((80, 24)))
+    run = HandMadeRun()
+    run.progress().categories.append(CategoryProgress("g", 5))
+    display.paint(run.progress(), 0.0)
+    first = stream.getvalue()
+    display.paint(run.progress(), 0.0)
+    assert first.count("\n") == 3
+    assert stream.getvalue()[len(first) :].startswith("\r\x1b[3A")
+
+
+def test_a_narrow_and_low_terminal_gets_one_line_that_fits():
+    stream = Stream(tty=True)
+    display = TerminalDisplay(stream, lambda: os.terminal_size((20, 3)))
+    run = HandMadeRun()
+    run.progress().categories.append(CategoryProgress("g", 5))
+    display.paint(run.progress(), 0.0)
+    assert stream.getvalue().count("\n") == 1
+
+
+def test_styles(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert style_of(Stream(tty=True)) == (True, True)
+    assert style_of(Stream(tty=True, encoding="ascii")) == (False, True)
+    assert style_of(Stream(tty=True, encoding="latin-1")) == (False, True)
+    assert style_of(Stream(tty=False)) == (True, False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert style_of(Stream(tty=True)) == (True, False)
+
+
+def test_a_notebook_gets_one_output_that_is_updated():
+    calls: list[tuple[str, dict[str, str]]] = []
+
+    class Handle:
+        def display(self, bundle: dict[str, str], raw: bool) -> None:
+            calls.append(("display", bundle))
+
+        def update(self, bundle: dict[str, str], raw: bool) -> None:
+            calls.append(("update", bundle))
+
+    display = NotebookDisplay(Handle())
+    display.paint(HandMadeRun().progress(), 0.0)
+    display.paint(HandMadeRun().progress(), 0.0)
+    assert [kind for kind, _ in calls] == ["display", "update"]
+    assert "0/10" in calls[0][1]["text/html"]
+    assert "0/10" in calls[0][1]["text/plain"]
+
+
+def test_no_notebook_here():
+    assert showing_module.notebook_handle() is None
+
+
+def test_the_rate_is_that_of_the_last_seconds():
+    rate = Rate(window_s=2.0)
+    assert rate.now() == 0.0
+    for second in range(10):
+        rate.add(float(second), 100 * second if second < 5 else 400 + 10 * (second - 4))
+    assert rate.now() == pytest.approx(10.0)
+
+
+def test_a_slow_run_has_a_rate_as_well():
+    rate = Rate(window_s=2.0)
+    rate.add(60.0, 1)
+    rate.add(61.0, 1)
+    rate.add(120.0, 2)
+    assert 0 < rate.now() < 0.1
