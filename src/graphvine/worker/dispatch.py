@@ -139,7 +139,7 @@ class Dispatcher:
         for position, job in enumerate(load.jobs):
             order = job.order
             try:
-                inputs = [held[file] for file in order.inputs]
+                inputs = [held[file] for file in order.inputs] if order.inputs else []
                 if order.blob != blob:
                     context = self._tell(executor, run, order.blob)
                     blob = order.blob
@@ -196,11 +196,11 @@ class Dispatcher:
         if self._queue.has_ready():
             return
         rich = [e for e in self._crew.executors.values() if len(e.bundles) > 1]
-        if not rich or not self._crew.count_idle():
+        if not rich:
             return
         for executor in rich:
             head = executor.bundles[0]
-            if executor.stolen == head.number:
+            if executor.stolen == head.number or not self._can_help(executor.lane):
                 continue
             waiting_s = sum(bundle.expected_s for bundle in executor.bundles) - (now - head.sent_at)
             overdue_at = head.sent_at + head.expected_s + self._settings.overdue_s
@@ -209,3 +209,7 @@ class Dispatcher:
                 self._outbox.instructions.append(TakeBack(executor.number))
             elif self.overdue_at is None or overdue_at < self.overdue_at:
                 self.overdue_at = overdue_at
+
+    def _can_help(self, lane: Lane | None) -> bool:
+        """Whether somebody idle could run this lane's jobs now: also the resources for it must be free."""
+        return lane is not None and self._crew.fits(lane.request) and self._crew.idle_for(lane) is not None

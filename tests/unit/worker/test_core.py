@@ -367,6 +367,20 @@ def test_an_idle_executor_gets_what_waits_unread_before_a_busy_one() -> None:
     assert not bench.executors[first].inbox
 
 
+def test_an_idle_executor_without_a_core_takes_nothing_from_a_busy_one() -> None:
+    bench = Bench(cores=1)
+    half = Resources(0.5)
+    bench.assign(order(0), order(1), requests={0: half, 1: half})
+    bench.run_all()
+    assert len(bench.executors) == 2, "two tasks of half a core ran at once"
+    measured(bench, 0.02)
+    bench.assign(*(order(task) for task in range(2, 4)))
+    waiting = {n: [packet.number for packet in e.inbox] for n, e in bench.executors.items()}
+    assert sorted(map(len, waiting.values())) == [0, 2], "one core, one executor, two packets"
+    bench.wait(1.0)
+    assert waiting == {n: [packet.number for packet in e.inbox] for n, e in bench.executors.items()}
+
+
 def test_what_waits_behind_a_task_that_takes_longer_than_expected_moves() -> None:
     settings = Settings(warm_executors=0, packet_tasks=1)
     bench = Bench(cores=2, settings=settings)
