@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 import msgspec
 
 from graphvine.protocol.messages import PROTOCOL_VERSION, Hello
+from graphvine.protocol.node import python_version
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -71,7 +71,7 @@ class Peers:
 
 def refusal(hello: Hello, version: str) -> str | None:
     """Why a worker that says this can't join, and what to do; None when it can."""
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    python = python_version()
     if hello.protocol != PROTOCOL_VERSION:
         return (
             f"it speaks protocol version {hello.protocol}, the manager {PROTOCOL_VERSION}; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from pathlib import Path
 
 
@@ -15,3 +16,8 @@ def node_id() -> str:
     except OSError:
         return f"{socket.gethostname()}:{os.getuid()}"
     return f"{boot}:{mounts}:{os.getuid()}"
+
+
+def python_version() -> str:
+    """``major.minor``: pickled code does not cross minor versions."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
