@@ -402,6 +402,9 @@ class Core:
         if self._queue.ready:
             self._dispatcher.dispatch(now)
         self._dispatcher.steal(now)
+        if not self._queue.jobs:
+            # What was forgotten while it waited for several files still waits for those that never came.
+            self._files.waiters.clear()
         return self._outbox.take()
 
     def deadline(self) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.unit.worker.bench import BLOB, Bench, order
 
-from graphvine.protocol.messages import BlobData, Context, Missing, Resources
+from graphvine.protocol.messages import BlobData, Context, Missing, Resources, Source
 from graphvine.worker.settings import Settings
 
 
@@ -252,6 +252,15 @@ def test_recall_gives_back_what_has_not_begun_and_what_waits_for_it() -> None:
     assert sorted(bench.returned()) == [2, 3, 4]
     bench.run_all()
     assert set(bench.done) == {1, 5}
+
+
+def test_nothing_is_kept_of_a_recalled_task_that_waited_for_files_which_never_come() -> None:
+    bench = Bench(cores=1)
+    bench.assign(order(3, 1, 2), order(1), sources=[Source(2, 500, [])])
+    bench.core.on_recall([3])
+    bench.run_all()
+    assert bench.returned() == [3]
+    assert not bench.core._files.waiters
 
 
 def test_recall_takes_unread_packets_back_and_keeps_what_was_not_recalled() -> None:
