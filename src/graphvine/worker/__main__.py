@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     wake = _catch_signals()
-    workdir = options.workdir or tempfile.gettempdir()
+    workdir = options.workdir or os.environ.get("TMPDIR", "/tmp")
     store = Store(_MEMORY_DIRECTORY, workdir)
     try:
         pool = Pool(store.scratch, options.log_dir or store.scratch, watched=store.directories)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import socket
+import sys
 import time
 
 import msgspec
@@ -174,11 +174,10 @@ class Loop:
             self._link.say(messages)
 
     def _say_hello(self) -> None:
-        version = platform.python_version_tuple()
         hello = Hello(
             protocol=PROTOCOL_VERSION,
             graphvine=graphvine.__version__,
-            python=f"{version[0]}.{version[1]}",
+            python=f"{sys.version_info.major}.{sys.version_info.minor}",
             name=self._offer.name,
             host=socket.gethostname(),
             node=node_id(),
