@@ -41,7 +41,8 @@ with dask.annotate(workers=["far"]):
     there = delayed(digest)(data, dask_key_name="there")
 with dask.annotate(workers=["near"]):
     here = delayed(digest)(data, dask_key_name="here")
-first, second, whole = manager.get(dask.delayed([there, here, data]).__dask_graph__(), ["there", "here", "data"])
+graph = delayed([there, here, data]).__dask_graph__()
+first, second, whole = manager.get(graph, ["there", "here", "data"])
 print(json.dumps([first, second, digest(whole), len(whole)]))
 manager.close()
 """
