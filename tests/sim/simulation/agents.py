@@ -1,0 +1,402 @@
+"""A simulated worker: the real agent's core, and around it what ``worker.loop`` and ``worker.carry`` are to a
+real one. It can be killed, suspended, disconnected."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import xxhash
+
+from graphvine.protocol.codec import decode_to_worker, encode
+from graphvine.protocol.messages import (
+    PROTOCOL_VERSION,
+    Address,
+    Assign,
+    Cancel,
+    Drop,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Leave,
+    Piece,
+    Pull,
+    Recall,
+    Refused,
+    Rejoin,
+    Resources,
+    Sources,
+    ToManager,
+    ToWorker,
+    Welcome,
+)
+from graphvine.worker.core import Core
+from graphvine.worker.instructions import (
+    DropFiles,
+    FinishPull,
+    Instruction,
+    KillExecutor,
+    Note,
+    RunPacket,
+    SayToManager,
+    SendPiece,
+    SpawnExecutor,
+    StartFetch,
+    StoreBlob,
+    StoreContext,
+    TakeBack,
+    WritePiece,
+)
+from graphvine.worker.packets import PacketDone
+from graphvine.worker.settings import Settings
+from simulation.executors import SimPool
+from simulation.links import Connection
+from simulation.work import Content, value_in
+
+if TYPE_CHECKING:
+    from simulation.cluster import Cluster
+
+#: A core that says so often in a row that something is to be done does not get anywhere.
+_MAX_TURNS = 1000
+
+
+class SimAgent:
+    """One worker process with its executors, store and transfer server."""
+
+    def __init__(
+        self, world: Cluster, serial: int, name: str, capacity: Resources, settings: Settings
+    ) -> None:
+        self.world = world
+        self.serial = serial
+        self.name = name
+        self.capacity = capacity
+        self.settings = settings
+        self.core = Core(capacity, settings)
+        self.pool = SimPool(self)
+        self.store: dict[int, Content] = {}
+        #: Results in the store's directory of which the agent does not know yet.
+        self.written: dict[int, Content] = {}
+        self.fetching: dict[int, int] = {}
+        self.pulling: dict[int, dict[int, bytes]] = {}
+        self.vanished: set[int] = set()
+        self.alive = True
+        self.suspended = False
+        self.joined = False
+        self.number = 0
+        self.connection: Connection
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._occupied = 0.0
+        self._fetches = 0
+        self._next_heartbeat = 0.0
+        self._heartbeat_s = 0.0
+        self._answer_by = 0.0
+        self._wake_at: float | None = None
+
+    # -- life ------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self.core.start()
+        self._carry_out()
+        self._connect()
+        self._plan_wake()
+
+    def kill(self, noticed: bool) -> None:
+        """Everything is lost. ``noticed``: the manager sees the connection end; otherwise only silence."""
+        if not self.alive:
+            return
+        self.world.tell(f"{self.name} is killed{'' if noticed else ', unseen'}")
+        self._end()
+        if noticed:
+            self.connection.close()
+
+    def leave(self) -> None:
+        """A clean end."""
+        if self.alive and self.joined:
+            self._say([Goodbye("it was asked to leave")])
+            self._end()
+            self.connection.close()
+
+    def _end(self) -> None:
+        self.alive = False
+        self._waiting.clear()
+        self.connection.down.lose_all()
+
+    def suspend(self) -> None:
+        self.suspended = True
+
+    def resume(self) -> None:
+        """All that should have happened in the meantime happens now, in order."""
+        self.suspended = False
+        while self._waiting and not self.suspended and self.alive:
+            self._waiting.popleft()()
+
+    def later(self, delay_s: float, action: Callable[[], None]) -> None:
+        """Something of this worker's processes happens, if they live; later, if they are suspended."""
+        self.world.events.after(delay_s, lambda: self._happen(action))
+
+    def _happen(self, action: Callable[[], None]) -> None:
+        if not self.alive:
+            return
+        if self.suspended:
+            self._waiting.append(action)
+        else:
+            action()
+
+    def hear(self, delay_s: float, event: Callable[[], None]) -> None:
+        """Something reaches the agent's loop: a turn."""
+        self.later(delay_s, lambda: self._hear_now(event))
+
+    def _hear_now(self, event: Callable[[], None]) -> None:
+        event()
+        self._turn()
+
+    def occupy(self, cores: float) -> None:
+        self._occupied += cores
+        if self._occupied > self.capacity.cores + 1e-6:
+            self.world.complain(f"{self.name} runs tasks on {self._occupied} cores of {self.capacity.cores}")
+
+    # -- a turn ----------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        now = self.world.now
+        deadline = self.core.deadline()
+        if deadline is not None and deadline <= now:
+            self.core.on_time(now)
+        self._carry_out()
+        if self.joined:
+            if self._next_heartbeat <= now:
+                self._next_heartbeat = now + self._heartbeat_s
+                self._say([Heartbeat(self.core.running(), 0.0, 0.0)])
+        elif now >= self._answer_by:
+            self.world.tell(f"{self.name} got no answer and connects again")
+            self.reconnect()
+        self._plan_wake()
+        self.world.check_agent(self)
+
+    def _plan_wake(self) -> None:
+        due = self._next_heartbeat if self.joined else self._answer_by
+        deadline = self.core.deadline()
+        if deadline is not None and deadline < due:
+            due = deadline
+        due = max(due, self.world.now + 1e-6)
+        if self._wake_at is None or due < self._wake_at:
+            self._wake_at = due
+            self.later(due - self.world.now, lambda: self._wake(due))
+
+    def _wake(self, due: float) -> None:
+        if self._wake_at == due:
+            self._wake_at = None
+            self._turn()
+
+    # -- the manager -----------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        self._answer_by = self.world.now + self.settings.answer_s
+        self.connection = self.world.connect(self)
+        self._say_hello()
+
+    def _say_hello(self) -> None:
+        hello = Hello(
+            protocol=PROTOCOL_VERSION,
+            graphvine=self.world.manager.version,
+            python=self.world.manager.python,
+            name=self.name,
+            host=self.name,
+            node=self.name,
+            store="",
+            pid=self.serial,
+            capacity=self.capacity,
+            addresses=[Address(self.name, self.serial)] if self.world.weather.addresses else [],
+            holds=self.core.holds(),
+        )
+        self.connection.up.send(encode([hello]))
+
+    def reconnect(self) -> None:
+        self.connection.close()
+        self._connect()
+
+    def break_off(self, noticed_after_s: float) -> None:
+        """The connection breaks: what is on its way is lost. This side sees it after a while."""
+        broken = self.connection
+        broken.break_off()
+        self.hear(noticed_after_s, lambda: self._on_disconnected(broken))
+
+    def _on_disconnected(self, broken: Connection) -> None:
+        if broken is self.connection:
+            if self.joined:
+                self._begin_anew()
+            self._connect()
+
+    def receive(self, connection: Connection, frame: bytes) -> None:
+        """A frame arrived at this worker's machine."""
+        if connection is self.connection:
+            self._happen(lambda: self._hear_now(lambda: self._on_frame(connection, frame)))
+
+    def _on_frame(self, connection: Connection, frame: bytes) -> None:
+        if connection is self.connection:
+            for message in decode_to_worker(frame):
+                self._on_message(message)
+
+    def _on_message(self, message: ToWorker) -> None:
+        core, now = self.core, self.world.now
+        match message:
+            case Assign():
+                core.on_assign(message)
+            case Drop():
+                core.on_drop(message.files)
+            case Recall():
+                core.on_recall(message.tasks)
+            case Cancel():
+                core.on_cancel(message.tasks, now)
+            case Sources():
+                core.on_sources(message)
+            case Pull():
+                core.on_pull(message)
+            case Piece():
+                core.on_piece(message)
+            case Welcome():
+                self.joined = True
+                self.number = message.worker
+                self._heartbeat_s = message.heartbeat_s
+                self._next_heartbeat = now + message.heartbeat_s
+                core.on_welcome(message)
+            case Rejoin():
+                self.world.tell(f"{self.name} joins again")
+                self._begin_anew()
+                self._say_hello()
+            case Refused() | Leave():
+                self.world.complain(f"{self.name} was sent away: {message.reason}")
+
+    def _begin_anew(self) -> None:
+        self.joined = False
+        self._answer_by = self.world.now + self.settings.answer_s
+        self.core.on_rejoin(self.world.now)
+
+    def _say(self, messages: list[ToManager]) -> None:
+        if self.joined:
+            self.connection.up.send(encode(messages))
+
+    # -- carrying out ----------------------------------------------------------------------------------
+
+    def _carry_out(self) -> None:
+        turns = 0
+        while instructions := self.core.turn(self.world.now):
+            turns += 1
+            if turns > _MAX_TURNS:
+                self.world.complain(f"{self.name} turns in circles: {instructions}")
+            for instruction in instructions:
+                self._do(instruction)
+
+    def _do(self, instruction: Instruction) -> None:
+        match instruction:
+            case RunPacket():
+                self._run(instruction)
+            case SayToManager(messages):
+                self._say(messages)
+            case DropFiles(files):
+                self._drop(files)
+            case TakeBack(executor):
+                self.core.on_taken_back(executor, self.pool.take_back(executor))
+            case StoreBlob(blob, data):
+                self.store[blob] = Content(b"", len(data), bytes(data))
+            case StoreContext():
+                pass
+            case SpawnExecutor(executor, _):
+                self.pool.spawn(executor)
+            case KillExecutor(executor):
+                self.pool.kill(executor)
+            case StartFetch():
+                self._fetch(instruction)
+            case WritePiece(file, offset, data):
+                self.pulling.setdefault(file, {})[offset] = bytes(data)
+            case FinishPull(file, size):
+                self._finish_pull(file, size)
+            case SendPiece():
+                self._send_piece(instruction)
+            case Note(level, text):
+                self.world.tell(f"{self.name} {level}: {text}")
+
+    def _run(self, run: RunPacket) -> None:
+        packet = run.packet
+        needed = {*run.blobs, *(file for _, _, file in run.files)}
+        missing = [file for file in needed if file not in self.store]
+        for file in missing:
+            self.core.on_file_lost(file)
+        if missing:
+            self.core.on_packet_unsent(run.executor, packet.number, can_go_on=True)
+            return
+        packet.blobs.extend((blob, str(blob)) for blob in run.blobs)
+        for position, slot, file in run.files:
+            packet.tasks[position].inputs[slot] = str(file)
+        if not self.pool.send(run.executor, packet):
+            self.core.on_packet_unsent(run.executor, packet.number, can_go_on=False)
+
+    def take_results(self, executor: int, done: PacketDone) -> None:
+        for result in done.results:
+            if result.value is None and not result.kind:
+                self.store[result.task] = self.written.pop(result.task)
+        self.core.on_packet_results(executor, done, self.world.now)
+
+    # -- files -----------------------------------------------------------------------------------------
+
+    def open(self, file: int) -> Content:
+        """What an executor finds under a path. Raises FileNotFoundError."""
+        content = self.store.get(file)
+        if content is None:
+            if file not in self.vanished:
+                self.world.complain(f"{self.name}: an executor needs file {file}, which is not in the store")
+            raise FileNotFoundError(f"No such file: {file}")
+        return content
+
+    def lose_file(self, file: int) -> None:
+        """The disk loses a file; nobody is told."""
+        if self.store.pop(file, None) is not None:
+            self.vanished.add(file)
+
+    def _drop(self, files: list[int]) -> None:
+        for file in files:
+            self.fetching.pop(file, None)
+            self.pulling.pop(file, None)
+            self.store.pop(file, None)
+
+    def _fetch(self, order: StartFetch) -> None:
+        self._fetches += 1
+        token = self.fetching[order.file] = self._fetches
+        self.world.transfers.start(
+            self.name,
+            order.addresses,
+            order.file,
+            order.size,
+            lambda content, reason: self.hear(
+                3e-5, lambda: self._on_transfer(order.file, order.holder, token, content, reason)
+            ),
+        )
+
+    def _on_transfer(self, file: int, holder: int, token: int, content: Content | None, reason: str) -> None:
+        if self.fetching.get(file) != token:
+            return
+        del self.fetching[file]
+        if content is None:
+            self.core.on_fetch_failed(file, holder, reason)
+        else:
+            self.store[file] = content
+            self.core.on_fetched(file, content.size)
+
+    def _finish_pull(self, file: int, size: int) -> None:
+        pieces = self.pulling.pop(file)
+        data = b"".join(pieces[offset] for offset in sorted(pieces))
+        if len(data) != size:
+            self.world.complain(f"{self.name}: a pull of file {file} made {len(data)} bytes of {size}")
+        raw = None if file not in self.world.blobs else data
+        self.store[file] = Content(value_in(data), size, raw)
+        self.core.on_fetched(file, size)
+
+    def _send_piece(self, asked: SendPiece) -> None:
+        content = self.store.get(asked.file)
+        data = content.read(asked.offset, asked.length) if content is not None else b""
+        if content is None:
+            self.core.on_file_lost(asked.file)
+        total = content.size if content is not None else -1
+        checksum = xxhash.xxh3_64_intdigest(data)
+        self._say([Piece(asked.file, asked.offset, total, data, checksum, asked.requester)])

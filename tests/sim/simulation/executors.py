@@ -1,0 +1,237 @@
+"""The executors of a simulated agent: what ``worker.pool`` and ``worker.executor`` are to a real one.
+
+An executor reads a packet some time after it was sent (until then it can be taken back), runs its tasks one
+after the other, marks what it begins, and tells results at the end of the packet or when some time went by.
+What it runs is checked: that the blob and every input are there, and that the values are right.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from graphvine.worker.packets import Packet, PacketDone, PacketTask, ResultKind, TaskResult
+from simulation.work import Content, TaskSpec, Work, digest, inline, value_in
+
+if TYPE_CHECKING:
+    from simulation.agents import SimAgent
+
+FLUSH_S = 0.005
+_decode = msgspec.msgpack.Decoder(Packet).decode
+_encode = msgspec.msgpack.Encoder().encode
+_decode_blob = msgspec.msgpack.Decoder(list[tuple[int, int]]).decode
+
+
+class SimExecutor:
+    """One executor. Its agent's ``later`` runs things as long as the agent lives and is not suspended."""
+
+    def __init__(self, agent: SimAgent, number: int) -> None:
+        self.agent = agent
+        self.number = number
+        self.up = False
+        self.dead = False
+        self.inbox: deque[Packet] = deque()
+        self.packet: Packet | None = None
+        self.begun: int | None = None
+        self._position = 0
+        self._results: list[TaskResult] = []
+        self._flushed = 0.0
+        self._blobs: dict[int, list[tuple[int, int]] | None] = {}
+        self._cores = 0.0
+
+    # -- what the pool does ----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self.up = True
+        self._read_soon()
+
+    def send(self, packet: Packet) -> None:
+        self.inbox.append(_decode(_encode(packet)))
+        self._read_soon()
+
+    def take_back(self) -> list[int]:
+        numbers = [packet.number for packet in self.inbox]
+        self.inbox.clear()
+        return numbers
+
+    def die(self) -> None:
+        """Nothing comes of it any more."""
+        self.dead = True
+        self._stop_running()
+
+    # -- running ---------------------------------------------------------------------------------------
+
+    def _later(self, delay_s: float, action) -> None:  # type: ignore[no-untyped-def]
+        self.agent.later(delay_s, lambda: None if self.dead else action())
+
+    def _read_soon(self) -> None:
+        if self.up and self.packet is None and self.inbox:
+            self._later(self.agent.world.chance.uniform(1e-5, 1e-4), self._read)
+
+    def _read(self) -> None:
+        if self.packet is not None or not self.inbox:
+            return
+        self.packet = self.inbox.popleft()
+        self._position = 0
+        self._flushed = self.agent.world.now
+        for blob, _ in self.packet.blobs:
+            self._blobs.setdefault(blob, None)
+        self._next()
+
+    def _next(self) -> None:
+        packet = self.packet
+        assert packet is not None
+        if self._position == len(packet.tasks):
+            self._flush(finished=True)
+            self.packet = None
+            self._read_soon()
+            return
+        if self._results and self.agent.world.now - self._flushed > FLUSH_S:
+            self._flush(finished=False)
+        self._begin(packet.tasks[self._position])
+
+    def _flush(self, finished: bool) -> None:
+        assert self.packet is not None
+        self.begun = None
+        done = PacketDone(self.packet.number, self._results, finished)
+        self._results = []
+        self._flushed = self.agent.world.now
+        self.agent.pool.tell_results(self.number, done)
+
+    def _begin(self, task: PacketTask) -> None:
+        self.begun = task.task
+        try:
+            work, index = self._entry(task)
+            values = [self._input(given) for given in task.inputs]
+        except FileNotFoundError as error:
+            self._end(task, 0.0, "undecodable", str(error))
+            return
+        spec = work.specs[index]
+        work.begun[index] += 1
+        self._start_running(work, index)
+        if work.begun[index] <= spec.times:
+            self._misbehave(task, work, index, spec)
+        else:
+            self._later(spec.duration_s, lambda: self._succeed(task, work, index, spec, values))
+
+    def _entry(self, task: PacketTask) -> tuple[Work, int]:
+        if task.blob not in self._blobs:
+            self.agent.world.complain(
+                f"{self.agent.name}: executor {self.number} was not told of {task.blob}"
+            )
+        entries = self._blobs.get(task.blob)
+        if entries is None:
+            content = self.agent.open(task.blob)
+            assert content.raw is not None, f"file {task.blob} is not a blob"
+            entries = self._blobs[task.blob] = _decode_blob(content.raw)
+        serial, index = entries[task.index]
+        return self.agent.world.works[serial], index
+
+    def _input(self, given: bytes | str) -> bytes:
+        return value_in(given) if isinstance(given, bytes) else self.agent.open(int(given)).digest
+
+    def _misbehave(self, task: PacketTask, work: Work, index: int, spec: TaskSpec) -> None:
+        kind = spec.behaviour
+        if kind == "killed":
+            work.killed[index] += 1
+            self._later(spec.duration_s, lambda: self.agent.pool.die(self.number, "it killed itself"))
+        elif kind == "fatal":
+            work.killed[index] += 1
+            self._later(spec.duration_s, lambda: self.agent.kill(noticed=True))
+        else:
+            assert kind
+            self._later(spec.duration_s, lambda: self._end(task, spec.duration_s, kind, f"it {kind}"))
+
+    def _succeed(self, task: PacketTask, work: Work, index: int, spec: TaskSpec, values: list[bytes]) -> None:
+        assert self.packet is not None
+        made = digest(work.serial, index, values)
+        if made != work.expected[index]:
+            self.agent.world.complain(f"task {task.task} got wrong inputs on {self.agent.name}")
+        work.ended[index] += 1
+        data = None
+        if spec.size <= self.packet.inline_bytes:
+            data = inline(made, spec.size)
+        else:
+            self.agent.written[task.task] = Content(made, spec.size)
+        self._stop_running()
+        self._add(task, "", spec.size, data, "", spec.duration_s)
+
+    def _end(self, task: PacketTask, duration_s: float, kind: ResultKind, text: str) -> None:
+        self._stop_running()
+        self._add(task, kind, 0, None, text, duration_s)
+
+    def _add(
+        self, task: PacketTask, kind: ResultKind, size: int, data: bytes | None, text: str, duration_s: float
+    ) -> None:
+        began = self.agent.world.now - duration_s
+        self._results.append(
+            TaskResult(task.task, task.attempt, kind, size, data, text, b"", began, duration_s, 0.0)
+        )
+        self._position += 1
+        self._next()
+
+    def _start_running(self, work: Work, index: int) -> None:
+        options = work.plan.options.get(index, work.plan.default_options)
+        self._cores = min(options.request.cores, self.agent.capacity.cores)
+        self.agent.occupy(self._cores)
+
+    def _stop_running(self) -> None:
+        self.agent.occupy(-self._cores)
+        self._cores = 0.0
+
+
+class SimPool:
+    """All executors of an agent, and the ways in which their words reach it."""
+
+    def __init__(self, agent: SimAgent) -> None:
+        self._agent = agent
+        self.executors: dict[int, SimExecutor] = {}
+
+    def spawn(self, number: int) -> None:
+        executor = self.executors[number] = SimExecutor(self._agent, number)
+        self._agent.later(self._agent.world.chance.uniform(0.002, 0.03), lambda: self._start(executor))
+
+    def _start(self, executor: SimExecutor) -> None:
+        if executor.dead:
+            return
+        world = self._agent.world
+        if world.chance.random() < world.weather.false_starts:
+            self.die(executor.number, "it did not start")
+            return
+        self._tell(lambda: self._agent.core.on_executor_ready(executor.number))
+        executor.start()
+
+    def send(self, number: int, packet: Packet) -> bool:
+        world = self._agent.world
+        executor = self.executors.get(number)
+        if executor is None or (executor.inbox and world.chance.random() < world.weather.full_inboxes):
+            return False
+        executor.send(packet)
+        return True
+
+    def take_back(self, number: int) -> list[int]:
+        executor = self.executors.get(number)
+        return executor.take_back() if executor is not None else []
+
+    def kill(self, number: int) -> None:
+        """The agent ends an executor, and hears no more of it."""
+        executor = self.executors.pop(number, None)
+        if executor is not None:
+            executor.die()
+
+    def die(self, number: int, cause: str) -> None:
+        """An executor ends by itself. What it had told arrives first."""
+        executor = self.executors.pop(number, None)
+        if executor is None:
+            return
+        begun = executor.begun
+        executor.die()
+        self._tell(lambda: self._agent.core.on_executor_died(number, cause, begun, self._agent.world.now))
+
+    def tell_results(self, number: int, done: PacketDone) -> None:
+        self._tell(lambda: self._agent.take_results(number, done))
+
+    def _tell(self, event) -> None:  # type: ignore[no-untyped-def]
+        self._agent.hear(3e-5, event)

@@ -1,0 +1,294 @@
+"""The simulated manager: the real core and the real collector, and around them what ``manager.loop`` is to a
+real one."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import graphvine
+from graphvine.manager.collect import MANAGER, Collector, Wish
+from graphvine.manager.core import Core
+from graphvine.manager.instructions import (
+    Available,
+    Instruction,
+    Note,
+    PartWorker,
+    PlanDone,
+    PlanFailed,
+    Say,
+)
+from graphvine.manager.peers import Peers, refusal
+from graphvine.manager.run import Raw
+from graphvine.manager.settings import Settings
+from graphvine.protocol.codec import decode_to_manager, encode
+from graphvine.protocol.messages import (
+    Address,
+    Goodbye,
+    Hello,
+    Piece,
+    Pull,
+    Rejoin,
+    ToManager,
+    ToWorker,
+)
+from graphvine.protocol.pieces import not_held
+from simulation.links import END, Connection
+from simulation.work import Content, Work, value_in
+
+if TYPE_CHECKING:
+    from simulation.cluster import Cluster
+
+
+class SimRun:
+    """A plan, or a fetch of kept files, that was handed over, and what came of it."""
+
+    def __init__(self, label: str, keep: bool, expected: Sequence[bytes], work: Work | None) -> None:
+        self.label = label
+        self.keep = keep
+        self.expected = expected
+        self.work = work
+        self.plan = 0
+        self.files: list[int] = []
+        self.values: list[bytes | None] = [None] * len(expected)
+        self.done = False
+        self.failed: PlanFailed | None = None
+        self.cancelled = False
+
+    @property
+    def over(self) -> bool:
+        return self.done or self.failed is not None or self.cancelled
+
+
+class SimCollector(Collector):
+    """The real one, but for its direct links."""
+
+    def __init__(self, manager: SimManager) -> None:
+        super().__init__("manager", "", manager.call, manager.say, manager.on_result, manager.on_unreachable)
+        self._manager = manager
+
+    def _fetch(self, wish: Wish, holder: int, addresses: list[Address]) -> None:
+        def finished(content: Content | None, reason: str) -> None:
+            if content is None:
+                self._manager.call(lambda: self._on_no_link(wish, holder))
+            else:
+                raw = memoryview(bytearray(content.read(0, content.size)))
+                self._manager.call(lambda: self._on_result(wish, raw))
+
+        self._manager.world.transfers.start("manager", addresses, wish.file, wish.size, finished)
+
+
+class SimManager:
+    """One turn handles all that came since the last one."""
+
+    def __init__(self, world: Cluster, settings: Settings) -> None:
+        self.world = world
+        self.core = Core(settings)
+        self.peers = Peers()
+        self.collector = SimCollector(self)
+        self.runs: dict[int, SimRun] = {}
+        self.connections: dict[bytes, Connection] = {}
+        self.version = graphvine.__version__
+        self.python = ".".join(map(str, __import__("sys").version_info[:2]))
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._awake = False
+        self._wake_at: float | None = None
+
+    # -- from outside ----------------------------------------------------------------------------------
+
+    def call(self, command: Callable[[], None]) -> None:
+        self._inbox.append(command)
+        if not self._awake:
+            self._awake = True
+            self.world.events.after(self.world.chance.uniform(0.0, 2e-4), self._turn)
+
+    def receive(self, connection: Connection, frame: bytes) -> None:
+        if frame == END:
+            self.call(lambda: self._on_ended(connection))
+        else:
+            self.call(lambda: self._on_frame(connection, frame))
+
+    # -- a turn ----------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        self._awake = False
+        now = self.world.now
+        for _ in range(len(self._inbox)):
+            self._inbox.popleft()()
+        deadline = self.core.deadline()
+        if deadline is not None and deadline <= now:
+            self.core.on_time(now)
+        while instructions := self.core.turn(now):
+            for instruction in instructions:
+                self._carry_out(instruction)
+        self._plan_wake()
+        self.world.check_manager()
+
+    def _plan_wake(self) -> None:
+        deadline = self.core.deadline()
+        if deadline is not None and (self._wake_at is None or deadline < self._wake_at):
+            due = self._wake_at = deadline
+            self.world.events.at(due, lambda: self._wake(due))
+
+    def _wake(self, due: float) -> None:
+        if self._wake_at == due:
+            self._wake_at = None
+            self.call(lambda: None)
+
+    # -- what workers say ------------------------------------------------------------------------------
+
+    def _on_ended(self, connection: Connection) -> None:
+        self.connections.pop(connection.identity, None)
+        worker = self.peers.at_descriptor(connection.serial)
+        if worker is not None:
+            self._part(worker, "its connection ended")
+
+    def _on_frame(self, connection: Connection, frame: bytes) -> None:
+        identity = connection.identity
+        peer = self.peers.at_identity(identity)
+        for message in decode_to_manager(frame):
+            if isinstance(message, Hello):
+                self._on_hello(connection, message)
+                peer = self.peers.at_identity(identity)
+            elif peer is None:
+                if not isinstance(message, Goodbye):
+                    connection.down.send(encode([Rejoin()]))
+                return
+            else:
+                self._on_message(peer.worker, message)
+
+    def _on_hello(self, connection: Connection, hello: Hello) -> None:
+        known = self.peers.at_identity(connection.identity)
+        if known is not None:
+            self._part(known.worker, "it began anew")
+        assert refusal(hello, self.version) is None
+        self.connections[connection.identity] = connection
+        peer = self.peers.add(connection.identity, connection.serial, hello)
+        self.core.on_worker_joined(peer.worker, hello, self.world.now)
+
+    def _on_message(self, worker: int, message: ToManager) -> None:
+        if isinstance(message, Pull):
+            self._on_pull(worker, message)
+        elif isinstance(message, Piece):
+            self._on_piece(worker, message)
+        else:
+            self.core.on_message(worker, message, self.world.now)
+            if isinstance(message, Goodbye):
+                self._part(worker, message.reason)
+
+    def _on_pull(self, worker: int, pull: Pull) -> None:
+        holders = [holder for holder in self.core.holders(pull.file) if holder != worker]
+        asked = Pull(pull.file, pull.offset, pull.length, worker)
+        if holders:
+            self.say(min(holders), [asked])
+        else:
+            self.say(worker, [not_held(asked)])
+
+    def _on_piece(self, worker: int, piece: Piece) -> None:
+        if piece.requester == MANAGER:
+            self.collector.on_piece(worker, piece)
+        elif piece.requester in self.peers:
+            self.say(piece.requester, [self.world.perhaps_damaged(piece)])
+
+    def _part(self, worker: int, reason: str) -> None:
+        if self.peers.remove(worker) is not None:
+            self.world.tell(f"manager parts from worker {worker}: {reason}")
+            self.core.on_worker_lost(worker, reason, self.world.now)
+            self.collector.on_worker_parted(worker)
+
+    # -- what the core says ----------------------------------------------------------------------------
+
+    def _carry_out(self, instruction: Instruction) -> None:
+        match instruction:
+            case Say(worker, messages):
+                self.say(worker, messages)
+            case Available():
+                run = self.runs.get(instruction.plan)
+                if run is not None and not run.keep:
+                    self.collector.collect(instruction, self.peers.hellos)
+            case PlanDone(plan):
+                self._finish(plan, None)
+            case PlanFailed():
+                self.core.task_key(instruction.plan, instruction.task)
+                self._finish(instruction.plan, instruction)
+            case Note(level, text):
+                self.world.tell(f"manager {level}: {text}")
+            case PartWorker(worker, reason):
+                if self.peers.remove(worker) is not None:
+                    self.world.tell(f"manager gives worker {worker} up: {reason}")
+                    self.collector.on_worker_parted(worker)
+
+    def say(self, worker: int, messages: list[ToWorker]) -> None:
+        identity = self.peers.identity(worker)
+        connection = self.connections.get(identity) if identity is not None else None
+        if connection is not None:
+            connection.down.send(encode(messages))
+        elif identity is not None:
+            self._part(worker, "its connection ended")
+
+    def on_result(self, wish: Wish, raw: Raw) -> None:
+        run = self.runs.get(wish.plan)
+        if run is None:
+            return
+        value = value_in(raw)
+        if value != run.expected[wish.position]:
+            self.world.complain(f"{run.label}: result {wish.position} is wrong")
+        run.values[wish.position] = value
+        if not isinstance(raw, bytes):
+            self.core.on_result_fetched(wish.plan, wish.position, self.world.now)
+
+    def on_unreachable(self, wish: Wish, worker: int, reason: str) -> None:
+        if wish.plan in self.runs:
+            self.core.on_result_unreachable(wish.file, worker, reason, self.world.now)
+
+    def _finish(self, plan: int, failed: PlanFailed | None) -> None:
+        run = self.runs.pop(plan, None)
+        self.core.progress(plan, self.world.now)
+        if run is None:
+            return
+        self.world.tell(f"{run.label} {'failed: ' + failed.text if failed else 'is done'}")
+        run.failed = failed
+        run.done = failed is None
+        if run.done and not run.keep and None in run.values:
+            self.world.complain(f"{run.label} is done without result {run.values.index(None)}")
+
+    # -- what users do ---------------------------------------------------------------------------------
+
+    def run(self, work: Work, keep: bool) -> SimRun:
+        """Hand a plan over. ``run.files`` name its results once the manager has taken it."""
+        wanted = [work.expected[task] for task in work.plan.wanted]
+        run = SimRun(f"plan {work.serial}", keep, wanted, work)
+
+        def take() -> None:
+            run.plan = self.core.on_plan(work.plan, keep, self.world.now)
+            run.files = [run.plan + task for task in work.plan.wanted]
+            first = run.plan + len(work.plan)
+            self.world.blobs.update(range(first, first + len(work.plan.blobs)))
+            self.runs[run.plan] = run
+
+        self.call(take)
+        return run
+
+    def fetch(self, files: Sequence[int], expected: Sequence[bytes]) -> SimRun:
+        run = SimRun(f"fetch of {list(files)}", False, expected, None)
+
+        def take() -> None:
+            run.plan = self.core.on_wanted(files, self.world.now)
+            run.files = list(files)
+            self.runs[run.plan] = run
+
+        self.call(take)
+        return run
+
+    def release(self, files: Sequence[int]) -> None:
+        self.call(lambda: self.core.on_release(files, self.world.now))
+
+    def cancel(self, run: SimRun) -> None:
+        def stop() -> None:
+            if run.plan in self.runs:
+                self.core.on_cancel_plan(run.plan, self.world.now)
+                del self.runs[run.plan]
+                run.cancelled = True
+
+        self.call(stop)

@@ -1,0 +1,67 @@
+"""Bulk data between workers, and from workers to the manager: each file over a link of its own.
+
+A holder that is suspended answers when it goes on, or never; one that is dead, or behind a wall, cannot be
+reached; a transfer may be damaged. Speeds and delays are drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from graphvine.protocol.messages import Address
+from simulation.work import Content
+
+if TYPE_CHECKING:
+    from simulation.agents import SimAgent
+    from simulation.cluster import Cluster
+
+TIMEOUT_S = 3.0
+Finished = Callable[["Content | None", str], None]
+
+
+class Transfers:
+    """Counts what moves, for whoever asks."""
+
+    def __init__(self, world: Cluster) -> None:
+        self._world = world
+        self.count = 0
+        self.moved_bytes = 0
+
+    def start(
+        self, asker: str, addresses: Sequence[Address], file: int, size: int, finished: Finished
+    ) -> None:
+        """Have ``finished`` called once: with the content, or with the reason why there is none."""
+        world = self._world
+        holder = world.agents_by_serial.get(addresses[0].port)
+        if holder is None or not holder.alive or not world.reachable(asker, holder.name):
+            world.events.after(world.chance.uniform(0.001, 0.05), lambda: finished(None, "unreachable"))
+            return
+        duration = world.weather.latency_s * 3 + size / world.weather.bandwidth
+        done = [False]
+
+        def end(content: Content | None, reason: str) -> None:
+            if not done[0]:
+                done[0] = True
+                finished(content, reason)
+
+        world.events.after(TIMEOUT_S, lambda: end(None, "it took too long"))
+        world.events.after(duration, lambda: self._arrive(holder, file, size, end))
+        if world.weather.latency_s:
+            # A holder that dies in between resets the link.
+            world.events.after(duration, lambda: None if holder.alive else end(None, "connection reset"))
+
+    def _arrive(self, holder: SimAgent, file: int, size: int, end: Finished) -> None:
+        holder.later(0.0, lambda: self._send(holder, file, size, end))
+
+    def _send(self, holder: SimAgent, file: int, size: int, end: Finished) -> None:
+        world = self._world
+        content = holder.store.get(file)
+        if content is None:
+            end(None, "not held")
+        elif world.chance.random() < world.weather.damage or content.size != size:
+            end(None, f"damaged ({content.size} bytes of {size})")
+        else:
+            self.count += 1
+            self.moved_bytes += content.size
+            end(content, "")
