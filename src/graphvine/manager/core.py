@@ -200,7 +200,6 @@ class Core:
             return True
         content = fill(state, worker)
         if not content:
-            placement.ask_for_recall(state, worker)
             for pool in worker.pools:
                 pool.hungry[worker.number] = worker
         else:
@@ -213,15 +212,15 @@ class Core:
         """Give what lies about to workers that ran dry in an earlier turn."""
         state = self.state
         for pool in state.pools.values():
-            while pool and pool.hungry:
+            failures = 0
+            while pool.hungry and (pool or (state.victims and failures < 2)):
                 number, worker = next(iter(pool.hungry.items()))
+                # Whoever gets nothing goes to the end of the line.
                 del pool.hungry[number]
                 said[number] = worker
+                given = len(worker.queue)
                 self._serve(worker)
-            hungry = list(pool.hungry.values()) if state.victims and len(pool.hungry) <= 4 else []
-            for worker in hungry:
-                said[worker.number] = worker
-                self._serve(worker)
+                failures += len(worker.queue) == given
 
     # -- queries ------------------------------------------------------------------------------------------
 

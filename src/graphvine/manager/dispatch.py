@@ -31,17 +31,30 @@ def fill(state: State, worker: Worker) -> bool:
     limit = settings.window_s * worker.cores
     least = settings.ahead_per_core * worker.cores
     heap = worker.heap
+    table: PlanTable | None = None
+    base = end = 0
+    fed = False
     while worker.load < limit or len(queue) < least:
         share = worker.share
         if share and (not heap or share[-1] < heap[0]):
             key = share.pop()
         elif heap:
             key = heappop(heap)
+        elif fed and len(queue) >= least:
+            # One share a turn, whatever the room: others come for theirs.
+            return True
         elif placement.feed(state, worker):
+            fed = True
             continue
         else:
             return False
-        dispatch(state, worker, key)
+        number = key & KEY_MASK
+        if not base <= number < end:
+            table = state.table_of(number)
+            if table is None:
+                continue
+            base, end = table.base, table.end
+        dispatch(state, worker, table, number - base)  # type: ignore[arg-type]
     return True
 
 
@@ -50,34 +63,34 @@ def fill_lonely(state: State, worker: Worker) -> bool:
     if worker.draining and not worker.queue:
         key, worker.draining = worker.draining, 0
         worker.alone = key & KEY_MASK
-        dispatch(state, worker, key)
+        table = state.table_of(worker.alone)
+        if table is not None:
+            dispatch(state, worker, table, worker.alone - table.base)
         if not worker.queue:
             suspects.answered(state, worker, worker.alone)
     return True
 
 
-def dispatch(state: State, worker: Worker, key: int) -> None:
+def dispatch(state: State, worker: Worker, table: PlanTable, index: int) -> None:
     """Give one task to a worker, unless it is not to be run any more, or not there."""
-    number = key & KEY_MASK
-    table = state.table_of(number)
-    if table is None:
-        return
-    index = number - table.base
     states = table.state
     if states[index] != READY and states[index] != AHEAD:
         return
+    base = table.base
+    number = base + index
     if table.losses and suspects.is_suspect(state, table, index) and worker.alone != number:
         if states[index] == AHEAD:
             states[index] = WAITING
         else:
-            heapq.heappush(state.suspects, key)
+            heapq.heappush(state.suspects, table.key(index))
         return
+    inputs: list[int] = []
     names = table.inputs[index]
-    if names and not inputs_ready(state, table, index, worker):
-        states[index] = WAITING
-        return
-    base = table.base
-    inputs = [base + name if name >= 0 else foreign_number(table, name) for name in names]
+    if names:
+        if not inputs_ready(state, table, index, worker):
+            states[index] = WAITING
+            return
+        inputs = [base + name if name >= 0 else foreign_number(table, name) for name in names]
     states[index] = DISPATCHED
     table.where[index] = worker.number
     local = table.category_of[index]
@@ -86,14 +99,11 @@ def dispatch(state: State, worker: Worker, key: int) -> None:
     expected = state.category_mean[category]
     worker.queue[number] = expected
     worker.load += expected
-    blob = table.blob_of[index]
-    if table.blob_base + blob not in worker.blobs:
-        supply_blob(state, table, blob, worker)
-    attempts = table.attempts
-    attempt = attempts.get(index, 0) if attempts else 0
-    worker.outbox.orders.append(
-        TaskOrder(number, table.blob_base + blob, table.blob_index[index], inputs, category, attempt)
-    )
+    blob = table.blob_base + table.blob_of[index]
+    if blob not in worker.blobs:
+        supply_blob(state, table, blob - table.blob_base, worker)
+    attempt = table.attempts.get(index, 0) if table.attempts else 0
+    worker.outbox.orders.append(TaskOrder(number, blob, table.blob_index[index], inputs, category, attempt))
     if not table.plain:
         pool = placement.pool_of(table, index)
         if not pool.plain:

@@ -42,6 +42,8 @@ def add_replica(table: PlanTable, index: int, worker: Worker, held: bool) -> Non
     if worker.number not in known:
         worker.log.append(table.base + index)
     known[worker.number] = held
+    if held:
+        table.copies.setdefault(index, []).append(worker.number)
 
 
 def forget_replica(table: PlanTable, index: int, worker: int) -> None:
@@ -84,6 +86,7 @@ def drop_everywhere(state: State, table: PlanTable, index: int) -> None:
     if first:
         drop(state, first, number)
     if index in table.extra:
+        table.copies.pop(index, None)
         for other in table.extra.pop(index):
             drop(state, other, number)
 
@@ -134,18 +137,33 @@ def source_of(
     state: State, table: PlanTable, index: int, worker: Worker, but: tuple[int, ...] | list[int]
 ) -> Source:
     """Where ``worker`` can fetch a file, without the holders ``but``; no holders: through the manager."""
-    named = [holder for holder in holders(table, index) if holder != worker.number and holder not in but]
-    named = spread(named, table.base + index + worker.number, state.settings.sources)
+    number = table.base + index
+    first = table.where[index]
+    named = [first] if first and first != worker.number and first not in but else []
+    if index in table.copies:
+        count = state.settings.sources
+        found = pick(table.copies[index], table.extra.get(index, {}), number + worker.number, count, but)
+        named = (found + named)[:count] if number & 1 else (named + found)[:count]
+        named = [holder for holder in named if holder != worker.number]
     introduce(state, worker, named)
     return Source(table.base + index, table.size_of(index), named)
 
 
-def spread(holders: list[int], seed: int, count: int) -> list[int]:
-    """At most ``count`` of ``holders``, another choice for another worker."""
-    if len(holders) <= count:
-        return holders
-    start = seed % len(holders)
-    return (holders + holders)[start : start + count]
+def pick(
+    copies: list[int], held: dict[int, bool], seed: int, count: int, but: tuple[int, ...] | list[int] = ()
+) -> list[int]:
+    """At most ``count`` of the workers in ``copies`` that still hold, another choice for another ``seed``.
+
+    Costs the same however many copies there are, as long as most of them are still there."""
+    found: list[int] = []
+    start = seed % len(copies) if copies else 0
+    for position in range(len(copies)):
+        holder = copies[(start + position) % len(copies)]
+        if held.get(holder) and holder not in but and holder not in found:
+            found.append(holder)
+            if len(found) == count:
+                break
+    return found
 
 
 def introduce(state: State, worker: Worker, others: list[int]) -> None:
@@ -166,12 +184,13 @@ def supply_blob(state: State, table: PlanTable, blob: int, worker: Worker) -> No
     worker.blobs.add(number)
     data = table.plan.blobs[blob]
     at = table.blob_at[blob]
-    named = [holder for holder, held in at.items() if held]
-    if len(data) < state.settings.blob_by_peer_bytes or not named:
+    named: list[int] = []
+    if len(data) >= state.settings.blob_by_peer_bytes:
+        named = pick(table.blob_copies[blob], at, number + worker.number, state.settings.sources)
+    if not named:
         box.blobs.append(BlobData(number, table.context, data))
-        at[worker.number] = True
+        hold_blob(table, blob, worker.number)
         return
-    named = spread(named, number + worker.number, state.settings.sources)
     introduce(state, worker, named)
     box.blobs.append(BlobData(number, table.context, None))
     box.sources.append(Source(number, len(data), named))
@@ -181,4 +200,10 @@ def supply_blob(state: State, table: PlanTable, blob: int, worker: Worker) -> No
 def send_blob(table: PlanTable, blob: int, worker: Worker) -> None:
     """Send a blob's bytes to a worker that could not fetch them."""
     worker.outbox.blobs.append(BlobData(table.blob_base + blob, table.context, table.plan.blobs[blob]))
-    table.blob_at[blob][worker.number] = True
+    hold_blob(table, blob, worker.number)
+
+
+def hold_blob(table: PlanTable, blob: int, worker: int) -> None:
+    """A worker has a blob now."""
+    table.blob_at[blob][worker] = True
+    table.blob_copies[blob].append(worker)

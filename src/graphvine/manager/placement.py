@@ -17,7 +17,7 @@ from graphvine.manager.tasks import AHEAD, DISPATCHED, KEY_MASK, READY, PlanTabl
 from graphvine.manager.workers import Worker
 
 #: So many victims are looked at for one hungry worker, and so many queued tasks of one.
-_TRIES = 4
+_TRIES = 2
 _LOOK = 64
 
 
@@ -149,41 +149,50 @@ def feed(state: State, worker: Worker) -> bool:
 
 
 def steal(state: State, thief: Worker) -> bool:
-    """Take half the backlog of the worker with the longest one."""
-    seen: list[Worker] = []
+    """Take half of what is kept for the worker with the longest wait.
+
+    If that is not worth it and the thief is dry, have tasks called back that were given to that worker and not
+    begun; then there is nothing to do yet."""
     got = False
+    seen: list[Worker] = []
     while state.victims and len(seen) < _TRIES and not got:
         victim = pop_victim(state)
         if victim is None:
             break
         seen.append(victim)
-        if victim is not thief and victim.backlog():
+        if victim is thief:
+            continue
+        if victim.share or victim.heap:
             got = steal_share(thief, victim) or steal_heap(state, thief, victim)
+        if not got and not thief.asked and len(thief.queue) < thief.cores:
+            recall_half(state, thief, victim)
     for victim in seen:
         list_victim(state, victim)
     return got
 
 
 def list_victim(state: State, worker: Worker) -> None:
-    """Note that something may be had from a worker, if that is so."""
-    length = worker.backlog() + len(worker.queue) - int(worker.cores)
-    if length > 0 and not worker.listed:
+    """Note that something may be had from a worker, if it is worth the while."""
+    if worker.listed or not worker.queue:
+        return
+    if len(worker.queue) + len(worker.share) + len(worker.heap) <= worker.cores:
+        return
+    wait_s = worker.wait_s()
+    if wait_s > state.settings.latency_s:
         worker.listed = True
-        heapq.heappush(state.victims, (-length, worker.number))
+        heapq.heappush(state.victims, (-wait_s, worker.number))
 
 
 def pop_victim(state: State) -> Worker | None:
-    """Take the worker with the longest backlog off the list; None when there is none left."""
+    """Take the worker with the longest wait off the list; None when there is none left."""
     while state.victims:
-        length, number = heapq.heappop(state.victims)
+        noted, number = heapq.heappop(state.victims)
         worker = state.workers.get(number)
         if worker is None:
             continue
         worker.listed = False
-        now = worker.backlog() + len(worker.queue) - int(worker.cores)
-        if now <= 0:
-            continue
-        if now < -length and state.victims and now < -state.victims[0][0]:
+        wait_s = worker.wait_s()
+        if wait_s < -noted and state.victims and wait_s < -state.victims[0][0]:
             list_victim(state, worker)
             continue
         return worker
@@ -204,7 +213,7 @@ def steal_share(thief: Worker, victim: Worker) -> bool:
 def steal_heap(state: State, thief: Worker, victim: Worker) -> bool:
     """Take tasks off the back of a worker's heap, as long as each would begin sooner on the thief."""
     heap = victim.heap
-    wait_s = (victim.load + len(heap) * state.settings.floor_s) / victim.cores
+    wait_s = victim.wait_s()
     put_back: list[int] = []
     got = 0
     for _ in range(min(_LOOK, (len(heap) + 1) // 2)):
@@ -236,24 +245,10 @@ def worth_moving(state: State, table: PlanTable, index: int, thief: Worker, wait
     return state.settings.latency_s + moved / state.settings.bandwidth < wait_s
 
 
-def ask_for_recall(state: State, thief: Worker) -> None:
-    """Have tasks that were given to a busy worker and not begun called back for a dry one."""
-    if thief.asked or len(thief.queue) >= thief.cores:
-        return
-    seen: list[Worker] = []
-    while state.victims and len(seen) < _TRIES and not thief.asked:
-        victim = pop_victim(state)
-        if victim is None:
-            break
-        seen.append(victim)
-        if victim is not thief and victim.load / victim.cores > state.settings.recall_s:
-            recall_half(state, thief, victim)
-    for victim in seen:
-        list_victim(state, victim)
-
-
 def recall_half(state: State, thief: Worker, victim: Worker) -> None:
     """Call back the end of a worker's queue, until half of what has not begun would be elsewhere."""
+    if victim.load < state.settings.recall_s * victim.cores:
+        return
     spare = len(victim.queue) - int(victim.cores)
     share = thief.cores / (thief.cores + victim.cores)
     goal = victim.load * share

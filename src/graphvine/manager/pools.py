@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 
-from graphvine.manager.tasks import KEY_MASK
+from graphvine.manager.tasks import KEY_MASK, PlanTable
 from graphvine.manager.workers import Worker
 from graphvine.protocol.messages import Resources
 
@@ -26,14 +26,32 @@ def fits(request: Resources, capacity: Resources) -> bool:
     )
 
 
+#: A share is made so much longer at most to keep together what the same task needs.
+_FAMILY = 32
+
+
 class Segment:
     """Keys of leaves of one plan, last first. ``limit`` is the key after the plan's last one."""
 
-    __slots__ = ("keys", "limit")
+    __slots__ = ("keys", "limit", "table")
 
-    def __init__(self, keys: list[int], limit: int) -> None:
+    def __init__(self, keys: list[int], limit: int, table: PlanTable) -> None:
         self.keys = keys
         self.limit = limit
+        self.table = table
+
+    def cut(self, count: int) -> list[int]:
+        """Take ``count`` keys off the front, and a few more so that leaves of one consumer stay together."""
+        keys = self.keys
+        consumers, base = self.table.consumers, self.table.base
+        if count < len(keys):
+            last = consumers[(keys[-count] & KEY_MASK) - base]
+            limit = min(count + _FAMILY, len(keys))
+            while last and count < limit and consumers[(keys[-count - 1] & KEY_MASK) - base][:1] == last[:1]:
+                count += 1
+        share = keys[-count:]
+        del keys[-count:]
+        return share
 
 
 class Pool:
@@ -77,10 +95,10 @@ class Pool:
             self.cores = sum(member.cores for member in self.members.values()) if self.members else 0.0
             self.hungry.pop(worker.number, None)
 
-    def add_segment(self, keys: list[int], limit: int) -> None:
-        """Add leaves, last first."""
+    def add_segment(self, keys: list[int], limit: int, table: PlanTable) -> None:
+        """Add leaves of a plan, last first."""
         self._serial += 1
-        heapq.heappush(self.segments, (keys[-1], self._serial, Segment(keys, limit)))
+        heapq.heappush(self.segments, (keys[-1], self._serial, Segment(keys, limit, table)))
 
     def first_key(self) -> int | None:
         """The key of the task that should run first; None when the pool is empty."""
@@ -107,8 +125,7 @@ class Pool:
         _, serial, segment = self.segments[0]
         keys = segment.keys
         count = int(len(keys) * part) + 1
-        share = keys[-count:]
-        del keys[-count:]
+        share = segment.cut(count)
         if keys:
             heapq.heapreplace(self.segments, (keys[-1], serial, segment))
         else:

@@ -51,6 +51,7 @@ def lose(state: State, table: PlanTable, index: int) -> None:
     results.unavailable(table, index)
     remake(state, table, index)
     # Whoever was told to fetch it can't; when it exists again they are told anew.
+    table.copies.pop(index, None)
     for other in table.extra.pop(index, ()):
         drop(state, other, table.base + index)
     for plan, task in table.consumer_tasks(index):

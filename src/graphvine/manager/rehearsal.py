@@ -345,8 +345,13 @@ class Rehearsal:
     # -- everything at once -------------------------------------------------------------------------------
 
     def step(self) -> bool:
-        """One round: everything is delivered, every worker does all it can. Whether anything happened."""
+        """One round: the core decides, and everything follows. Whether anything happened."""
         busy = bool(self.turn())
+        return self.react() or busy
+
+    def react(self) -> bool:
+        """Everything is delivered, every worker does all it can, and says so. Whether anything happened."""
+        busy = False
         for number, worker in list(self.workers.items()):
             while self.to_worker.get(number):
                 self.deliver_to_worker(number)

@@ -8,10 +8,10 @@ about a file only while the file exists; a copy of anything else is dropped wher
 from __future__ import annotations
 
 from graphvine.manager import recovery, results
-from graphvine.manager.files import add_replica, needless, send_blob, source_of
+from graphvine.manager.files import add_replica, hold_blob, needless, send_blob, source_of
 from graphvine.manager.state import State
 from graphvine.manager.tasks import AHEAD, DONE, READY, RELEASED, WAITING, PlanTable
-from graphvine.manager.workers import Worker
+from graphvine.manager.workers import LOG_LIMIT, Worker
 from graphvine.protocol.messages import Missing, Report, TaskDone
 
 
@@ -59,6 +59,7 @@ def on_done(state: State, worker: Worker, rows: list[TaskDone]) -> None:
             states, waits, need, data = table.state, table.waits, table.need, table.data
             inputs, consumers, category_of = table.inputs, table.consumers, table.category_of
             categories, done_of, running_of = table.categories, table.done_of, table.running_of
+            wanted_by, foreign = table.wanted_by, table.foreign
         index = number - base
         gone += expected
         value = row.value
@@ -98,7 +99,8 @@ def on_done(state: State, worker: Worker, rows: list[TaskDone]) -> None:
                     fresh.append(base + consumer)
                 elif current == AHEAD:
                     states[consumer] = READY
-        settle(state, table, index, number)
+        if index in wanted_by or foreign or not need[index] or state.recalled or state.lonely:
+            settle(state, table, index, number)
     worker.load = worker.load - gone if worker.queue else 0.0
     for category in measured:
         state.category_mean[category] = max(time[category] / count[category], state.settings.floor_s)
@@ -166,7 +168,7 @@ def on_fetched(state: State, worker: Worker, number: int) -> None:
     index = number - table.base
     if index >= table.size:
         if worker.number in table.blob_at[index - table.size]:
-            table.blob_at[index - table.size][worker.number] = True
+            hold_blob(table, index - table.size, worker.number)
     elif table.where[index] == worker.number:
         pass
     elif table.state[index] == DONE:
@@ -231,12 +233,16 @@ def compact_log(state: State, worker: Worker) -> None:
     """Take out of a worker's log what it does not have any more. Costs a constant per entry ever made."""
     me = worker.number
     kept: list[int] = []
-    for number in dict.fromkeys(worker.log):
-        table = state.table_of(number)
-        if table is None:
-            continue
-        index = number - table.base
-        if table.where[index] == me or me in table.extra.get(index, ()):
+    table: PlanTable | None = None
+    base = end = 0
+    for number in worker.log:
+        if not base <= number < end:
+            table = state.table_of(number)
+            if table is None:
+                continue
+            base, end, where, extra = table.base, table.end, table.where, table.extra
+        index = number - base
+        if where[index] == me or (index in extra and me in extra[index]):
             kept.append(number)
-    worker.log = kept
-    worker.log_limit = max(1024, 2 * len(kept))
+    worker.log = list(dict.fromkeys(kept))
+    worker.log_limit = max(LOG_LIMIT, 2 * len(worker.log))

@@ -52,8 +52,8 @@ class State:
         self.recalled: dict[int, int] = {}
         #: Files of which a worker was told to fetch through the manager.
         self.relayed: set[tuple[int, int]] = set()
-        #: Workers with a backlog or a queue, the longest first, by an old measure: (-length, number).
-        self.victims: list[tuple[int, int]] = []
+        #: Workers from which work may be had, the longest wait first, by an old measure: (-seconds, number).
+        self.victims: list[tuple[float, int]] = []
         #: Keys of tasks that must run alone.
         self.suspects: list[int] = []
         #: Workers that run such a task, or wait to be empty for one.

@@ -125,12 +125,14 @@ class PlanTable:
         "base",
         "blob_at",
         "blob_base",
+        "blob_copies",
         "blob_index",
         "blob_of",
         "categories",
         "category_of",
         "consumers",
         "context",
+        "copies",
         "data",
         "done_of",
         "end",
@@ -189,6 +191,8 @@ class PlanTable:
         self.data: list[bytes | int | None] = [None] * size
         #: Further workers that hold a file (True) or were told to fetch it (False).
         self.extra: dict[int, dict[int, bool]] = {}
+        #: Those of them that held it at some time, in the order in which they came to: for a quick choice.
+        self.copies: dict[int, list[int]] = {}
         self.category_of = plan.category_of
         self.blob_of = plan.blob_of
         self.blob_index = plan.blob_index
@@ -225,6 +229,7 @@ class PlanTable:
         self.context = 0
         #: For each blob, the workers that hold it (True) or were told to fetch it (False).
         self.blob_at: list[dict[int, bool]] = [{} for _ in plan.blobs]
+        self.blob_copies: list[list[int]] = [[] for _ in plan.blobs]
         #: The pool of most tasks; those of the others; those with a mere preference for some workers.
         self.pool: Pool
         self.pools: dict[int, Pool] = {}

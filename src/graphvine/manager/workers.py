@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from graphvine.manager.pools import Pool
 
 
+#: A worker's log is looked through when it is longer than this.
+LOG_LIMIT = 8192
+
+
 class Worker:
     """What is known of one worker."""
 
@@ -65,7 +69,7 @@ class Worker:
         self.share: list[int] = []
         #: Every file that came to be here, some of them gone since.
         self.log: list[int] = []
-        self.log_limit = 1024
+        self.log_limit = LOG_LIMIT
         self.blobs: set[int] = set()
         self.contexts: set[int] = set()
         #: Workers whose addresses this one was told.
@@ -83,9 +87,13 @@ class Worker:
         self.alone = 0
         self.outbox = Outbox()
 
-    def backlog(self) -> int:
-        """Tasks kept for this worker and not given to it (an upper bound)."""
-        return len(self.share) + len(self.heap)
+    def wait_s(self) -> float:
+        """Seconds until what is kept for this worker would all have begun, if it is like what was given to
+        it."""
+        given = len(self.queue)
+        if not given:
+            return 0.0
+        return self.load * (given + len(self.share) + len(self.heap)) / (given * self.cores)
 
 
 class Outbox:
@@ -114,9 +122,6 @@ class Outbox:
         self.drops: list[int] = []
         self.updates: list[Source] = []
         self.update_values: dict[int, bytes] = {}
-        self._clear_assign()
-
-    def _clear_assign(self) -> None:
         self.orders: list[TaskOrder] = []
         self.blobs: list[BlobData] = []
         self.contexts: list[Context] = []
@@ -143,17 +148,26 @@ class Outbox:
         if self.drops:
             messages.append(Drop(self.drops))
             self.drops = []
-        peers = self.new_peers
         if self.updates or self.update_values:
-            messages.append(Sources(self.updates, peers, self.update_values))
-            self.updates, self.update_values = [], {}
-            peers = {}
+            messages.append(Sources(self.updates, self.new_peers, self.update_values))
+            self.updates, self.update_values, self.new_peers = [], {}, {}
         if self.orders or self.blobs:
-            messages.append(
-                Assign(
-                    self.orders, self.blobs, self.contexts, self.values, self.sources, peers, self.requests
-                )
-            )
-        if messages:
-            self._clear_assign()
+            messages.append(self._take_assign())
         return messages
+
+    def _take_assign(self) -> Assign:
+        """The work. What is empty, which is most of it, is not made anew."""
+        assign = Assign(self.orders)
+        self.orders = []
+        if self.blobs:
+            assign.blobs, self.blobs = self.blobs, []
+            assign.contexts, self.contexts = self.contexts, []
+        if self.values:
+            assign.values, self.values = self.values, {}
+        if self.sources:
+            assign.sources, self.sources = self.sources, []
+        if self.new_peers:
+            assign.peers, self.new_peers = self.new_peers, {}
+        if self.requests:
+            assign.requests, self.requests = self.requests, {}
+        return assign
