@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 
 #: Links on which nothing is asked for so long are closed by the server.
 _IDLE_S = 120.0
+#: Links that became idle just now are not closed to make room.
+_SPARED_S = 0.25
 #: A stranger at the door is worth one line in the log in so long.
 _STRANGER_S = 60.0
 #: A peer that could not be reached is not tried again for so long.
@@ -96,6 +98,7 @@ class TransferServer:
         self._links: dict[socket.socket, float] = {}
         """Open links, and since when each waits to be asked (infinity: it does not wait)."""
         self._threads: set[threading.Thread] = set()
+        self._full = False
         self._closing = False
         self._acceptor = threading.Thread(target=self._accept, name="graphvine-accept", daemon=True)
         self._acceptor.start()
@@ -151,10 +154,15 @@ class TransferServer:
         """Until a link may be accepted; the one that was idle longest makes room. False: closing."""
         with self._changed:
             while not self._closing and len(self._links) >= self._max_links:
+                self._full = True
                 idlest = min(self._links, key=self._links.__getitem__)
-                if self._links[idlest] < float("inf"):
+                # Never one whose first question may be on its way.
+                spared_s = self._links[idlest] + _SPARED_S - time.monotonic()
+                if spared_s <= 0:
                     _shut(idlest)
-                self._changed.wait(1.0)
+                    spared_s = _SPARED_S
+                self._changed.wait(None if spared_s == float("inf") else spared_s)
+            self._full = False
             return not self._closing
 
     def _serve(self, link: socket.socket, host: str) -> None:
@@ -176,6 +184,9 @@ class TransferServer:
     def _answer_all(self, link: socket.socket) -> None:
         while True:
             self._links[link] = time.monotonic()
+            if self._full:
+                with self._changed:
+                    self._changed.notify_all()
             set_timeout(link, _IDLE_S)
             file = receive_request(link)
             if file is None:
