@@ -12,6 +12,7 @@ from graphvine.dask_adapter.client import DaskClient
 from graphvine.manager.engine import Progress, Run
 from graphvine.manager.plan import Plan
 from graphvine.protocol import payload, values
+from graphvine.protocol.errors import NoWorkerError
 
 
 def round_trip(value: Any) -> Any:
@@ -57,16 +58,26 @@ class InProcessEngine(DaskClient):
             blob = plan.blob_of[task]
             if blob not in blobs:
                 blobs[blob] = pickle.loads(plan.blobs[blob])
-            inputs = [results[need] if need >= 0 else self.files[plan.externals[-1 - need]] for need in needs]
+            inputs = [
+                results[need] if need >= 0 else self._value(plan.externals[-1 - need]) for need in needs
+            ]
             results.append(round_trip(payload.run(blobs[blob][plan.blob_index[task]], inputs)))
         return results
 
+    def _value(self, file: int) -> Any:
+        if file not in self.files:
+            raise NoWorkerError(f"file {file} is not there: it was released, or lost for good")
+        return self.files[file]
+
     def fetch(self, files: Sequence[int]) -> list[Any]:
-        return [round_trip(self.files[file]) for file in files]
+        return [round_trip(self._value(file)) for file in files]
 
     def gather(self, files: Sequence[int]) -> InProcessRun:
         run = InProcessRun(Plan([], [], [], [], [], [], [], []), list(files), keep=False)
-        run.values = [self.files[file] for file in files]
+        try:
+            run.values = [self._value(file) for file in files]
+        except NoWorkerError as error:
+            run.error = error
         return run
 
     def release(self, files: Sequence[int]) -> None:

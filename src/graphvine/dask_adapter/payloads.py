@@ -188,6 +188,8 @@ def _failure(value: Any) -> str | None:
 def _culprit(value: Any) -> str:
     """The smallest part of a payload that cannot be pickled, in words."""
     parts: Iterable[Any] = value if isinstance(value, (tuple, list)) else ()
+    if type(value) is dict:
+        parts = value.values()
     for part in parts:
         if _failure(part) is not None:
             return _culprit(part)

@@ -123,6 +123,8 @@ class Finder:
                 self._resolve(name, os.path.dirname(script), homes, queue)
         while queue:
             name, home = queue.pop()
+            if not os.path.exists(home):
+                continue  # imported once, and gone since
             files = list(_files_of(home, name))
             if self._is_compiled(name, files):
                 continue
