@@ -6,7 +6,6 @@ server can be reached; else the bytes are pulled piece by piece over the worker'
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import msgspec
 
 from graphvine.manager.instructions import Available
 from graphvine.manager.run import Raw
+from graphvine.protocol import values
 from graphvine.protocol.bulk import BulkError, fetch
 from graphvine.protocol.messages import Address, Hello, Piece, Pull, ToWorker
 from graphvine.protocol.pieces import Assembler, Damaged
@@ -73,7 +73,7 @@ class Collector:
         holders = [holder for holder in wanted.holders if holder in hellos]
         for holder in holders:
             if hellos[holder].node == self._node:
-                raw = map_file(os.path.join(hellos[holder].store, str(wish.file)))
+                raw = map_here(os.path.join(hellos[holder].store, str(wish.file)))
                 if raw is not None:
                     self._on_result(wish, raw)
                     return
@@ -149,16 +149,10 @@ class Collector:
             self._on_unreachable(wish, pulled.holder, reason)
 
 
-def map_file(path: str) -> memoryview | None:
-    """A private map of a file, or None when it can't be opened (it lies elsewhere by now)."""
+def map_here(path: str) -> memoryview | None:
+    """A map of a value file of a worker on this node, or None when it can't be had (it lies elsewhere by
+    now, or in another format)."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+        return values.map_file(path)
+    except (OSError, values.DamagedValueError):
         return None
-    try:
-        mapped = mmap.mmap(descriptor, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-    except (OSError, ValueError):
-        return None
-    finally:
-        os.close(descriptor)
-    return memoryview(mapped)

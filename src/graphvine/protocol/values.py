@@ -12,16 +12,21 @@ plain pickle cannot carry.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import mmap
 import os
 import pickle
 import struct
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 MAGIC = b"gvvalue1"
 _HEAD = struct.Struct("<8sQQ")
 _ALIGN = 64
+#: The memory of value files at least this large may be used again.
+REUSED_BYTES = 2**20
 #: writev takes at most this many pieces a call (Linux: IOV_MAX).
 _MAX_PIECES = 1024
 
@@ -105,15 +110,43 @@ def loads_inline(data: bytes | memoryview) -> Any:
 
 def loads_file(path: str) -> Any:
     """The value in a value file, its buffers mapped privately. Raises OSError, DamagedValueError."""
+    return loads(map_file(path), path)
+
+
+def map_file(path: str) -> memoryview:
+    """A private map of a value file: writable, and the file stays as it is. Raises OSError (also when the
+    file was just dropped), DamagedValueError.
+
+    The memory of a large file may be used again for another when it is dropped (see ``worker.spare``): so
+    as long as the map lives, a shared lock says that it is in use."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(descriptor).st_size
         if size < _HEAD.size:
             raise DamagedValueError(f"{path}: {size} bytes are not a value file")
+        if size >= REUSED_BYTES:
+            lock_for_reading(descriptor, path)
         mapped = mmap.mmap(descriptor, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-    finally:
+    except BaseException:
         os.close(descriptor)
-    return loads(memoryview(mapped), path)
+        raise
+    if size >= REUSED_BYTES:
+        weakref.finalize(mapped, os.close, descriptor).atexit = False
+    else:
+        os.close(descriptor)
+    return memoryview(mapped)
+
+
+def lock_for_reading(descriptor: int, path: str) -> None:
+    """Say that an open file is being read, as long as ``descriptor`` is open. Raises FileNotFoundError when
+    it is not the file of that name any more."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        still_there = os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except BlockingIOError:
+        still_there = False
+    if not still_there:
+        raise FileNotFoundError(errno.ENOENT, "it was just dropped", path)
 
 
 def loads(view: memoryview, origin: str = "a value") -> Any:

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from graphvine.protocol import payload, values
+from graphvine.worker import spare
 from graphvine.worker.failures import describe, pickle_error
 from graphvine.worker.marks import LAYOUT, NOTHING
 from graphvine.worker.modules import Contexts
@@ -246,9 +247,14 @@ def temporary_name(task: int, pid: int) -> str:
 def write_value_file(directory: str, task: int, pieces: list[bytes | memoryview]) -> int:
     """Write a result so that it is there whole or not at all; its size. Raises OSError."""
     scratch = f"{directory}/{temporary_name(task, os.getpid())}"
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    size = sum(map(len, pieces))
+    reused = spare.take(directory, size, scratch)
+    fresh = 0 if reused else os.O_CREAT | os.O_TRUNC
+    descriptor = os.open(scratch, os.O_WRONLY | os.O_CLOEXEC | fresh, 0o600)
     try:
-        size = values.write(descriptor, pieces)
+        values.write(descriptor, pieces)
+        if reused:
+            os.ftruncate(descriptor, size)
         os.rename(scratch, f"{directory}/{task}")
     except BaseException:
         os.unlink(scratch)

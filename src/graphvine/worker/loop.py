@@ -233,6 +233,9 @@ class Loop:
         log.info("joined manager %s at %s as worker %d", self._connection.name, where, welcome.worker)
 
     def _on_rejoin(self, now: float) -> None:
+        if not self._joined:
+            # One of several: each frame that was on its way was answered so. Hello was said already.
+            return
         log.warning("the manager had given this worker up; joining again")
         self._begin_anew(now)
         self._say_hello()
@@ -267,6 +270,8 @@ class Loop:
 
     def _beat(self, now: float) -> None:
         self._next_heartbeat = now + self._heartbeat_s
+        if not self._core.running():
+            self._store.clear_spares()
         usage = self._store.usage()
         store_mb = (usage.memory_bytes + usage.disk_bytes) / _MB
         self._say([Heartbeat(self._core.running(), resident_mb(), store_mb)])

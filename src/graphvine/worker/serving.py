@@ -10,6 +10,7 @@ from concurrent.futures import Executor, Future
 import xxhash
 
 from graphvine.protocol.bulk import CHECKSUM, NOT_HELD, SIZE
+from graphvine.worker.spare import SENT_MODE
 
 #: A smaller file is hashed before it is sent, a larger one while it is sent.
 _HASH_BESIDE_FROM = 2**20
@@ -47,6 +48,8 @@ class Served:
 
     def _send_file(self, link: socket.socket, file: int, descriptor: int) -> None:
         size = os.fstat(descriptor).st_size
+        # Its pages may be on their way long after they were sent: they must not be written over.
+        os.fchmod(descriptor, SENT_MODE)
         checksum = self._checksums.get(file)
         beside: Future[int] | None = None
         if checksum is None:

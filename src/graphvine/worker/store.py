@@ -5,6 +5,7 @@
 - A file appears by a rename and disappears by unlink: it is whole or not there, and who has it open keeps it.
 - Above the budget the least recently used files are copied to disk by a thread; until a copy is whole and in
   place the file stays where it is. State changes in the agent's thread only, when ``completed`` is called.
+- A large file that is dropped may become a spare (``spare``): its memory serves the next one.
 - All methods are called from one thread, but ``lookup``, which may be called from any.
 """
 
@@ -22,6 +23,7 @@ import msgspec
 
 from graphvine.worker.directories import OwnedDirectory, sweep
 from graphvine.worker.mailbox import Mailbox
+from graphvine.worker.spare import Spares
 
 #: Spilling begins above the first share of the budget and goes on down to the second.
 _SPILL_ABOVE = 0.9
@@ -29,6 +31,8 @@ _SPILL_DOWN_TO = 0.75
 #: With less than this free, there is no memory tier (containers often have 64 MB of /dev/shm).
 _TINY_BYTES = 256 * 2**20
 _COPY_BYTES = 16 * 2**20
+#: Memory of dropped files kept for new ones: one part in so many of the budget.
+_SPARE_SHARE = 8
 
 
 class Spilled(msgspec.Struct):
@@ -92,6 +96,7 @@ class Store:
             self._budget = (
                 default_budget(memory_directory) if memory_budget_bytes is None else memory_budget_bytes
             )
+        self._spares = Spares(self._memory.path, self._budget // _SPARE_SHARE) if self._memory else None
         self._sizes: dict[int, int] = {}
         self._in_memory: OrderedDict[int, int] = OrderedDict()
         """Files of the memory tier that are not being spilled, least recently used first."""
@@ -249,13 +254,21 @@ class Store:
     def drop(self, files: list[int]) -> None:
         """Forget files. Whoever has one open or mapped keeps it."""
         for file in files:
-            on_disk = file in self._sizes and file not in self._in_memory and file not in self._spilling
+            in_memory = self._in_memory.get(file)
+            on_disk = in_memory is None and file in self._sizes and file not in self._spilling
             if not self._forget(file):
+                continue
+            if in_memory and self._spares and self._spares.keep(f"{self.directory}/{file}", in_memory):
                 continue
             for directory in self.directories if on_disk else (self.directory,):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(f"{directory}/{file}")
         self._paused = False
+
+    def clear_spares(self) -> None:
+        """Give back the memory that is kept for files to come."""
+        if self._spares:
+            self._spares.clear()
 
     def _forget(self, file: int) -> bool:
         """Take a file out of the accounts; False when it was not in them."""
