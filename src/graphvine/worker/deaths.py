@@ -6,8 +6,9 @@ import os
 import signal
 from pathlib import Path
 
-_TAIL_BYTES = 4096
-_TAIL_LINES = 20
+_TAIL_BYTES = 8192
+#: Enough for what was printed before a crash and the stack that faulthandler adds.
+_TAIL_LINES = 40
 
 
 def explain(status: int, peak_mb: float, out_of_memory: bool, last_lines: str) -> str:
