@@ -11,8 +11,8 @@ def digest(text: str) -> str:
     return text
 
 
-def common_prefix(one: str, two: str) -> int:
-    return next((i for i, (a, b) in enumerate(zip(one, two, strict=True)) if a != b), len(one))
+def letters_in_common(one: str, two: str) -> int:
+    return sum(a == b for a, b in zip(one, two, strict=True))
 
 
 if __name__ == "__main__":
@@ -20,4 +20,4 @@ if __name__ == "__main__":
         for word, found in zip(("vine", "grape"), ex.map(digest, ("vine", "grape")), strict=True):
             print(word, found[:16])
         one, two = ex.submit(digest, "one"), ex.submit(digest, "two")
-        print("letters in common:", ex.submit(common_prefix, one, two).result())
+        print("letters in common:", ex.submit(letters_in_common, one, two).result())
