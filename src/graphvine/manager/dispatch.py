@@ -31,7 +31,6 @@ def fill(state: State, worker: Worker) -> bool:
     limit = settings.window_s * worker.cores
     least = settings.ahead_per_core * worker.cores
     heap = worker.heap
-    table: PlanTable | None = None
     base = end = 0
     fed = False
     while worker.load < limit or len(queue) < least:
@@ -50,11 +49,12 @@ def fill(state: State, worker: Worker) -> bool:
             return False
         number = key & KEY_MASK
         if not base <= number < end:
-            table = state.table_of(number)
-            if table is None:
+            found = state.table_of(number)
+            if found is None:
                 continue
+            table = found
             base, end = table.base, table.end
-        dispatch(state, worker, table, number - base)  # type: ignore[arg-type]
+        dispatch(state, worker, table, number - base)
     return True
 
 
