@@ -151,8 +151,8 @@ def feed(state: State, worker: Worker) -> bool:
 def steal(state: State, thief: Worker) -> bool:
     """Take half of what is kept for the worker with the longest wait.
 
-    If that is not worth it and the thief is dry, have tasks called back that were given to that worker and not
-    begun; then there is nothing to do yet."""
+    If that is not worth it and the thief is dry, have tasks called back that were given to that worker and
+    not begun; then there is nothing to do yet."""
     got = False
     seen: list[Worker] = []
     while state.victims and len(seen) < _TRIES and not got:
