@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphvine.manager import files, placement, recovery, reports, results, starving, suspects
+from graphvine.manager import files, placement, recovery, reports, results, returning, starving, suspects
 from graphvine.manager.dispatch import fill
 from graphvine.manager.engine import CategoryProgress, Progress
 from graphvine.manager.instructions import Instruction, PartWorker, Say
@@ -54,6 +54,7 @@ class Core:
             if pool.admits(joined):
                 pool.join(joined)
         joined.outbox.welcome(Welcome(worker, self.settings.heartbeat_s, self.settings.inline_bytes))
+        returning.on_held(state, joined, hello.holds)
         state.mark(joined)
 
     def on_worker_lost(self, worker: int, reason: str, now: float) -> None:

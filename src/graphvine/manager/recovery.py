@@ -103,6 +103,17 @@ def ready(state: State, table: PlanTable, index: int) -> None:
     state.fresh.append(table.base + index)
 
 
+def one_less(state: State, table: PlanTable, index: int) -> None:
+    """One more input slot of a task has its file."""
+    table.waits[index] -= 1
+    if table.waits[index]:
+        return
+    if table.state[index] == WAITING:
+        ready(state, table, index)
+    elif table.state[index] == AHEAD:
+        table.state[index] = READY
+
+
 # -- orders ---------------------------------------------------------------------------------------------
 
 

@@ -110,12 +110,7 @@ def settle(state: State, table: PlanTable, index: int, number: int) -> None:
     """What is seldom to be done when a task is done."""
     if table.foreign and index in table.foreign:
         for plan, task in table.foreign[index]:
-            plan.waits[task] -= 1
-            if not plan.waits[task]:
-                if plan.state[task] == WAITING:
-                    recovery.ready(state, plan, task)
-                elif plan.state[task] == AHEAD:
-                    plan.state[task] = READY
+            recovery.one_less(state, plan, task)
     if state.recalled or state.lonely:
         results.forget_order(state, table.where[index], number)
     if index in table.wanted_by:

@@ -46,9 +46,10 @@ STATE_NAMES = ("waiting", "ready", "ahead", "dispatched", "done", "released")
 
 #: From each state, where a task may go.
 LEGAL: dict[int, frozenset[int]] = {
-    WAITING: frozenset({READY, AHEAD, RELEASED}),
-    READY: frozenset({DISPATCHED, WAITING, RELEASED}),
-    AHEAD: frozenset({READY, DISPATCHED, WAITING, RELEASED}),
+    # To done without having been dispatched: a worker that was given up brings the result back.
+    WAITING: frozenset({READY, AHEAD, DONE, RELEASED}),
+    READY: frozenset({DISPATCHED, WAITING, DONE, RELEASED}),
+    AHEAD: frozenset({READY, DISPATCHED, WAITING, DONE, RELEASED}),
     DISPATCHED: frozenset({DONE, READY, WAITING}),
     DONE: frozenset({RELEASED, WAITING}),
     RELEASED: frozenset({WAITING}),
