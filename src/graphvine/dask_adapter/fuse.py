@@ -43,9 +43,10 @@ def find_chains(
     return chains
 
 
-def fused_entry(entries: Sequence[Entry], members: Sequence[int]) -> Entry:
+def fused_entry(entries: Sequence[Entry], keys: Sequence[Any], members: Sequence[int]) -> Entry:
     """The entry that runs a chain."""
-    return (run_chain, (tuple(entries[member] for member in members),), None)
+    steps = tuple(entries[member] for member in members)
+    return (run_chain, (steps, tuple(keys[member] for member in members)), None)
 
 
 def renumber(count: int, chains: Chains) -> tuple[list[int], list[int]]:

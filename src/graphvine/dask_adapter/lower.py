@@ -140,7 +140,7 @@ def _make_plan(
                 for t in remaining
             ),
         )
-        entries = [fused_entry(entries, chains[t]) if t in chains else entries[t] for t in remaining]
+        entries = [fused_entry(entries, keys, chains[t]) if t in chains else entries[t] for t in remaining]
         keys = [keys[t] for t in remaining]
         options = {number[t]: stated for t, stated in options.items()}
         wanted = [number[t] for t in wanted]

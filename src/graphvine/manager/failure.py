@@ -20,6 +20,7 @@ from graphvine.protocol.errors import (
     TaskKilledError,
     UndecodableError,
 )
+from graphvine.protocol.payload import add_note
 
 _MAX_SHOWN_TRIES = 10
 
@@ -55,7 +56,7 @@ def raised_exception(data: bytes, text: str, key: object, where: str) -> BaseExc
         )
     # An exception may forbid that its attributes are set (a frozen attrs class does).
     object.__setattr__(error, "__cause__", RemoteTraceback(f"{where}\n{text}"))
-    object.__setattr__(error, "__notes__", [*getattr(error, "__notes__", ()), where])  # PEP 678
+    add_note(error, where)
     return error
 
 

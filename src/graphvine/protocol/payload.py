@@ -28,9 +28,20 @@ def run(entry: Entry, inputs: Sequence[Any]) -> Any:
     return function(*arguments)
 
 
-def run_chain(inputs: Sequence[Any], entries: Sequence[Entry]) -> Any:
-    """Run a fused chain: the first entry takes the task's inputs, each further one the result before it."""
-    result = run(entries[0], inputs)
-    for entry in entries[1:]:
-        result = run(entry, (result,))
-    return result
+def run_chain(inputs: Sequence[Any], entries: Sequence[Entry], keys: Sequence[Any]) -> Any:
+    """Run a fused chain: the first entry takes the task's inputs, each further one the result before it.
+
+    An exception is noted with the key of the step that raised it (PEP 678; ``keys`` has one per entry)."""
+    values = inputs
+    for entry, key in zip(entries, keys, strict=True):
+        try:
+            values = (run(entry, values),)
+        except Exception as error:
+            add_note(error, f"raised in the step {key!r} of a chain of {len(keys)} tasks that run as one")
+            raise
+    return values[0]
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """What ``error.add_note(note)`` does since Python 3.11."""
+    object.__setattr__(error, "__notes__", [*getattr(error, "__notes__", ()), note])
