@@ -2,7 +2,7 @@
 
 - Unasked, it shows only in a terminal or a notebook, and only runs that take longer than half a second. Asked
   (``progress=True``), it always shows, and where nothing can be repainted it writes a line now and then.
-- A thread of its own sleeps until the run is done or a refresh is due. Where nothing is shown there is none.
+- A thread of its own sleeps until the block ends or a refresh is due. Where nothing is shown there is none.
 - The last picture stays. Nothing is written after ``showing`` ends; a broken terminal never breaks a run.
 """
 
@@ -53,8 +53,11 @@ def showing(run: Run, progress: bool | None = None, display: Display | None = No
     watcher.start()
     try:
         yield
-    finally:
-        watcher.stop()
+    except BaseException:
+        # What a stopped run counts as done means nothing: the picture before it stays.
+        watcher.stop(last_picture=False)
+        raise
+    watcher.stop()
 
 
 class Watcher:
@@ -67,17 +70,18 @@ class Watcher:
         self._rate = Rate()
         self._stop = threading.Event()
         self._painted = False
+        self._last_picture = True
         context = contextvars.copy_context()  # notebooks find the cell that output belongs to in it
         self._thread = threading.Thread(
             target=context.run, args=(self._watch,), name="graphvine-progress", daemon=True
         )
 
     def start(self) -> None:
-        self._run.add_done_callback(lambda _run: self._stop.set())
         self._thread.start()
 
-    def stop(self) -> None:
-        """Stop, leaving a last picture where there was one, or where one was asked for."""
+    def stop(self, last_picture: bool = True) -> None:
+        """Stop, with a last picture where there was one before, or where one was asked for."""
+        self._last_picture = last_picture
         self._stop.set()
         self._thread.join()
 
@@ -87,9 +91,9 @@ class Watcher:
             while not self._stop.wait(due_s):
                 self._paint()
                 due_s = self._display.refresh_s
-            if self._painted or self._patience_s == 0:
+            if self._last_picture and (self._painted or self._patience_s == 0):
                 self._paint()
-                self._display.close()
+            self._display.close()
         except (OSError, ValueError):
             return  # the terminal has gone or is closed: the run matters, the picture does not
 

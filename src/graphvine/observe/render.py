@@ -15,6 +15,8 @@ from graphvine.manager.engine import CategoryProgress, Progress
 _BAR_FROM_WIDTH = 50
 _MAX_BAR = 40
 _NAME_WIDTH = 24
+#: No estimate is worth anything beyond a year.
+_TOO_LONG_S = 365 * 86400.0
 
 
 _Part = Progress | CategoryProgress
@@ -47,9 +49,10 @@ def render_progress(
 
     ``rate`` is tasks per second now, 0 when not known. At most ``max_lines`` lines, at least one.
     """
-    several = len(progress.categories) > 1
-    shown, folded = _fold(progress.categories if several else [], max_lines - 1)
-    title = progress.label or "all tasks"
+    # Categories of which nothing is left (fused away, computed before) are not worth a line.
+    categories = [category for category in progress.categories if category.total]
+    shown, folded = _fold(categories if len(categories) > 1 else [], max_lines - 1)
+    title = _title(progress)
     columns = _columns([title, *(category.name for category in shown)], width)
     lines = [_line(title, progress, _words(progress, rate), columns, style)]
     lines += [_line(c.name, c, _category_words(c), columns, style) for c in shown]
@@ -62,7 +65,8 @@ def time_left_s(progress: Progress, rate: float) -> float | None:
     """Seconds until the rest is done at ``rate`` tasks per second; None when nobody can know."""
     if progress.finished or rate <= 0 or progress.done == 0:
         return None
-    return (progress.total - progress.done) / rate
+    left_s = (progress.total - progress.done) / rate
+    return left_s if 0 <= left_s < _TOO_LONG_S else None
 
 
 def render_seconds(seconds: float) -> str:
@@ -84,14 +88,12 @@ def render_rate(rate: float) -> str:
 
 def render_html(progress: Progress, rate: float = 0.0, max_lines: int = 14) -> str:
     """The same picture for a notebook."""
-    shown, folded = _fold(progress.categories, max_lines)
+    shown, folded = _fold([category for category in progress.categories if category.total], max_lines)
     rows = [_html_row(c.name, c.done, c.running, c.failed, c.total) for c in shown]
     if folded:
         rows.append(f'<tr><td colspan="3" style="opacity:.6">{escape(_folded_text(folded))}</td></tr>')
     words = escape("  ".join(_words(progress, rate)))
-    head = _html_row(
-        progress.label or "all", progress.done, progress.running, progress.failed, progress.total
-    )
+    head = _html_row(_title(progress), progress.done, progress.running, progress.failed, progress.total)
     return (
         '<div style="font-family:monospace;font-size:13px">'
         f'<table style="border-collapse:collapse">{head}{"".join(rows) if len(shown) > 1 else ""}</table>'
@@ -123,6 +125,12 @@ def _line(name: str, part: _Part, words: list[str], columns: _Columns, style: St
         return text
     end = columns.name + 2 + columns.bar
     return text[: columns.name + 2] + _bar(part, columns.bar, style) + text[end:]
+
+
+def _title(progress: Progress) -> str:
+    """The run's label, unless it could be taken for a category's."""
+    names = {category.name for category in progress.categories}
+    return progress.label if progress.label and progress.label not in names else "all tasks"
 
 
 def _words(progress: Progress, rate: float) -> list[str]:

@@ -66,6 +66,18 @@ def test_many_categories_are_folded_and_the_busy_ones_stay():
     assert lines[-1] == "and 19 others: 190/190"
 
 
+def test_categories_without_tasks_are_not_shown():
+    lines = render_progress(snapshot(CategoryProgress("fused", 0), CategoryProgress("f", 3, 1)), 120)
+    assert len(lines) == 1
+
+
+def test_a_label_that_is_a_category_is_not_repeated():
+    both = (CategoryProgress("add", 10, 5), CategoryProgress("mul", 2))
+    lines = render_progress(snapshot(*both, label="add"), 120)
+    assert [line.split()[0] for line in lines] == ["all", "add", "mul"]
+    assert render_progress(snapshot(*both, label="fit"), 120)[0].startswith("fit ")
+
+
 def test_the_end_says_how_long_it_took():
     line = render_progress(snapshot(CategoryProgress("f", 10, 10), finished=True, elapsed_s=7.26), 120, 1.4)[
         0
