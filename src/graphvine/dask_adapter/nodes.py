@@ -63,6 +63,8 @@ class Reader:
         self._key_types = set(map(type, graph))
         self._numbers = any(issubclass(kind, (int, float, complex)) for kind in self._key_types)
         self._kinds: _Kinds = {list: _LIST, tuple: _TUPLE}
+        self._steps: dict[Any, steps.Step] = {}
+        self._programs: dict[tuple[int, ...], tuple[steps.Step, ...]] = {}
 
     def read(self, key: Any, value: Any) -> Parsed:
         """What ``key`` is. Raises nothing: keys that are not there are for the caller to find."""
@@ -202,7 +204,13 @@ class Reader:
                 return (function, arguments, tuple(position for position, _ in fills), names)
         elif result != -len(compiler.steps):
             compiler.steps.append((steps.identity, (None,), ((0, result),)))
-        return (steps.run_steps, (tuple(compiler.steps),), None, names)
+        return (steps.run_steps, (self._shared(compiler.steps),), None, names)
+
+    def _shared(self, line: list[steps.Step]) -> tuple[steps.Step, ...]:
+        """Equal steps of all tasks as one object, for the sake of what they weigh in a pickle."""
+        line = [self._steps.setdefault(_identity(step), step) for step in line]
+        program = tuple(line)
+        return self._programs.setdefault(tuple(map(id, line)), program)
 
     def is_name(self, value: Any) -> bool:
         """Whether a legacy argument is a key of the graph."""
@@ -365,6 +373,20 @@ def _blank(arguments: tuple[Any, ...], fills: list[int]) -> tuple[Any, ...]:
     for position in fills:
         blank[position] = None
     return tuple(blank)
+
+
+#: Types whose equal values cannot be told apart.
+_VALUES = frozenset({int, str, bytes, bool})
+
+
+def _identity(step: steps.Step) -> Any:
+    """Equal for steps that do the same. The graph keeps alive what is known here by its ``id``."""
+    function, arguments, fills = step
+    return (
+        id(function),
+        fills,
+        tuple([(type(one), one) if type(one) in _VALUES else id(one) for one in arguments]),
+    )
 
 
 def _reference(argument: Any) -> Any:

@@ -5,8 +5,9 @@ large where tasks share much; and an executor that needs one task unpickles the 
 be small otherwise. Hence:
 
 - Light tasks go into blobs of ``LIGHT_TASKS`` in the plan's order, whatever they call.
-- A category whose tasks are heavy alone (``HEAVY_BYTES``) gets blobs of its own. Their size is doubled while
-  that makes the bytes per task clearly fewer, within ``MAX_BLOB_BYTES``.
+- Categories whose tasks are heavy alone (``HEAVY_BYTES``) go into blobs of their own, together, in the plan's
+  order. Such a blob holds so many tasks that what they share is a small part of it (``SHARE``), within
+  ``MAX_BLOB_BYTES``.
 - Plain pickle first; cloudpickle for a blob that plain pickle cannot carry, or that refers to ``__main__``,
   which is another module elsewhere.
 """
@@ -32,9 +33,9 @@ MAX_BLOB_BYTES = 8 * 2**20
 #: A category is worth blobs of its own from this many tasks.
 _MIN_GROUP = 4
 _SAMPLE = 64
-_FIRST_HEAVY = 8
-#: A blob twice as large is worth it while it costs less than this times the bytes per task.
-_GAIN = 0.8
+#: What is shared may be this part of the bytes of a blob.
+SHARE = 0.15
+_PROBE = 8
 
 
 class Blobs:
@@ -81,22 +82,27 @@ class Packer:
 
     def _pack_groups(self, groups: Sequence[list[int]]) -> None:
         heavy = [group for group in groups if len(group) >= _MIN_GROUP and self._is_heavy(group)]
+        if not heavy:
+            self._pack_all(range(len(self._entries)), LIGHT_TASKS)
+            return
         own = {task for group in heavy for task in group}
-        light = (
-            [task for task in range(len(self._entries)) if task not in own]
-            if own
-            else range(len(self._entries))
-        )
-        self._pack_light(light)
-        for group in heavy:
-            self._pack_heavy(group)
+        self._pack_all([task for task in range(len(self._entries)) if task not in own], LIGHT_TASKS)
+        self._pack_all(sorted(own), self._heavy_size(heavy))
 
     def _is_heavy(self, group: Sequence[int]) -> bool:
         return len(self._dumps(group[:1])) >= HEAVY_BYTES
 
-    def _pack_light(self, tasks: Sequence[int]) -> None:
-        for start in range(0, len(tasks), LIGHT_TASKS):
-            self._pack_bounded(tasks[start : start + LIGHT_TASKS])
+    def _heavy_size(self, groups: Sequence[list[int]]) -> int:
+        """How many tasks a blob of these categories should hold."""
+        firsts = [group[0] for group in groups]
+        more = max(groups, key=len)[1 : 1 + _PROBE]
+        shared = len(self._dumps(firsts))
+        alone = max(1.0, (len(self._dumps(firsts + more)) - shared) / len(more))
+        return int(max(1, min(shared / alone / SHARE, MAX_BLOB_BYTES / alone)))
+
+    def _pack_all(self, tasks: Sequence[int], size: int) -> None:
+        for start in range(0, len(tasks), size):
+            self._pack_bounded(tasks[start : start + size])
 
     def _pack_bounded(self, tasks: Sequence[int]) -> None:
         data = self._dumps(tasks)
@@ -106,21 +112,6 @@ class Packer:
         middle = len(tasks) // 2
         self._pack_bounded(tasks[:middle])
         self._pack_bounded(tasks[middle:])
-
-    def _pack_heavy(self, group: Sequence[int]) -> None:
-        start, size = 0, _FIRST_HEAVY
-        data = self._dumps(group[:size])
-        while size < len(group):
-            larger = self._dumps(group[: 2 * size])
-            count = min(2 * size, len(group))
-            if len(larger) > MAX_BLOB_BYTES or len(larger) / count > _GAIN * len(data) / size:
-                break
-            size, data = 2 * size, larger
-        while start < len(group):
-            if start:
-                data = self._dumps(group[start : start + size])
-            self.blobs.add(group[start : start + size], data)
-            start += size
 
     # -- pickling ------------------------------------------------------------------------------------------
 
