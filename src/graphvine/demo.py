@@ -283,7 +283,10 @@ def run_demo(
 
     graph = spectrum_graph(events, chunks, seed)
     tasks = len(graph.__dask_graph__())
-    print(f"{events:,} proton collisions in {min(chunks, events):,} chunks: a graph of {tasks:,} tasks.")
+    print(
+        f"{events:,} proton collisions in {min(chunks, events):,} chunks: a graph of {tasks:,} tasks"
+        " (those that only follow each other run as one)."
+    )
     sys.stdout.flush()
     with graphvine.Manager(name="demo", local_workers=True if cores is None else cores) as manager:
         began = perf_counter()

@@ -114,12 +114,19 @@ def test_a_short_run_shows_its_end_when_asked():
     assert display.done[-1] == 10
 
 
-def test_an_error_of_the_run_passes_through_and_ends_the_display():
+def test_an_error_of_the_run_passes_through_and_its_last_picture_stays():
     run, display = HandMadeRun(), Painted()
-    with pytest.raises(ZeroDivisionError), showing(run, True, display):
-        assert display.some.wait(10)
-        run.finish()
-        raise ZeroDivisionError
+    display.refresh_s = 3600.0
+
+    def fail() -> None:
+        with showing(run, True, display):
+            assert display.some.wait(10)
+            run.finish()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert display.done == [0]
     assert display.closed
     assert progress_threads() == []
 
