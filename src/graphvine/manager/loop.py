@@ -35,6 +35,7 @@ from graphvine.manager.instructions import (
 )
 from graphvine.manager.peers import Peer, Peers, refusal
 from graphvine.manager.plan import Plan
+from graphvine.manager.relay import Relay
 from graphvine.manager.run import NOTHING_KNOWN, ManagedRun, Raw
 from graphvine.protocol.codec import ProtocolError, decode_to_manager, encode
 from graphvine.protocol.errors import ManagerClosedError
@@ -51,7 +52,6 @@ from graphvine.protocol.messages import (
     ToManager,
     ToWorker,
 )
-from graphvine.protocol.pieces import not_held
 
 log = logging.getLogger("graphvine.manager")
 
@@ -79,6 +79,7 @@ class Loop:
         self._runs: dict[int, ManagedRun] = {}
         self._unfinished: set[ManagedRun] = set()
         self._collector = Collector(node, secret, self.call, self._say, self._on_result, self._on_unreachable)
+        self._relay = Relay(core.holders, self._peers.__contains__, self._say)
         self.on_worker_joined: Callable[[int, Hello], None] = lambda worker, hello: None
         self._thread = threading.Thread(target=self._main, name="graphvine-manager", daemon=True)
 
@@ -267,7 +268,7 @@ class Loop:
 
     def _on_message(self, worker: int, message: ToManager) -> None:
         if isinstance(message, Pull):
-            self._on_pull(worker, message)
+            self._relay.on_pull(worker, message)
         elif isinstance(message, Piece):
             self._on_piece(worker, message)
         else:
@@ -276,26 +277,18 @@ class Loop:
             if isinstance(message, Goodbye):
                 self._part(worker, message.reason)
 
-    def _on_pull(self, worker: int, pull: Pull) -> None:
-        holders = [holder for holder in self._core.holders(pull.file) if holder != worker]
-        asked = Pull(pull.file, pull.offset, pull.length, worker)
-        if holders:
-            # The same holder for all pieces of a file.
-            self._say(min(holders), [asked])
-        else:
-            self._say(worker, [not_held(asked)])
-
     def _on_piece(self, worker: int, piece: Piece) -> None:
         if piece.requester == MANAGER:
             self._collector.on_piece(worker, piece)
-        elif piece.requester in self._peers:
-            self._say(piece.requester, [piece])
+        else:
+            self._relay.on_piece(worker, piece)
 
     def _part(self, worker: int, reason: str) -> None:
         """Forget a worker here and in the core."""
         if self._peers.remove(worker) is not None:
             self._core.on_worker_lost(worker, reason, time.monotonic())
             self._collector.on_worker_parted(worker)
+            self._relay.on_worker_parted(worker)
 
     # -- what the core says ----------------------------------------------------------------------------
 
@@ -316,6 +309,7 @@ class Loop:
                 if self._peers.remove(instruction.worker) is not None:
                     log.warning("worker %d is given up: %s", instruction.worker, instruction.reason)
                     self._collector.on_worker_parted(instruction.worker)
+                    self._relay.on_worker_parted(instruction.worker)
 
     def _say(self, worker: int, messages: list[ToWorker]) -> None:
         identity = self._peers.identity(worker)

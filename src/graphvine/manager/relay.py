@@ -1,0 +1,55 @@
+"""Pieces of files that go from one worker to another through the manager, because no direct link can be made.
+
+The manager holds nothing but the questions that were not answered: when the worker that was asked is gone,
+another holder is asked, or the one who waits is told that there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphvine.protocol.messages import Piece, Pull, ToWorker
+from graphvine.protocol.pieces import not_held
+
+#: Who waits, for which file, from which byte.
+_Question = tuple[int, int, int]
+
+
+class Relay:
+    """``holders``: the workers that hold a file; ``present``: whether a worker is there."""
+
+    def __init__(
+        self,
+        holders: Callable[[int], list[int]],
+        present: Callable[[int], bool],
+        say: Callable[[int, list[ToWorker]], None],
+    ) -> None:
+        self._holders = holders
+        self._present = present
+        self._say = say
+        self._asked: dict[int, dict[_Question, Pull]] = {}
+
+    def on_pull(self, worker: int, pull: Pull) -> None:
+        """A worker asks for a piece."""
+        holders = [holder for holder in self._holders(pull.file) if holder != worker]
+        question = Pull(pull.file, pull.offset, pull.length, worker)
+        if not holders:
+            self._say(worker, [not_held(question)])
+            return
+        # The same holder for all pieces of a file.
+        holder = min(holders)
+        self._asked.setdefault(holder, {})[worker, pull.file, pull.offset] = question
+        self._say(holder, [question])
+
+    def on_piece(self, worker: int, piece: Piece) -> None:
+        """A holder answers. What nobody asked it for goes nowhere."""
+        asked = self._asked.get(worker, {})
+        question = asked.pop((piece.requester, piece.file, piece.offset), None)
+        if question is not None and self._present(piece.requester):
+            self._say(piece.requester, [piece])
+
+    def on_worker_parted(self, worker: int) -> None:
+        """A worker is gone, and the core knows: what it was asked for is asked of others."""
+        for question in self._asked.pop(worker, {}).values():
+            if self._present(question.requester):
+                self.on_pull(question.requester, question)

@@ -1,0 +1,77 @@
+"""Pieces through the manager: who is asked, who is answered, what happens when who was asked is gone."""
+
+from __future__ import annotations
+
+from graphvine.manager.relay import Relay
+from graphvine.protocol.messages import Piece, Pull, ToWorker
+from graphvine.protocol.pieces import make_piece, not_held
+
+CONTENT = memoryview(b"0123456789")
+
+
+class Scene:
+    def __init__(self) -> None:
+        self.holding = {7: [2, 3]}
+        self.there = {1, 2, 3, 4}
+        self.said: list[tuple[int, ToWorker]] = []
+        self.relay = Relay(lambda file: self.holding.get(file, []), self.there.__contains__, self._say)
+
+    def _say(self, worker: int, messages: list[ToWorker]) -> None:
+        self.said += [(worker, message) for message in messages]
+
+    def lose(self, worker: int) -> None:
+        self.there.discard(worker)
+        self.holding = {file: [w for w in held if w != worker] for file, held in self.holding.items()}
+        self.relay.on_worker_parted(worker)
+
+
+def test_a_holder_is_asked_and_its_answer_passed_on() -> None:
+    scene = Scene()
+    scene.relay.on_pull(1, Pull(7, 4, 4, 0))
+    question = Pull(7, 4, 4, 1)
+    assert scene.said == [(2, question)]
+    piece = make_piece(question, CONTENT)
+    scene.relay.on_piece(2, piece)
+    assert scene.said[1:] == [(1, piece)]
+
+
+def test_a_worker_is_not_asked_for_its_own_question() -> None:
+    scene = Scene()
+    scene.relay.on_pull(2, Pull(7, 0, 4, 0))
+    assert scene.said == [(3, Pull(7, 0, 4, 2))]
+
+
+def test_nobody_holds_it() -> None:
+    scene = Scene()
+    scene.relay.on_pull(1, Pull(8, 0, 4, 0))
+    assert scene.said == [(1, not_held(Pull(8, 0, 4, 1)))]
+
+
+def test_questions_to_a_lost_worker_go_to_another_and_at_last_are_answered() -> None:
+    scene = Scene()
+    for offset in (0, 4):
+        scene.relay.on_pull(1, Pull(7, offset, 4, 0))
+    scene.relay.on_piece(2, make_piece(Pull(7, 0, 4, 1), CONTENT))
+    scene.said.clear()
+    scene.lose(2)
+    assert scene.said == [(3, Pull(7, 4, 4, 1))], "only what was not answered"
+    scene.lose(3)
+    assert scene.said[1:] == [(1, not_held(Pull(7, 4, 4, 1)))]
+    scene.lose(4)
+    assert len(scene.said) == 2
+
+
+def test_nobody_is_told_what_a_lost_worker_asked_for() -> None:
+    scene = Scene()
+    scene.relay.on_pull(1, Pull(7, 0, 4, 0))
+    scene.lose(1)
+    scene.relay.on_piece(2, make_piece(Pull(7, 0, 4, 1), CONTENT))
+    scene.relay.on_pull(4, Pull(7, 0, 4, 0))
+    scene.lose(2)
+    assert scene.said == [(2, Pull(7, 0, 4, 1)), (2, Pull(7, 0, 4, 4)), (3, Pull(7, 0, 4, 4))]
+
+
+def test_a_piece_nobody_asked_for_goes_nowhere() -> None:
+    scene = Scene()
+    scene.relay.on_piece(2, Piece(7, 0, 10, b"01", 0, 1))
+    assert scene.said == []
