@@ -261,6 +261,8 @@ class SimAgent:
                 self._heartbeat_s = message.heartbeat_s
                 self._next_heartbeat = now + message.heartbeat_s
                 core.on_welcome(message)
+            case Rejoin() if not self.joined:
+                pass
             case Rejoin():
                 self.world.tell(f"{self.name} joins again")
                 self._begin_anew()
@@ -333,10 +335,19 @@ class SimAgent:
             self.core.on_packet_unsent(run.executor, packet.number, can_go_on=False)
 
     def take_results(self, executor: int, done: PacketDone) -> None:
+        vanished = []
         for result in done.results:
             if result.value is None and not result.kind:
-                self.store[result.task] = self.written.pop(result.task)
+                # The file of a cancelled run is removed, and with it that of the next run, if it is there.
+                content = self.written.pop(result.task, None)
+                if content is None:
+                    vanished.append(result.task)
+                else:
+                    self.store[result.task] = content
         self.core.on_packet_results(executor, done, self.world.now)
+        for file in vanished:
+            self.world.losses += 1
+            self.core.on_file_lost(file)
 
     # -- files -----------------------------------------------------------------------------------------
 

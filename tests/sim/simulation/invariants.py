@@ -113,8 +113,8 @@ def describe(world: Cluster) -> str:
         for index in range(table.size):
             if table.state[index] < DONE or index in table.wanted_by:
                 lines.append(
-                    f"  task {table.base + index}: {STATE_NAMES[table.state[index]]}, waits {table.waits[index]}, "
-                    f"where {table.where[index]}, extra {table.extra.get(index)}"
+                    f"  task {table.base + index}: {STATE_NAMES[table.state[index]]}, "
+                    f"waits {table.waits[index]}, where {table.where[index]}, extra {table.extra.get(index)}"
                 )
     for worker in state.workers.values():
         lines.append(
@@ -123,10 +123,11 @@ def describe(world: Cluster) -> str:
         )
     for agent in world.living():
         jobs = {task: (job.packet, job.missing) for task, job in agent.core._queue.jobs.items()}
+        crew = agent.core._crew.executors.values()
         lines.append(
-            f"{agent.name} as {agent.number}: joined {agent.joined}, suspended {agent.suspended}, jobs {jobs}, "
-            f"held {list(agent.core._files.held)}, fetches {agent.core._files._fetches}, "
+            f"{agent.name} as {agent.number}: joined {agent.joined}, suspended {agent.suspended}, "
+            f"jobs {jobs}, held {list(agent.core._files.held)}, fetches {agent.core._files._fetches}, "
             f"relays {agent.core._files._relays}, executors "
-            f"{[(e.number, e.ready, [b.number for b in e.bundles]) for e in agent.core._crew.executors.values()]}"
+            f"{[(e.number, e.ready, [b.number for b in e.bundles]) for e in crew]}"
         )
     return "\n".join(lines[:300])

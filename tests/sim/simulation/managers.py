@@ -20,6 +20,7 @@ from graphvine.manager.instructions import (
     Say,
 )
 from graphvine.manager.peers import Peers, refusal
+from graphvine.manager.relay import Relay
 from graphvine.manager.run import Raw
 from graphvine.manager.settings import Settings
 from graphvine.protocol.codec import decode_to_manager, encode
@@ -33,7 +34,6 @@ from graphvine.protocol.messages import (
     ToManager,
     ToWorker,
 )
-from graphvine.protocol.pieces import not_held
 from simulation.links import END, Connection
 from simulation.work import Content, Work, value_in
 
@@ -87,6 +87,7 @@ class SimManager:
         self.core = Core(settings)
         self.peers = Peers()
         self.collector = SimCollector(self)
+        self.relay = Relay(self.core.holders, self.peers.__contains__, self.say)
         self.runs: dict[int, SimRun] = {}
         self.connections: dict[bytes, Connection] = {}
         self.version = graphvine.__version__
@@ -169,7 +170,7 @@ class SimManager:
 
     def _on_message(self, worker: int, message: ToManager) -> None:
         if isinstance(message, Pull):
-            self._on_pull(worker, message)
+            self.relay.on_pull(worker, message)
         elif isinstance(message, Piece):
             self._on_piece(worker, message)
         else:
@@ -177,25 +178,18 @@ class SimManager:
             if isinstance(message, Goodbye):
                 self._part(worker, message.reason)
 
-    def _on_pull(self, worker: int, pull: Pull) -> None:
-        holders = [holder for holder in self.core.holders(pull.file) if holder != worker]
-        asked = Pull(pull.file, pull.offset, pull.length, worker)
-        if holders:
-            self.say(min(holders), [asked])
-        else:
-            self.say(worker, [not_held(asked)])
-
     def _on_piece(self, worker: int, piece: Piece) -> None:
         if piece.requester == MANAGER:
             self.collector.on_piece(worker, piece)
-        elif piece.requester in self.peers:
-            self.say(piece.requester, [self.world.perhaps_damaged(piece)])
+        else:
+            self.relay.on_piece(worker, self.world.perhaps_damaged(piece))
 
     def _part(self, worker: int, reason: str) -> None:
         if self.peers.remove(worker) is not None:
             self.world.tell(f"manager parts from worker {worker}: {reason}")
             self.core.on_worker_lost(worker, reason, self.world.now)
             self.collector.on_worker_parted(worker)
+            self.relay.on_worker_parted(worker)
 
     # -- what the core says ----------------------------------------------------------------------------
 
@@ -218,6 +212,7 @@ class SimManager:
                 if self.peers.remove(worker) is not None:
                     self.world.tell(f"manager gives worker {worker} up: {reason}")
                     self.collector.on_worker_parted(worker)
+                    self.relay.on_worker_parted(worker)
 
     def say(self, worker: int, messages: list[ToWorker]) -> None:
         identity = self.peers.identity(worker)
