@@ -56,7 +56,7 @@ def _run(options: argparse.Namespace, store: Store, pool: Pool, wake: int) -> En
     offer = Offer(name, options.cores, options.memory, options.disk)
     loop = Loop(connection, store, pool, offer, Settings())
     try:
-        loop.watch(wake, "stopped by a signal")
+        loop.watch(wake, "stopped by a signal", last_words_s=1.0)
         if options.embedded:
             loop.watch(sys.stdin.fileno(), "the manager's process is gone")
         return loop.run()

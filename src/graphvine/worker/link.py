@@ -47,7 +47,7 @@ class Link:
         socket.curve_serverkey = connection.manager_public.encode()
         socket.curve_publickey = connection.worker_public.encode()
         socket.curve_secretkey = connection.worker_secret.encode()
-        socket.setsockopt(zmq.LINGER, 1000)
+        socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.SNDHWM, _HIGH_WATER)
         socket.setsockopt(zmq.RCVHWM, _HIGH_WATER)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
@@ -95,8 +95,9 @@ class Link:
                 return
             yield from decode_to_worker(frame.buffer)
 
-    def close(self) -> None:
-        """Close; what was said last still leaves, for a second at most."""
+    def close(self, last_words_s: float = 0.0) -> None:
+        """Close; what was said last still leaves, for so long at most."""
+        self.socket.setsockopt(zmq.LINGER, int(last_words_s * 1000))
         self._shut()
         self._context.term()
 

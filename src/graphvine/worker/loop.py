@@ -93,14 +93,17 @@ class Loop:
         self._alone_since = now
         self._answer_by = now + settings.answer_s
         self._ending: Ending | None = None
-        self._watched: dict[int, str] = {}
+        self._last_words_s = 0.0
+        self._watched: dict[int, tuple[str, float]] = {}
         self._poller = zmq.Poller()
 
     # -- from outside ----------------------------------------------------------------------------------
 
-    def watch(self, descriptor: int, reason: str) -> None:
-        """End, with a goodbye, when ``descriptor`` has something to read or is at its end."""
-        self._watched[descriptor] = reason
+    def watch(self, descriptor: int, reason: str, last_words_s: float = 0.0) -> None:
+        """End when ``descriptor`` has something to read or is at its end.
+
+        The goodbye to the manager may take ``last_words_s``."""
+        self._watched[descriptor] = (reason, last_words_s)
 
     def run(self) -> Ending:
         """Run until the end; then everything of this worker is gone but the pool and the store."""
@@ -115,7 +118,7 @@ class Loop:
     def close(self) -> None:
         self._fetcher.close()
         self._server.close()
-        self._link.close()
+        self._link.close(self._last_words_s)
 
     # -- a turn ----------------------------------------------------------------------------------------
 
@@ -159,7 +162,7 @@ class Loop:
             if self._link.ended():
                 self._on_disconnected(now)
         elif source in self._watched:
-            self._leave(self._watched[int(source)])
+            self._leave(*self._watched[int(source)])
         elif source == self._store.descriptor:
             self._on_store()
         elif source == self._fetcher.descriptor:
@@ -276,8 +279,9 @@ class Loop:
         store_mb = (usage.memory_bytes + usage.disk_bytes) / _MB
         self._say([Heartbeat(self._core.running(), resident_mb(), store_mb)])
 
-    def _leave(self, reason: str) -> None:
+    def _leave(self, reason: str, last_words_s: float) -> None:
         self._link.say([Goodbye(reason)])
+        self._last_words_s = last_words_s if self._joined else 0.0
         self._ending = Ending(reason, clean=True)
 
     # -- executors, store, fetches ---------------------------------------------------------------------
