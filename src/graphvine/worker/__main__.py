@@ -30,7 +30,10 @@ _MEMORY_DIRECTORY = "/dev/shm"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a worker until its end. Returns the exit code. Raises ConnectionFileError."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if not options.embedded and not options.connection_file and options.port is None:
+        parser.error("name the manager's HOST and PORT, or give its --connection-file")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     wake = _catch_signals()
     workdir = options.workdir or os.environ.get("TMPDIR", "/tmp")
