@@ -13,11 +13,11 @@ from typing import Any
 import psutil
 import pytest
 from dask.delayed import Delayed
+from tests.integration.conftest import StartWorker, family
 
 from graphvine.manager.manager import Manager
 from graphvine.manager.settings import Settings
 from graphvine.protocol.errors import TaskKilledError
-from tests.integration.conftest import StartWorker, family
 
 WIDTH = 40
 

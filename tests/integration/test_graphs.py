@@ -49,7 +49,7 @@ def test_nested_keys_come_back_in_their_shape(manager: Manager) -> None:
 
 
 def test_it_runs_in_other_processes(manager: Manager) -> None:
-    pids = manager.get({i: (os.getpid,) for i in range(10)}, list(range(10)))
+    pids = manager.get(dict.fromkeys(range(10), (os.getpid,)), list(range(10)))
     assert os.getpid() not in pids
 
 
