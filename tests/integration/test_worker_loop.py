@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 import xxhash
@@ -269,3 +270,12 @@ def test_a_worker_that_finds_no_manager_gives_up(manager: FakeManager, tmp_path:
         store.close()
     assert not ending.clean
     assert f"port {manager.connection.port}" in ending.reason
+
+
+def test_the_addresses_of_a_manager_are_tried_in_turn(manager: FakeManager, tmp_path: Path) -> None:
+    here = manager.connection
+    # Nobody listens at the first; the second swallows every packet (TEST-NET-1, RFC 5737).
+    hosts = ("127.0.0.2", "192.0.2.1", "127.0.0.1")
+    manager.connection = msgspec.structs.replace(here, hosts=hosts)
+    manager.start_worker(tmp_path, "--cores", "1")
+    manager.welcome()

@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import struct
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import zmq
 
@@ -18,11 +19,18 @@ from graphvine.protocol.codec import MAX_FRAME_BYTES, ProtocolError, decode_to_w
 from graphvine.protocol.connection import Connection
 from graphvine.protocol.messages import ToManager, ToWorker
 
+#: refused: nobody listens at this address now; made: somebody with the manager's key does; ended: no more.
+LinkNews = Literal["refused", "made", "ended"]
+
 _HIGH_WATER = 100_000
 _HEARTBEAT_MS = 15_000
 _RECONNECT_MS = 100
 _RECONNECT_MAX_MS = 2_000
-_ENDED = zmq.EVENT_DISCONNECTED
+_NEWS: dict[int, LinkNews] = {
+    zmq.EVENT_CONNECT_RETRIED: "refused",
+    zmq.EVENT_HANDSHAKE_SUCCEEDED: "made",
+    zmq.EVENT_DISCONNECTED: "ended",
+}
 #: A monitor's event: kind and value (zmq_socket_monitor(3)). pyzmq's own parser imports asyncio, 40 ms.
 _EVENT = struct.Struct("=Hi")
 
@@ -58,7 +66,7 @@ class Link:
         self._serial += 1
         # Not get_monitor_socket(): that one names its endpoint after a descriptor that may be reused.
         endpoint = f"inproc://graphvine-link-{self._serial}"
-        socket.monitor(endpoint, _ENDED)
+        socket.monitor(endpoint, sum(_NEWS))
         self.monitor = self._context.socket(zmq.PAIR)
         self.monitor.linger = 0
         self.monitor.connect(endpoint)
@@ -70,15 +78,17 @@ class Link:
         self._shut()
         self._open()
 
-    def ended(self) -> bool:
-        """Whether the connection ended since it was opened (then ``reopen``)."""
-        found = False
+    def news(self) -> LinkNews | None:
+        """What became of the connection since the last call. An end counts for more than what libzmq makes
+        in its place, over which nobody said hello."""
+        found: LinkNews | None = None
         while True:
             try:
                 event, _endpoint = self.monitor.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return found
-            found = found or _EVENT.unpack(event)[0] == _ENDED
+            if found != "ended":
+                found = _NEWS.get(_EVENT.unpack(event)[0], found)
 
     def say(self, messages: Sequence[ToManager]) -> None:
         """Send one batch. What a manager that is gone does not take is lost."""

@@ -86,12 +86,14 @@ class Loop:
         self._fetcher = Fetcher(connection.secret)
         self._hands = Hands(self._core, store, pool, self._fetcher, self._say)
         self._joined = False
+        self._hopeless = False
+        """Whether this connection ended before the manager answered."""
         self._worker = 0
         self._heartbeat_s = 0.0
         self._next_heartbeat = 0.0
         now = time.monotonic()
         self._alone_since = now
-        self._answer_by = now + settings.answer_s
+        self._answer_by = now + self._patience_s()
         self._ending: Ending | None = None
         self._last_words_s = 0.0
         self._watched: dict[int, tuple[str, float]] = {}
@@ -159,8 +161,7 @@ class Loop:
         if source is self._link.socket:
             self._on_link(now)
         elif source is self._link.monitor:
-            if self._link.ended():
-                self._on_disconnected(now)
+            self._on_link_news(now)
         elif source in self._watched:
             self._leave(*self._watched[int(source)])
         elif source == self._store.descriptor:
@@ -173,8 +174,8 @@ class Loop:
     # -- the manager -----------------------------------------------------------------------------------
 
     def _say(self, messages: list[ToManager]) -> None:
-        if self._joined:
-            self._link.say(messages)
+        # Also before the answer to Hello: from then on the manager may ask for what this worker holds.
+        self._link.say(messages)
 
     def _say_hello(self) -> None:
         hello = Hello(
@@ -243,11 +244,18 @@ class Loop:
         self._begin_anew(now)
         self._say_hello()
 
-    def _on_disconnected(self, now: float) -> None:
-        if self._joined:
+    def _on_link_news(self, now: float) -> None:
+        news = self._link.news()
+        if news == "ended" and self._joined:
             log.warning("lost the connection to manager %s; trying again", self._connection.name)
             self._begin_anew(now)
-        self._reopen(now)
+            self._reopen(now)
+        elif news in ("ended", "refused"):
+            # Not at once: it would end or be refused again, without a pause.
+            self._answer_by = min(self._answer_by, now + self._settings.refused_s)
+            self._hopeless = self._hopeless or news == "ended"
+        elif news == "made" and not self._joined and not self._hopeless:
+            self._answer_by = now + self._settings.answer_s
 
     def _begin_anew(self, now: float) -> None:
         self._joined = False
@@ -259,9 +267,14 @@ class Loop:
         self._poller.unregister(self._link.socket)
         self._poller.unregister(self._link.monitor)
         self._link.reopen()
+        self._hopeless = False
         self._register_link()
-        self._answer_by = now + self._settings.answer_s
+        self._answer_by = now + self._patience_s()
         self._say_hello()
+
+    def _patience_s(self) -> float:
+        """How long to try one address before the next."""
+        return self._settings.connect_s if len(self._connection.hosts) > 1 else self._settings.answer_s
 
     def _wait_for_manager(self, now: float) -> None:
         if now - self._alone_since >= self._settings.lost_s:

@@ -40,7 +40,11 @@ class Settings(msgspec.Struct, frozen=True):
     piece_tries: int = 3
 
     # The link to the manager.
+    connect_s: float = 2.0
+    """How long one of several addresses of the manager may take until it is connected."""
+    refused_s: float = 0.1
+    """... and how long to stay with one at which nobody listens."""
     answer_s: float = 10.0
-    """How long one address of the manager may take to answer ``Hello``."""
+    """How long a connected manager, or the only address, may take to answer ``Hello``."""
     lost_s: float = 60.0
     """A worker whose manager is unreachable for so long exits."""
