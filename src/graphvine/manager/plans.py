@@ -116,7 +116,8 @@ def make_leaves_ready(state: State, table: PlanTable) -> None:
     if not (table.origins or table.pools or table.soft or table.priorities or state.settings.checked):
         # READY is 1 and WAITING 0: the common case at the speed of C.
         states[:] = bytes(map(not_, waits))
-        leaves = [table.key0 + task for task in table.in_state(READY)]
+        key0 = table.key0
+        leaves = [key0 + task for task, missing in enumerate(waits) if not missing]
         if leaves:
             leaves.reverse()
             table.pool.add_segment(leaves, table.key0 + table.size, table)

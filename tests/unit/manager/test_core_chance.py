@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from hypothesis import Phase
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
@@ -11,9 +12,27 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from graphvine.manager.check import check
 from graphvine.manager.core import Core
 from graphvine.manager.instructions import PlanDone, PlanFailed
-from graphvine.manager.plan import Plan
+from graphvine.manager.plan import Plan, TaskOptions
 from graphvine.manager.rehearsal import FakeWorker, Rehearsal
 from graphvine.manager.settings import Settings
+from graphvine.protocol.messages import Resources
+
+
+PHASES = [Phase.explicit, Phase.generate] if os.environ.get("NOSHRINK") else list(Phase)
+
+
+def options() -> st.SearchStrategy[TaskOptions]:
+    """What tasks may ask for; the last worker can run all of it."""
+    return st.builds(
+        TaskOptions,
+        request=st.builds(
+            Resources, cores=st.sampled_from([1.0, 2.0]), memory_mb=st.sampled_from([0.0, 500.0])
+        ),
+        priority=st.sampled_from([0, 0, -1, 5]),
+        retries=st.just(100),
+        workers=st.sampled_from([(), (), ("host3", "good"), ("w1", "good")]),
+        allow_other_workers=st.booleans(),
+    )
 
 
 @st.composite
@@ -38,6 +57,8 @@ def plans(draw: st.DrawFn, externals: list[int]) -> Plan:
         category_of=[task % 2 for task in range(size)],
         wanted=wanted,
         externals=externals,
+        options={task: draw(options()) for task in draw(st.sets(st.integers(0, size - 1), max_size=4))},
+        default_options=draw(options()) if draw(st.booleans()) else TaskOptions(retries=100),
     )
 
 
@@ -51,6 +72,7 @@ class Chance(RuleBasedStateMachine):
         self.kept: list[int] = []
         self.cancelled: set[int] = set()
         self.kept_plans: set[int] = set()
+        self.failed: set[int] = set()
         self.kills = 0
 
     def pick(self, data: st.DataObject, those: list[FakeWorker]) -> FakeWorker | None:
@@ -103,6 +125,22 @@ class Chance(RuleBasedStateMachine):
                 worker.begin(ready[0])
             for task in list(worker.begun) if finish else ():
                 worker.finish(task)
+
+    @rule(data=st.data(), kind=st.sampled_from(["raised", "raised", "killed", "storage"]))
+    def fail(self, data: st.DataObject, kind: str) -> None:
+        worker = self.pick(data, [w for w in self.cluster.workers.values() if w.begun])
+        if worker:
+            task = data.draw(st.sampled_from(sorted(worker.begun)))
+            if kind == "raised" or task not in self.failed:
+                # Once each: what is to end well may not be killed three times.
+                self.failed.add(task)
+                worker.fail(task, kind)
+
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        worker = self.pick(data, list(self.cluster.workers.values()))
+        if worker:
+            self.cluster.leave(worker.number)
 
     @rule(data=st.data())
     def fetch(self, data: st.DataObject) -> None:
@@ -185,7 +223,7 @@ class Chance(RuleBasedStateMachine):
         cluster.now = 100.0
         cluster.beat()
         self.core.on_time(cluster.now)
-        cluster.join(2)
+        cluster.join(2, "good")
         cluster.settle()
         for base in cluster.plans:
             if base in self.cancelled:
@@ -213,6 +251,10 @@ def test_whatever_happens_every_plan_ends_well() -> None:
     run_state_machine_as_test(
         Chance,
         settings=hypothesis_settings(
-            max_examples=int(os.environ.get("CHANCE", 100)), stateful_step_count=60, deadline=None
+            max_examples=int(os.environ.get("CHANCE", 100)),
+            stateful_step_count=60,
+            deadline=None,
+            phases=PHASES,
+            derandomize="CHANCE" not in os.environ,
         ),
     )

@@ -75,7 +75,8 @@ def test_a_task_with_inputs_on_two_workers_waits_until_they_exist(cluster: Rehea
     first = cluster.turn()
     given = orders(first, 1) + orders(first, 2)
     assert sorted(given) == [base, base + 1, base + 2, base + 3]
-    assert orders(first, 1) and orders(first, 2)
+    assert orders(first, 1)
+    assert orders(first, 2)
     cluster.settle()
     assert cluster.results[base] == cluster.expected(base)
 
