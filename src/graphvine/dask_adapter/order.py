@@ -49,12 +49,14 @@ class Walk:
         self._ordered = Ordered()
         self._open: dict[Any, Parsed] = {}
         self._external_of: dict[int, int] = {}
+        self._wanted: frozenset[Any] = frozenset()
 
     def run(self, wanted: Iterable[Any]) -> Ordered:
         """Raises MissingKeyError, GraphError."""
         place, literals = self._ordered.place, self._ordered.literals
         graph, read, opened = self._graph, self._reader.read, self._open
         stack = list(dict.fromkeys(wanted))
+        self._wanted = frozenset(stack)
         stack.reverse()
         while stack:
             key = stack.pop()
@@ -68,8 +70,8 @@ class Walk:
                     parsed = self._read_missing(key)
                 else:
                     parsed = read(key, value)
-                todo = [name for name in parsed[3] if name not in place and name not in literals]
-                if todo:
+                names = parsed[3]
+                if names and (todo := [name for name in names if name not in place and name not in literals]):
                     self._check_cycle(key, todo)
                     opened[key] = parsed
                     stack.append(key)
@@ -87,14 +89,15 @@ class Walk:
             if not self._name(key, parsed):
                 return
             function, arguments = steps.identity, parsed[1]
-        literals = ordered.literals
         entry: Entry = (function, arguments, fills)
-        if literals and not literals.keys().isdisjoint(names):
-            entry, inputs = self._rearrange(entry, names)
-        else:
-            inputs = tuple(map(ordered.place.__getitem__, names))
-            if len(inputs) > 1 and len(set(inputs)) < len(inputs):
+        inputs: tuple[int, ...] = ()
+        if names:
+            if ordered.literals and not ordered.literals.keys().isdisjoint(names):
                 entry, inputs = self._rearrange(entry, names)
+            else:
+                inputs = tuple(map(ordered.place.__getitem__, names))
+                if len(inputs) > 1 and len(set(inputs)) < len(inputs):
+                    entry, inputs = self._rearrange(entry, names)
         ordered.place[key] = len(ordered.keys)
         ordered.keys.append(key)
         ordered.entries.append(entry)
@@ -114,7 +117,7 @@ class Walk:
                 ordered.literals[key] = arguments[0].fetch()
             else:
                 ordered.place[key] = self._external(arguments[0])
-        elif is_large(arguments[0]):
+        elif key not in self._wanted and is_large(arguments[0]):
             return True
         else:
             ordered.literals[key] = arguments[0]

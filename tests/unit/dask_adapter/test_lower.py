@@ -292,6 +292,12 @@ def test_large_literals_travel_once(local: InProcessEngine) -> None:
     assert sum(map(len, local.plans[-1].blobs)) < 1_500_000
 
 
+def test_a_large_literal_that_is_wanted_stays_here(local: InProcessEngine) -> None:
+    large = list(range(10_000))
+    assert local.get({"a": large, "b": (len, "a")}, ["a", "b"]) == (large, 10_000)
+    assert local.plans[-1].keys == ["b"]
+
+
 def test_categories() -> None:
     graph = {
         ("sum-partial-1234567890abcdef", 0): (inc, 0),
