@@ -1,0 +1,52 @@
+"""What a worker offers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from graphvine.worker import node
+
+
+def test_an_offer_is_what_may_be_used(tmp_path: Path) -> None:
+    offer = node.capacity(str(tmp_path))
+    assert 1 <= offer.cores <= len(os.sched_getaffinity(0))
+    assert 0 < offer.memory_mb <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
+    assert offer.disk_mb > 0
+
+
+def test_what_is_stated_is_taken_as_it_is(tmp_path: Path) -> None:
+    offer = node.capacity(str(tmp_path), 64, 1000, 10)
+    assert (offer.cores, offer.memory_mb, offer.disk_mb) == (64, 1000, 10)
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2.0),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({}, None),
+    ],
+)
+def test_a_control_groups_quota(tmp_path: Path, files: dict[str, str], cores: float | None) -> None:
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert node._quota(tmp_path) == cores
+
+
+@pytest.mark.parametrize(("named", "gpus"), [("0,1", 2), ("", 0), ("-1", 0), ("GPU-1234", 1)])
+def test_gpus_are_those_the_environment_names(
+    monkeypatch: pytest.MonkeyPatch, named: str, gpus: float
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert node.visible_gpus() == gpus
+
+
+def test_this_process_has_memory() -> None:
+    assert node.resident_mb() > 1
