@@ -1,4 +1,4 @@
-"""dask.array on a manager: `pip install "graphvine[array]"`."""
+"""dask.array on a manager: `pip install ".[array]"`."""
 
 import dask.array as da
 

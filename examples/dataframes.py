@@ -1,4 +1,4 @@
-"""dask.dataframe on a manager, with a shuffle between workers: `pip install "graphvine[dataframe]"`."""
+"""dask.dataframe on a manager, with a shuffle between workers: `pip install ".[dataframe]"`."""
 
 import dask
 import dask.datasets

@@ -1,6 +1,6 @@
 """Runs the eight ADL benchmark queries on NanoAOD through graphvine, and draws their histograms.
 
-    pip install "graphvine[hep]"
+    pip install ".[hep]"
     python examples/adl/run.py                      # 200,000 made-up events
     python examples/adl/run.py file.root ...        # your files
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 for package in ("coffea", "dask_awkward", "dask_histogram", "hist", "matplotlib"):
-    pytest.importorskip(package, reason=f"the ADL example needs {package}: pip install 'graphvine[hep]'")
+    pytest.importorskip(package, reason=f"the ADL example needs {package}: pip install '.[hep]'")
 
 ROOT = Path(__file__).resolve().parents[2]
 ADL = ROOT / "examples" / "adl"
