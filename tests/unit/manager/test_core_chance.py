@@ -17,7 +17,6 @@ from graphvine.manager.rehearsal import FakeWorker, Rehearsal
 from graphvine.manager.settings import Settings
 from graphvine.protocol.messages import Resources
 
-
 PHASES = [Phase.explicit, Phase.generate] if os.environ.get("NOSHRINK") else list(Phase)
 
 
