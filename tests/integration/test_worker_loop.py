@@ -6,6 +6,8 @@ import operator
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -279,3 +281,19 @@ def test_the_addresses_of_a_manager_are_tried_in_turn(manager: FakeManager, tmp_
     manager.connection = msgspec.structs.replace(here, hosts=hosts)
     manager.start_worker(tmp_path, "--cores", "1")
     manager.welcome()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["127.0.0.1", "1"], 1, "no connection file for port 1"),
+        (["--connection-file", "/nowhere"], 1, "cannot read the connection file /nowhere"),
+        ([], 2, "name the manager's HOST and PORT"),
+    ],
+)
+def test_a_worker_that_is_started_wrongly_says_what_to_do(arguments: list[str], code: int, said: str) -> None:
+    command = [sys.executable, "-m", "graphvine.worker", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert ended.returncode == code
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr

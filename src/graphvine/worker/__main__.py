@@ -127,5 +127,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _start() -> int:
+    from graphvine.protocol.connection import ConnectionFileError
+
+    try:
+        return main()
+    except ConnectionFileError as error:
+        print(f"graphvine: {error}", file=sys.stderr)
+        return 1
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_start())
