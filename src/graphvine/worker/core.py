@@ -31,7 +31,6 @@ from graphvine.worker.crew import Bundle, Crew, Executor, cut_down
 from graphvine.worker.dispatch import Codes, Dispatcher
 from graphvine.worker.files import STORED, Files
 from graphvine.worker.instructions import (
-    DropFiles,
     Instruction,
     KillExecutor,
     Note,
@@ -244,7 +243,7 @@ class Core:
                 else:
                     held[task] = STORED if value is None else value
                 if value is None:
-                    self._files.sizes[task] = result.size
+                    self._files.note_made(task, result.size)
         if done.finished:
             self._on_packet_finished(executor, packet, now)
 
@@ -266,8 +265,8 @@ class Core:
 
     def _drop_results(self, results: list[TaskResult]) -> None:
         for result in results:
-            if result.value is None and not result.kind and result.task not in self._files.held:
-                self._outbox.instructions.append(DropFiles([result.task]))
+            if result.value is None and not result.kind:
+                self._files.drop_stray(result.task)
 
     def _on_packet_finished(self, executor: Executor, packet: int, now: float) -> None:
         bundles = executor.bundles
@@ -362,6 +361,7 @@ class Core:
 
     def _requeue(self, bundle: Bundle) -> None:
         """Jobs of a packet that ended or was taken back, and did not run: back to the front, or returned."""
+        self._files.unpin(bundle.files)
         for job in bundle.jobs:
             if job.packet == bundle.number:
                 job.packet = QUEUED

@@ -26,7 +26,7 @@ _SMALLEST_SHARE = 0.25
 
 class Bundle(msgspec.Struct):
     """A packet on its way: its jobs (those with this number in ``job.packet`` are not done yet), when it
-    was given away, how long it should take, what it told its executor."""
+    was given away, how long it should take, what it told its executor, what stored files it reads."""
 
     number: int
     jobs: list[Job]
@@ -35,6 +35,7 @@ class Bundle(msgspec.Struct):
     sent_at: float
     blobs: list[int]
     contexts: list[int]
+    files: list[int]
 
 
 class Executor:

@@ -125,7 +125,9 @@ class Dispatcher:
             return
         number = run.packet.number
         jobs = [job for job in load.jobs if job.packet == number]
-        bundle = Bundle(number, jobs, load.expected_s, load.long, now, run.blobs, run.contexts)
+        files = [file for _, _, file in run.files]
+        self._files.pin(files)
+        bundle = Bundle(number, jobs, load.expected_s, load.long, now, run.blobs, run.contexts, files)
         executor.bundles.append(bundle)
         self._outbox.instructions.append(run)
 

@@ -6,6 +6,8 @@
 - A file whose list of holders is empty is pulled through the manager: a few pieces are asked for at a time,
   over all files together, so that a slow link is not swamped.
 - Files are immutable: a second copy that arrives is the same as the first.
+- A file that an executor may be about to read stays in the store until it is done, whatever the manager says:
+  the manager may have learned of a loss while the replica that mends it was arriving here.
 """
 
 from __future__ import annotations
@@ -67,12 +69,17 @@ class Files:
         self._relays: dict[int, Relay] = {}
         self._relays_with_more: deque[Relay] = deque()
         self._pieces_out = 0
+        self._pins: dict[int, int] = {}
+        """Files that packets read, which executors were given: how many packets."""
+        self._doomed: set[int] = set()
+        """Those of them that are not wanted any more."""
 
     # -- holding ---------------------------------------------------------------------------------------
 
     def hold(self, file: int, value: bytes | str) -> list[Job]:
         """A file is here. Returns the jobs that waited for nothing else."""
         self.held[file] = value
+        self._doomed.discard(file)
         self._fetches.pop(file, None)
         waiting = self.waiters.pop(file, None)
         if waiting is None:
@@ -84,6 +91,11 @@ class Files:
                 ready.append(job)
         return ready
 
+    def note_made(self, file: int, size: int) -> None:
+        """A task ran here, and its result is in the store."""
+        self.sizes[file] = size
+        self._doomed.discard(file)
+
     def note_blob(self, blob: int) -> None:
         """A file whose content is a blob, never a value."""
         self._blobs.add(blob)
@@ -93,7 +105,10 @@ class Files:
         stored = []
         for file in files:
             if self.held.pop(file, b"") == STORED:
-                stored.append(file)
+                if file in self._pins:
+                    self._doomed.add(file)
+                else:
+                    stored.append(file)
             self.sizes.pop(file, None)
             self._blobs.discard(file)
             self._fetches.pop(file, None)
@@ -105,8 +120,27 @@ class Files:
 
     def drop_stray(self, file: int) -> None:
         """A file turned up in the store that nobody wants (there)."""
-        if self.held.get(file) != STORED:
+        if self.held.get(file) == STORED:
+            return
+        if file in self._pins:
+            self._doomed.add(file)
+        else:
             self._outbox.instructions.append(DropFiles([file]))
+
+    def pin(self, files: Iterable[int]) -> None:
+        """An executor was given a packet that reads these files."""
+        for file in files:
+            self._pins[file] = self._pins.get(file, 0) + 1
+
+    def unpin(self, files: Iterable[int]) -> None:
+        """A packet that reads these files is no longer with an executor."""
+        for file in files:
+            self._pins[file] -= 1
+            if not self._pins[file]:
+                del self._pins[file]
+                if file in self._doomed:
+                    self._doomed.discard(file)
+                    self._outbox.instructions.append(DropFiles([file]))
 
     def on_lost(self, file: int) -> None:
         """A stored file is not there any more."""
@@ -140,10 +174,12 @@ class Files:
         if not source.holders:
             self._start_relay(source)
             return
+        # The manager must come to know everybody who was tried, or it names the same ones in turn for ever.
+        tried = fetch.tried if fetch is not None else []
         # Workers that are told the same list should not all ask the same peer.
         turn = (file + self.worker) % len(source.holders)
         holders = source.holders[turn:] + source.holders[:turn]
-        self._fetches[file] = fetch = Fetch(file, source.size, 0, holders, [], [])
+        self._fetches[file] = fetch = Fetch(file, source.size, 0, holders, tried, [])
         self._ask_next(fetch)
 
     def on_fetched(self, file: int, size: int) -> list[Job]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.unit.worker.bench import BLOB, Bench, order
 
-from graphvine.protocol.messages import BlobData, Context, Missing, Resources, Source
+from graphvine.protocol.messages import Address, BlobData, Context, Missing, Resources, Source, Sources
 from graphvine.worker.settings import Settings
 
 
@@ -177,6 +177,7 @@ def test_a_large_result_is_a_file_of_the_store_for_those_that_need_it() -> None:
     assert bench.done[1].size == 5000
     assert bench.begin(number) == [2]
     assert bench.core.holds() == [(1, 5000)]
+    bench.finish_one(number)
     bench.core.on_drop([1])
     bench.turn()
     assert 1 not in bench.stored
@@ -446,3 +447,56 @@ def test_rejoining_forgets_tasks_and_keeps_stored_results() -> None:
     bench.assign(order(2), order(3, 1))
     bench.run_all()
     assert set(bench.done) == {1, 2, 3}
+
+
+def test_a_file_that_an_executor_may_be_about_to_read_is_dropped_when_it_is_done() -> None:
+    bench = Bench(cores=1)
+    bench.assign(order(1))
+    bench.run_all()
+    (number,) = bench.executors
+    bench.assign(order(2))
+    bench.begin(number)
+    bench.finish_one(number, size=500)
+    measured(bench)
+    bench.assign(order(3, 2), order(4, 2))
+    assert bench.begin(number) == [3, 4]
+    bench.core.on_drop([2])
+    bench.turn()
+    bench.finish_one(number)
+    assert 2 in bench.stored
+    bench.finish_one(number)
+    assert 2 not in bench.stored
+
+
+def test_a_file_that_is_made_again_while_the_old_one_is_read_stays() -> None:
+    bench = Bench(cores=2)
+    bench.assign(order(1))
+    bench.bring_up()
+    first = next(iter(bench.executors))
+    bench.begin(first)
+    bench.finish_one(first, size=500, duration_s=0.1)
+    bench.assign(order(2, 1))
+    bench.bring_up()
+    reader = next(number for number in bench.executors if bench.begin(number))
+    bench.core.on_drop([1])
+    del bench.done[1]
+    bench.assign(order(1))
+    bench.bring_up()
+    maker = next(number for number in bench.executors if number != reader and bench.begin(number))
+    bench.finish_one(maker, size=500)
+    bench.finish_one(reader)
+    assert 1 in bench.stored
+
+
+def test_holders_that_were_tried_stay_known_to_the_manager() -> None:
+    bench = Bench(cores=1)
+    addresses = [Address("there", 1)]
+    bench.assign(
+        order(2, 1), sources=[Source(1, 500, [8])], peers={8: addresses, 9: addresses, 10: addresses}
+    )
+    bench.core.on_fetch_failed(1, 8, "unreachable")
+    bench.turn()
+    bench.core.on_sources(Sources([Source(1, 500, [9])]))
+    bench.core.on_fetch_failed(1, 9, "unreachable")
+    bench.turn()
+    assert [missing.holders for report in bench.reports for missing in report.missing] == [[8], [8, 9]]
