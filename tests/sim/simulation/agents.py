@@ -276,8 +276,7 @@ class SimAgent:
         self.core.on_rejoin(self.world.now)
 
     def _say(self, messages: list[ToManager]) -> None:
-        if self.joined:
-            self.connection.up.send(encode(messages))
+        self.connection.up.send(encode(messages))
 
     # -- carrying out ----------------------------------------------------------------------------------
 
