@@ -15,8 +15,10 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from inspect import Parameter, signature
 from typing import Any
 
+import dask.optimization
 from dask._task_spec import (
     Alias,
     DataNode,
@@ -28,6 +30,7 @@ from dask._task_spec import (
     TaskRef,
     Tuple,
     _execute_subgraph,
+    convert_legacy_task,
 )
 
 from graphvine.dask_adapter import steps
@@ -52,7 +55,20 @@ def KEPT() -> None:
 _PLAIN, _NAME, _LIST, _TUPLE, _OTHER = range(5)
 _Kinds = dict[type, int]
 
-_CONTAINERS = {List: steps.as_list, Tuple: steps.as_tuple, Set: steps.as_set, Dict: steps.as_dict}
+_CONTAINERS: dict[type, Callable[..., Any]] = {
+    List: steps.as_list,
+    Tuple: steps.as_tuple,
+    Set: steps.as_set,
+    # In dask 2024.12 a Dict is made of pairs.
+    Dict: steps.as_dict if len(Dict({0: 0}).args) == 2 else steps.as_dict_of_pairs,
+}
+#: Fused tasks of this form are unfolded; those of earlier dasks run as they are.
+_IS_UNFOLDED = any(
+    parameter.kind is Parameter.VAR_POSITIONAL
+    for parameter in signature(_execute_subgraph).parameters.values()
+)
+#: Fused tuples of dask 2024.12: they may need keys that their arguments do not name.
+_SUBGRAPH = getattr(dask.optimization, "SubgraphCallable", None)
 
 
 class Reader:
@@ -71,11 +87,13 @@ class Reader:
         kind = type(value)
         if kind is tuple:
             if value and callable(value[0]):
+                if _SUBGRAPH is not None and type(value[0]) is _SUBGRAPH:
+                    return self._compile(convert_legacy_task(key, value, self.graph))
                 return self._read_call(value)
         elif kind is Task:
             return self._read_task(value)
         elif kind is Alias:
-            return (ALIAS, (), (), (value.target,))
+            return (ALIAS, (), (), (_target(value),))
         elif kind is DataNode:
             return (LITERAL, (value.value,), (), ())
         return self._compile(value)
@@ -166,7 +184,7 @@ class Reader:
             if kind is TaskRef:
                 names.append(argument.key)
             elif kind is Alias:
-                names.append(argument.target)
+                names.append(_target(argument))
             elif isinstance(argument, (GraphNode, TaskRef)):
                 return None
             else:
@@ -280,6 +298,8 @@ class Compiler:
             return scope(value.key)
         kind = type(value)
         if kind is tuple and value and callable(value[0]):
+            if _SUBGRAPH is not None and type(value[0]) is _SUBGRAPH:
+                return self._compile_node(convert_legacy_task(None, value, self._reader.graph), scope)
             return self._call(value[0], [self._compile_argument(part, scope) for part in value[1:]])
         if self._reader.is_name(value):
             return scope(value)
@@ -308,7 +328,7 @@ class Compiler:
     def _compile_node(self, node: GraphNode, scope: Callable[[Any], tuple[bool, Any]]) -> tuple[bool, Any]:
         kind = type(node)
         if kind is Alias:
-            return scope(node.target)
+            return scope(_target(node))
         if kind is DataNode:
             return True, node.value
         if kind is Task:
@@ -328,7 +348,7 @@ class Compiler:
     def _compile_task(self, node: Task, scope: Callable[[Any], tuple[bool, Any]]) -> tuple[bool, Any]:
         if is_kept(node):
             return self.outer(node.args[0])
-        if node.func is _execute_subgraph and not node.kwargs:
+        if _IS_UNFOLDED and node.func is _execute_subgraph and not node.kwargs:
             return self._compile_subgraph(node, scope)
         parts = [self._compile_part(part, scope) for part in (*node.args, *node.kwargs.values())]
         if node.kwargs:
@@ -394,4 +414,10 @@ def _reference(argument: Any) -> Any:
     kind = type(argument)
     if kind is TaskRef:
         return argument.key
-    return argument.target if kind is Alias else None
+    return _target(argument) if kind is Alias else None
+
+
+def _target(alias: Alias) -> Any:
+    """The key an alias means (in dask 2024.12 a reference to it)."""
+    target = alias.target
+    return target.key if type(target) is TaskRef else target

@@ -72,6 +72,10 @@ def as_dict(*flat: Any) -> dict[Any, Any]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
+def as_dict_of_pairs(*pairs: Any) -> dict[Any, Any]:
+    return dict(pairs)
+
+
 def as_type(constructor: Callable[..., Any], *values: Any) -> Any:
     """``constructor`` of one sequence."""
     return constructor(values)
