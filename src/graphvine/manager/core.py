@@ -31,6 +31,10 @@ from graphvine.manager.workers import Worker
 from graphvine.protocol.messages import Goodbye, Heartbeat, Hello, Report, ToManager, Welcome
 
 
+def _second(item: tuple[int, float]) -> float:
+    return item[1]
+
+
 class Core:
     """The deciding part of a manager. See the module, and ``docs/architecture.md`` for the calls."""
 
@@ -50,6 +54,8 @@ class Core:
         state.workers[worker] = joined
         state.cores += joined.cores
         state.heard[worker] = now
+        for name in {hello.name, hello.host}:
+            state.named.setdefault(name, {})[worker] = joined
         for pool in state.pools.values():
             if pool.admits(joined):
                 pool.join(joined)
@@ -143,16 +149,25 @@ class Core:
         """``deadline()`` has come: part from silent workers, see to what nobody can run."""
         state = self.state
         state.now = now
-        silent = []
-        for number, heard in state.heard.items():
-            if now - heard < self.settings.silent_s:
-                break
-            silent.append((number, now - heard))
-        for number, seconds in silent:
-            reason = f"nothing was heard of it for {seconds:.1f} s"
-            state.tell(PartWorker(number, reason))
-            recovery.lose_worker(state, state.workers[number], blame=True)
+        self._part_silent(now)
         starving.on_time(state)
+
+    def _part_silent(self, now: float) -> None:
+        state, settings = self.state, self.settings
+        silent: dict[int, float] = {}
+        for number, heard in state.heard.items():
+            if now - heard < settings.silent_s:
+                break
+            silent[number] = now - heard
+        if silent and max(silent.values()) - settings.silent_s > settings.heartbeat_s:
+            # It is we who were late (a suspended process, a laptop asleep): what they said may lie unread.
+            patience = now - settings.silent_s + 2 * settings.heartbeat_s
+            others = {number: heard for number, heard in state.heard.items() if number not in silent}
+            state.heard = dict(sorted({**dict.fromkeys(silent, patience), **others}.items(), key=_second))
+            return
+        for number, seconds in silent.items():
+            state.tell(PartWorker(number, f"nothing was heard of it for {seconds:.1f} s"))
+            recovery.lose_worker(state, state.workers[number], blame=True)
 
     def deadline(self) -> float | None:
         """When ``on_time`` is next needed."""

@@ -101,6 +101,10 @@ def dispatch(state: State, worker: Worker, table: PlanTable, index: int) -> None
     category = table.categories[local]
     table.running_of[local] += 1
     expected = state.category_mean[category]
+    pool = table.pool
+    if not table.plain:
+        pool = placement.pool_of(table, index)
+        expected *= max(pool.request.cores, 0.01)
     worker.queue[number] = expected
     worker.load += expected
     blob = table.blob_base + table.blob_of[index]
@@ -108,10 +112,8 @@ def dispatch(state: State, worker: Worker, table: PlanTable, index: int) -> None
         supply_blob(state, table, blob - table.blob_base, worker)
     attempt = table.attempts.get(index, 0) if table.attempts else 0
     worker.outbox.orders.append(TaskOrder(number, blob, table.blob_index[index], inputs, category, attempt))
-    if not table.plain:
-        pool = placement.pool_of(table, index)
-        if not pool.plain:
-            worker.outbox.requests[number] = pool.request
+    if not pool.plain:
+        worker.outbox.requests[number] = pool.request
     consumers = table.consumers[index]
     if consumers and len(consumers) <= state.settings.wide and not worker.alone:
         look_ahead(state, table, index, worker)

@@ -9,6 +9,7 @@ however many workers and tasks there are: nothing here loops over all of either.
 from __future__ import annotations
 
 import heapq
+from itertools import islice
 
 from graphvine.manager import suspects
 from graphvine.manager.pools import Pool
@@ -100,11 +101,12 @@ def most_bytes(state: State, table: PlanTable, index: int) -> int:
 
 def wished_worker(state: State, table: PlanTable, index: int) -> Worker | None:
     """The least loaded of the present workers a task would rather run on; None when there is none."""
-    names = table.options(index).workers
+    pool = pool_of(table, index)
     found = [
         worker
-        for worker in state.workers.values()
-        if (worker.hello.name in names or worker.hello.host in names) and pool_of(table, index).admits(worker)
+        for name in table.options(index).workers
+        for worker in islice(state.named.get(name, {}).values(), _LOOK)
+        if worker.number in pool.members
     ]
     return min(found, key=lambda worker: (worker.load + len(worker.heap)) / worker.cores) if found else None
 

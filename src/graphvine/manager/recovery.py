@@ -174,6 +174,10 @@ def lose_worker(state: State, worker: Worker, blame: bool) -> None:
     del state.heard[number]
     state.cores = sum(other.cores for other in state.workers.values()) if state.workers else 0.0
     state.marked.pop(number, None)
+    for name in {worker.hello.name, worker.hello.host}:
+        del state.named[name][number]
+        if not state.named[name]:
+            del state.named[name]
     for pool in worker.pools:
         pool.part(worker)
     doomed = suspects.note_loss(state, worker) if blame else []

@@ -381,6 +381,17 @@ class Rehearsal:
                 return
         raise Complaint(f"still busy after {rounds} rounds")
 
+    def wait(self, until: float) -> None:
+        """Time passes: every worker that is there gives its signs of life, every silent one is found out."""
+        while self.now < until:
+            self.turn()
+            deadline = self.core.deadline()
+            step = self.now + self.core.settings.heartbeat_s
+            self.now = min(until, step if deadline is None else max(self.now, min(deadline, step)))
+            self.beat()
+            if deadline is not None and deadline <= self.now:
+                self.core.on_time(self.now)
+
     def beat(self) -> None:
         """Every worker gives a sign of life."""
         for number in self.workers:

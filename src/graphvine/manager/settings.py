@@ -8,9 +8,9 @@ import msgspec
 class Settings(msgspec.Struct, frozen=True):
     """Times in seconds, sizes in bytes."""
 
-    heartbeat_s: float = 2.0
+    heartbeat_s: float = 1.0
     """How often a worker says that it lives."""
-    silent_s: float = 10.0
+    silent_s: float = 6.0
     """A worker not heard of for so long is lost."""
     inline_bytes: int = 8192
     """A result whose pickle is at most this long travels inside ``TaskDone``."""

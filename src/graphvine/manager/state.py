@@ -35,6 +35,8 @@ class State:
         self.tables: list[PlanTable] = []
         self.workers: dict[int, Worker] = {}
         self.cores = 0.0
+        #: Workers by name and by host.
+        self.named: dict[str, dict[int, Worker]] = {}
         #: When each worker was last heard of; who was not heard of for longest comes first.
         self.heard: dict[int, float] = {}
         self.pools: dict[tuple[Resources, tuple[str, ...]], Pool] = {}

@@ -219,9 +219,7 @@ class Chance(RuleBasedStateMachine):
     def teardown(self) -> None:
         """In the end, with one good worker more and every silent one found out, all is as it should be."""
         cluster = self.cluster
-        cluster.now = 100.0
-        cluster.beat()
-        self.core.on_time(cluster.now)
+        cluster.wait(100.0)
         cluster.join(2, "good")
         cluster.settle()
         for base in cluster.plans:

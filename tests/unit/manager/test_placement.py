@@ -191,3 +191,12 @@ def test_shares_shrink_as_the_pool_does(cluster: Rehearsal) -> None:
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] == 17
     assert sum(sizes) == 64
+
+
+def test_a_loose_task_of_higher_priority_is_urgent_and_one_of_the_same_is_not() -> None:
+    pool = Pool(Resources(), ())
+    pool.loose = [5 - (1 << 48)]
+    assert pool.urgent(3)
+    assert not pool.urgent(3 - (1 << 48))
+    pool.loose = [1]
+    assert not pool.urgent(3)

@@ -139,15 +139,22 @@ def test_a_silent_worker_is_parted_from_and_its_work_goes_elsewhere(cluster: Reh
     base = cluster.run(plan_of([()] * 4, wanted=[0, 1, 2, 3]))
     cluster.turn()
     cluster.vanish(silent.number)
-    deadline = cluster.core.deadline()
-    assert deadline is not None
-    cluster.now = deadline - 1
-    cluster.beat()
-    cluster.core.on_time(deadline)
+    cluster.wait(6.5)
     cluster.settle()
-    assert cluster.parted == [PartWorker(silent.number, "nothing was heard of it for 10.0 s")]
+    assert cluster.parted == [PartWorker(silent.number, "nothing was heard of it for 6.0 s")]
     assert cluster.results[base] == cluster.expected(base)
     assert good.ran
+
+
+def test_a_manager_that_slept_itself_gives_everybody_time(cluster: Rehearsal) -> None:
+    silent, good = cluster.join(), cluster.join()
+    cluster.turn()
+    cluster.vanish(silent.number)
+    cluster.now = 1000.0
+    cluster.core.on_time(cluster.now)
+    assert set(cluster.core.state.workers) == {silent.number, good.number}
+    cluster.wait(1003.0)
+    assert set(cluster.core.state.workers) == {good.number}
 
 
 def test_a_worker_that_was_thought_lost_is_not_listened_to(cluster: Rehearsal) -> None:

@@ -12,22 +12,9 @@ def plan_of(options: TaskOptions) -> Plan:
     return Plan(["big"], [()], [b"blob"], [0], [0], ["work"], [0], [0], default_options=options)
 
 
-def pass_time(cluster: Rehearsal, until: float) -> None:
-    """Let the core have its deadlines, with every worker alive."""
-    for _ in range(1000):
-        cluster.beat()
-        cluster.turn()
-        deadline = cluster.core.deadline()
-        if deadline is None or deadline > until:
-            return
-        cluster.now = max(cluster.now, min(deadline, cluster.now + 5))
-        cluster.core.on_time(cluster.now)
-    raise AssertionError("deadlines without end")
-
-
 def test_without_any_worker_there_is_a_warning_and_no_end(cluster: Rehearsal) -> None:
     base = cluster.run(plan_of(TaskOptions()))
-    pass_time(cluster, 10_000)
+    cluster.wait(10_000)
     assert [note.text for note in cluster.notes] == ["no worker has joined; task 'big' and others wait"]
     assert base not in cluster.over
     cluster.join()
@@ -39,12 +26,12 @@ def test_a_task_too_large_for_every_worker_fails_in_the_end(cluster: Rehearsal) 
     cluster.join(cores=4)
     cluster.join(cores=2, memory_mb=8000.0)
     base = cluster.run(plan_of(TaskOptions(request=Resources(8, 100))))
-    pass_time(cluster, 20)
+    cluster.wait(20)
     (note,) = cluster.notes
     assert "task 'big' asks for 8 cores, 100 MB of memory" in note.text
     assert "the largest has 4 cores, 8000 MB of memory" in note.text
     assert base not in cluster.over
-    pass_time(cluster, 200)
+    cluster.wait(200)
     failed = cluster.over[base]
     assert isinstance(failed, PlanFailed)
     assert (failed.kind, failed.text) == ("unrunnable", note.text)
@@ -53,14 +40,14 @@ def test_a_task_too_large_for_every_worker_fails_in_the_end(cluster: Rehearsal) 
 def test_a_name_nobody_has_is_named(cluster: Rehearsal) -> None:
     cluster.join()
     cluster.run(plan_of(TaskOptions(workers=("zebra",))))
-    pass_time(cluster, 20)
+    cluster.wait(20)
     assert "on a worker or host named zebra" in cluster.notes[0].text
 
 
 def test_a_worker_that_fits_ends_the_waiting(cluster: Rehearsal) -> None:
     cluster.join()
     base = cluster.run(plan_of(TaskOptions(request=Resources(8))))
-    pass_time(cluster, 100)
+    cluster.wait(100)
     cluster.join(cores=8)
     cluster.settle()
     assert cluster.results[base] == cluster.expected(base)
