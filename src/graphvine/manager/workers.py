@@ -97,7 +97,7 @@ class Worker:
 
 
 class Outbox:
-    """What is to be said to one worker in this turn. Anything said here is said before any new order."""
+    """What is to be said to one worker in this turn (``take`` says in which order)."""
 
     __slots__ = (
         "blobs",
@@ -137,14 +137,12 @@ class Outbox:
     def take(self) -> list[ToWorker]:
         """All that is to be said, in the order in which it must be heard; the outbox is empty afterwards.
 
-        What is taken away comes before what is given: a file may be dropped and made again in one turn."""
+        What is taken away comes before what is given: a file may be dropped and made again in one turn. But
+        a task may be given to one worker and called back for another in one turn."""
         messages, self.first = self.first, []
         if self.cancels:
             messages.append(Cancel(self.cancels))
             self.cancels = []
-        if self.recalls:
-            messages.append(Recall(self.recalls))
-            self.recalls = []
         if self.drops:
             messages.append(Drop(self.drops))
             self.drops = []
@@ -153,6 +151,9 @@ class Outbox:
             self.updates, self.update_values, self.new_peers = [], {}, {}
         if self.orders or self.blobs:
             messages.append(self._take_assign())
+        if self.recalls:
+            messages.append(Recall(self.recalls))
+            self.recalls = []
         return messages
 
     def _take_assign(self) -> Assign:
