@@ -14,7 +14,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from inspect import Parameter, signature
 from typing import Any
 
@@ -62,8 +62,8 @@ _CONTAINERS: dict[type, Callable[..., Any]] = {
     # In dask 2024.12 a Dict is made of pairs.
     Dict: steps.as_dict if len(Dict({0: 0}).args) == 2 else steps.as_dict_of_pairs,
 }
-#: Fused tasks of this form are unfolded; those of earlier dasks run as they are.
-_IS_UNFOLDED = any(
+#: Whether a fused task has its dependencies as arguments; in dask 2024.12 it has two dictionaries of them.
+_HAS_FLAT_SUBGRAPHS = any(
     parameter.kind is Parameter.VAR_POSITIONAL
     for parameter in signature(_execute_subgraph).parameters.values()
 )
@@ -348,7 +348,7 @@ class Compiler:
     def _compile_task(self, node: Task, scope: Callable[[Any], tuple[bool, Any]]) -> tuple[bool, Any]:
         if is_kept(node):
             return self.outer(node.args[0])
-        if _IS_UNFOLDED and node.func is _execute_subgraph and not node.kwargs:
+        if node.func is _execute_subgraph and not node.kwargs:
             return self._compile_subgraph(node, scope)
         parts = [self._compile_part(part, scope) for part in (*node.args, *node.kwargs.values())]
         if node.kwargs:
@@ -359,8 +359,8 @@ class Compiler:
 
     def _compile_subgraph(self, node: Task, scope: Callable[[Any], tuple[bool, Any]]) -> tuple[bool, Any]:
         """What ``GraphNode.fuse`` made: the inner tasks, in order, as steps of this one."""
-        inner, wanted, names, *values = node.args
-        known = {name: self._compile_part(value, scope) for name, value in zip(names, values, strict=True)}
+        inner, wanted = node.args[:2]
+        known = {name: self._compile_part(value, scope) for name, value in _subgraph_inputs(node)}
 
         def find(key: Any) -> tuple[bool, Any]:
             return known[key]
@@ -415,6 +415,17 @@ def _reference(argument: Any) -> Any:
     if kind is TaskRef:
         return argument.key
     return _target(argument) if kind is Alias else None
+
+
+def _subgraph_inputs(node: Task) -> Iterable[tuple[Any, Any]]:
+    """What a fused task takes from outside: names within it, and what they mean."""
+    if _HAS_FLAT_SUBGRAPHS:
+        return zip(node.args[2], node.args[3:], strict=True)
+    return [
+        (pair.args[0], pair.args[1]) if isinstance(pair, Tuple) else (pair, given[pair])
+        for given in node.args[2:]
+        for pair in (given.args if isinstance(given, Dict) else given)
+    ]
 
 
 def _target(alias: Alias) -> Any:
