@@ -1,6 +1,6 @@
 """Starts a worker: ``python -m graphvine.worker HOST PORT``, or ``--embedded`` by a manager for itself.
 
-The zygote is started before anything that takes long to import, so that both get ready at the same time.
+The zygote is started before anything else of ours is imported, so that both get ready at the same time.
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphvine.worker.pool import Pool
-from graphvine.worker.settings import Settings
-from graphvine.worker.store import Store
+from graphvine.worker.launch import Launched, zygote_log
 
 if TYPE_CHECKING:
     from graphvine.protocol.connection import Connection
     from graphvine.worker.loop import Ending
+    from graphvine.worker.pool import Pool
+    from graphvine.worker.store import Store
 
 log = logging.getLogger("graphvine.worker")
 
@@ -36,10 +35,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("name the manager's HOST and PORT, or give its --connection-file")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     wake = _catch_signals()
-    workdir = options.workdir or os.environ.get("TMPDIR", "/tmp")
-    store = Store(_MEMORY_DIRECTORY, workdir)
+    # Where its output goes must be known: without a directory for logs that is the store's, which is slower.
+    launched = None
+    if options.log_dir:
+        os.makedirs(options.log_dir, exist_ok=True)
+        launched = Launched(zygote_log(options.log_dir))
+    from graphvine.worker.pool import Pool
+    from graphvine.worker.store import Store
+
+    store = Store(_MEMORY_DIRECTORY, options.workdir or os.environ.get("TMPDIR", "/tmp"))
     try:
-        pool = Pool(store.scratch, options.log_dir or store.scratch, watched=store.directories)
+        logs = options.log_dir or store.scratch
+        pool = Pool(store.scratch, logs, watched=store.directories, zygote=launched)
         try:
             pool.start_zygote()
             ending = _run(options, store, pool, wake)
@@ -54,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, store: Store, pool: Pool, wake: int) -> Ending:
     connection = _embedded_connection() if options.embedded else _connection(options)
     from graphvine.worker.loop import Loop, Offer
+    from graphvine.worker.settings import Settings
 
     name = options.name or ("local" if options.embedded else f"{socket.gethostname()}-{os.getpid()}")
     offer = Offer(name, options.cores, options.memory, options.disk)
@@ -91,6 +99,8 @@ def _embedded_connection() -> Connection:
 
 
 def _connection(options: argparse.Namespace) -> Connection:
+    from pathlib import Path
+
     import msgspec
 
     from graphvine.protocol.connection import find_connection, read_connection

@@ -12,7 +12,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import deque
 
@@ -20,6 +19,7 @@ import msgspec
 
 from graphvine.worker.deaths import OutOfMemoryKills, explain, tail
 from graphvine.worker.executor import temporary_name
+from graphvine.worker.launch import Launched, zygote_log
 from graphvine.worker.marks import make_page, map_page, read_mark
 from graphvine.worker.packets import (
     MAX_MESSAGE_BYTES,
@@ -46,14 +46,6 @@ from graphvine.worker.zygote import (
 _INBOX_BYTES = 2**20
 #: How long killed processes are waited for.
 _GONE_S = 2.0
-#: One core per executor is the rule: libraries that start a thread per core would fight over them.
-_ONE_THREAD = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
 
 
 class ExecutorReady(msgspec.Struct):
@@ -119,21 +111,9 @@ class _Executor:
 class _Zygote:
     """A running zygote and the link to it. Messages that find the link full wait here."""
 
-    def __init__(self, log: str, environment: dict[str, str]) -> None:
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # Not the working directory: a file there must not stand in for a module of ours.
-        flags = ["-P"] if sys.version_info >= (3, 11) else []
-        with theirs, open(log, "ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, *flags, "-m", "graphvine.worker.zygote", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                pass_fds=[theirs.fileno()],
-                env=environment,
-                start_new_session=True,
-            )
-        self.control.setblocking(False)
+    def __init__(self, launched: Launched) -> None:
+        self.control = launched.control
+        self.process = launched.process
         self._unsent: deque[tuple[ToZygote, list[int]]] = deque()
         self._encode = msgspec.msgpack.Encoder().encode
 
@@ -173,13 +153,15 @@ class Pool:
         *,
         watched: tuple[str, ...] = (),
         environment: dict[str, str] | None = None,
+        zygote: Launched | None = None,
     ) -> None:
         """``watched``: directories the zygote removes when this process is gone, and at ``close``.
-        ``environment``: variables of the executors, on top of this process's own."""
+        ``environment``: variables of the executors, on top of this process's own. ``zygote``: the first
+        one, started already."""
         self._scratch = scratch
         self._log_directory = log_directory
         self._watched = list(watched)
-        self._environment = dict.fromkeys(_ONE_THREAD, "1") | os.environ.copy() | (environment or {})
+        self._environment = environment
         self._epoll = select.epoll()
         self._zygote: _Zygote | None = None
         self._executors: dict[int, _Executor] = {}
@@ -193,15 +175,20 @@ class Pool:
         self._decode = msgspec.msgpack.Decoder(FromExecutor).decode
         self._decode_head = msgspec.msgpack.Decoder(PacketHead).decode
         self._decode_control = msgspec.msgpack.Decoder(FromZygote).decode
+        if zygote is not None:
+            self._adopt(zygote)
 
     # -- what the agent asks for -----------------------------------------------------------------------
 
     def start_zygote(self) -> None:
         """Start it now, so that it is warm when the first ``spawn`` comes. Otherwise ``spawn`` does."""
         if self._zygote is None:
-            self._zygote = _Zygote(self._zygote_log(), self._environment)
-            self._epoll.register(self._zygote.control, select.EPOLLIN)
-            self._zygote.say(Watch(self._watched), [])
+            self._adopt(Launched(zygote_log(self._log_directory), self._environment))
+
+    def _adopt(self, launched: Launched) -> None:
+        self._zygote = _Zygote(launched)
+        self._epoll.register(self._zygote.control, select.EPOLLIN)
+        self._zygote.say(Watch(self._watched), [])
 
     def spawn(self, executor: int, context: ContextRef | None = None) -> None:
         """Ask for executor number ``executor`` (never used before). ``send`` may follow at once. With a
@@ -355,7 +342,7 @@ class Pool:
             self._harmful.add(self._importing)
             cause += f" while it imported {self._importing}"
             self._importing = ""
-        last_lines = tail(self._zygote_log())
+        last_lines = tail(zygote_log(self._log_directory))
         if last_lines:
             cause += f"; last lines of its output:\n{last_lines}"
         pids = [executor.pid for executor in self._executors.values() if executor.pid]
@@ -365,9 +352,6 @@ class Pool:
         for executor in list(self._executors.values()):
             self._bury(executor, cause, events)
         events.append(ZygoteDied(cause))
-
-    def _zygote_log(self) -> str:
-        return os.path.join(self._log_directory, "zygote.log")
 
 
 def _exit_words(code: int) -> str:
