@@ -255,7 +255,8 @@ def recall_half(state: State, thief: Worker, victim: Worker) -> None:
     share = thief.cores / (thief.cores + victim.cores)
     goal = victim.load * share
     looked = taken = 0
-    for task in reversed(victim.queue):
+    # What was given in this turn stands last. It is not called back before it was said.
+    for task in islice(reversed(victim.queue), len(victim.outbox.orders), None):
         looked += 1
         if goal <= 0 or looked > min(spare, _LOOK) or taken >= max(1, int(spare * share)):
             return
