@@ -105,6 +105,7 @@ class SimAgent:
         """Everything is lost. ``noticed``: the manager sees the connection end; otherwise only silence."""
         if not self.alive:
             return
+        self.world.losses += 1
         self.world.tell(f"{self.name} is killed{'' if noticed else ', unseen'}")
         self._end()
         if noticed:

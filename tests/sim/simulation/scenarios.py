@@ -155,11 +155,18 @@ class Play:
         for mishap in self.story.mishaps:
             cluster.events.at(mishap.at_s, lambda m=mishap: self._befall(m))  # type: ignore[misc]
         ends = [mishap.at_s + mishap.for_s for mishap in self.story.mishaps]
-        cluster.events.at(max(ends, default=0.0), lambda: cluster.join(2.0, name="spare"))
+        cluster.events.at(max(ends, default=0.0), self._keep_one_alive)
         cluster.run_until(self._all_over, PATIENCE_S, 300_000)
         self._check_outcomes()
         self._clear_up()
         return cluster
+
+    def _keep_one_alive(self) -> None:
+        """From the end of the mishaps on there is always a worker that can run everything."""
+        spares = [agent for agent in self.cluster.living() if agent.name == "spare"]
+        if not spares:
+            self.cluster.join(2.0, name="spare")
+        self.cluster.events.after(0.5, self._keep_one_alive)
 
     # -- plans -----------------------------------------------------------------------------------------
 
