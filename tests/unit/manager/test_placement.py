@@ -91,20 +91,18 @@ def test_leaves_are_shared_among_all_workers(cluster: Rehearsal) -> None:
     assert all(len(worker.ran) > 50 for worker in cluster.workers.values())
 
 
-def test_a_worker_that_runs_dry_takes_over_leaves_kept_for_another() -> None:
-    cluster = Rehearsal(Core(Settings(checked=True)))
-    slow = cluster.join()
-    base = cluster.run(plan_of([()] * 100, wanted=list(range(100))))
+def test_a_worker_that_runs_dry_takes_over_leaves_kept_for_another(cluster: Rehearsal) -> None:
+    stuck = cluster.join()
+    cluster.run(plan_of([()] * 100, wanted=list(range(100))))
     cluster.turn()
     # Nobody else was there, so half of the leaves are kept for it.
-    assert len(cluster.core.state.workers[slow.number].share) > 40
-    while cluster.core.state.pools and next(iter(cluster.core.state.pools.values())):
-        next(iter(cluster.core.state.pools.values())).cut(cluster.core.state.workers[1])
+    assert len(cluster.core.state.workers[stuck.number].share) == 49
     quick = cluster.join()
-    cluster.turn()
-    run_some(cluster, quick, 2)
-    assert len(cluster.core.state.workers[quick.number].queue) + len(quick.ran) >= 2
-    assert base
+    cluster.duration_s = 0.01
+    for _ in range(200):
+        cluster.turn()
+        run_some(cluster, quick, 100)
+    assert len(quick.ran) >= 98
 
 
 def test_a_dry_worker_has_queued_tasks_called_back_from_a_busy_one(cluster: Rehearsal) -> None:
