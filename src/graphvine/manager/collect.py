@@ -59,13 +59,16 @@ class Collector:
         self._say = say
         self._on_result = on_result
         self._on_unreachable = on_unreachable
+        self._hellos: dict[int, Hello] = {}
         self._threads: ThreadPoolExecutor | None = None
         self._unreachable: set[int] = set()
         """Workers whose transfer server could not be reached: asked by relay from then on."""
         self._pulled: dict[int, _Pulled] = {}
 
     def collect(self, wanted: Available, hellos: dict[int, Hello]) -> None:
-        """Get a result that exists; ends in ``on_result`` or ``on_unreachable``."""
+        """Get a result that exists; ends in ``on_result`` or ``on_unreachable``. ``hellos``: the workers that
+        are there, now and whenever it is looked at."""
+        self._hellos = hellos
         wish = Wish(wanted.plan, wanted.position, wanted.file, wanted.size)
         if wanted.value is not None:
             self._on_result(wish, wanted.value)
@@ -129,6 +132,9 @@ class Collector:
             self._call(lambda: self._on_result(wish, raw))
 
     def _on_no_link(self, wish: Wish, holder: int) -> None:
+        if holder not in self._hellos:
+            self._on_unreachable(wish, holder, "the worker was lost")
+            return
         self._unreachable.add(holder)
         self._pull(wish, holder)
 
