@@ -80,6 +80,8 @@ class SimAgent:
         self.fetching: dict[int, int] = {}
         self.pulling: dict[int, dict[int, bytes]] = {}
         self.vanished: set[int] = set()
+        #: How many tasks were begun here.
+        self.begun = 0
         self.alive = True
         self.suspended = False
         self.joined = False

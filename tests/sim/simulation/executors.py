@@ -110,6 +110,7 @@ class SimExecutor:
             return
         spec = work.specs[index]
         work.begun[index] += 1
+        self.agent.begun += 1
         self._start_running(work, index)
         if work.begun[index] <= spec.times:
             self._misbehave(task, work, index, spec)
@@ -219,6 +220,8 @@ class SimPool:
         """The agent ends an executor, and hears no more of it."""
         executor = self.executors.pop(number, None)
         if executor is not None:
+            # Results that were not told yet are lost with it.
+            self._agent.world.losses += executor.packet is not None
             executor.die()
 
     def die(self, number: int, cause: str) -> None:
@@ -226,6 +229,7 @@ class SimPool:
         executor = self.executors.pop(number, None)
         if executor is None:
             return
+        self._agent.world.losses += executor.packet is not None
         begun = executor.begun
         executor.die()
         self._tell(lambda: self._agent.core.on_executor_died(number, cause, begun, self._agent.world.now))
