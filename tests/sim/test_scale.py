@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from simulation.cluster import Cluster, Weather
+from simulation.graphs import Graph, grid, sinks
+from simulation.invariants import check_empty
+from simulation.managers import SimRun
+from simulation.work import TaskSpec, Work, make_blobs
 
 from graphvine.manager.core import Core
 from graphvine.manager.instructions import PlanDone, Say
@@ -12,11 +17,6 @@ from graphvine.manager.plan import Plan
 from graphvine.manager.settings import Settings
 from graphvine.protocol.messages import Assign, Hello, Report, Resources, TaskDone, TaskOrder
 from graphvine.worker.settings import Settings as WorkerSettings
-from simulation.cluster import Cluster, Weather
-from simulation.graphs import Graph, grid, sinks
-from simulation.invariants import check_empty
-from simulation.managers import SimRun
-from simulation.work import TaskSpec, Work, make_blobs
 
 #: Real numbers: seconds and bytes of a real cluster.
 SETTINGS = Settings(heartbeat_s=5.0, silent_s=30.0, inline_bytes=8192)
