@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 
-import psutil
-
 
 def reachable_hosts() -> tuple[str, ...]:
     """Addresses of the network interfaces that are up, then the host's name, then loopback."""
+    import psutil  # 20 ms, which only a manager that is open to other machines need wait
+
     up = {name for name, stats in psutil.net_if_stats().items() if stats.isup}
     found: list[str] = []
     for interface, addresses in psutil.net_if_addrs().items():

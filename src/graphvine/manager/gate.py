@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import struct
 from collections.abc import Callable, Iterator, Sequence
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 from zmq.utils.z85 import decode as z85_decode
 
 from graphvine.protocol.codec import MAX_FRAME_BYTES
@@ -26,6 +26,8 @@ log = logging.getLogger("graphvine.manager")
 _HIGH_WATER = 100_000
 _REFUSAL_INTERVAL_S = 60.0
 _REFUSALS_REMEMBERED = 1000
+#: A monitor's event: kind and value (zmq_socket_monitor(3)). pyzmq's own parser imports asyncio.
+_EVENT = struct.Struct("=Hi")
 
 Port = int | tuple[int, int] | None
 
@@ -174,10 +176,10 @@ class Gate:
     def _disconnected(self) -> Iterator[int]:
         while True:
             try:
-                parts = self._monitor.recv_multipart(zmq.NOBLOCK)
+                event, _endpoint = self._monitor.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            yield int(parse_monitor_message(parts)["value"])
+            yield _EVENT.unpack(event)[1]
 
     def _note_refusal(self, peer: str, why: str) -> None:
         now = self._clock()

@@ -18,8 +18,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import psutil
-
 from graphvine.dask_adapter.client import DaskClient
 from graphvine.manager.addresses import reachable_hosts
 from graphvine.manager.core import Core
@@ -35,7 +33,7 @@ from graphvine.protocol.connection import (
     sweep_connections,
     write_connection,
 )
-from graphvine.protocol.node import node_id
+from graphvine.protocol.node import node_id, process_exists
 
 _counter = itertools.count(1)
 
@@ -162,7 +160,7 @@ def sweep_scratch() -> None:
     prefix = _scratch_prefix()
     for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         pid = path.name.removeprefix(prefix).partition("-")[0]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+        if pid.isdigit() and not process_exists(int(pid)):
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -13,8 +13,9 @@ import socket
 from pathlib import Path
 
 import msgspec
-import psutil
 import zmq
+
+from graphvine.protocol.node import process_exists
 
 
 class Connection(msgspec.Struct, frozen=True):
@@ -79,7 +80,7 @@ def sweep_connections() -> None:
             connection = read_connection(path)
         except ConnectionFileError:
             continue  # not one of ours, or going away just now
-        if connection.host == host and not psutil.pid_exists(connection.pid):
+        if connection.host == host and not process_exists(connection.pid):
             path.unlink(missing_ok=True)
 
 

@@ -1,4 +1,7 @@
-"""Which processes can open each other's files: those of one kernel and one mount namespace."""
+"""What there is to know of this node and its processes, without asking a library.
+
+Processes can open each other's files when they are of one kernel and one mount namespace.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,19 @@ def node_id() -> str:
     except OSError:
         return f"{socket.gethostname()}:{os.getuid()}"
     return f"{boot}:{mounts}:{os.getuid()}"
+
+
+def process_exists(pid: int) -> bool:
+    """Whether there is a process of that number on this machine, whoever's it is."""
+    if pid <= 0:
+        return False  # these mean groups of processes
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def python_version() -> str:
