@@ -117,6 +117,7 @@ class Files:
                 stored.append(file)
         if stored:
             self._outbox.instructions.append(DropFiles(stored))
+        self._ask_pieces()
 
     def drop_stray(self, file: int) -> None:
         """A file turned up in the store that nobody wants (there)."""
@@ -184,8 +185,11 @@ class Files:
 
     def on_fetched(self, file: int, size: int) -> list[Job]:
         """A fetch or a relay is complete and in the store."""
-        known = self._fetches.pop(file, None) is not None
-        known = self._relays.pop(file, None) is not None or known
+        known = self._fetches.pop(file, None) is not None or file in self._relays
+        if file in self._relays:
+            # Perhaps a fetch that had been given up came to its end while pieces are on their way.
+            self._forget_relay(file)
+            self._ask_pieces()
         if not known:
             self.drop_stray(file)
             return []

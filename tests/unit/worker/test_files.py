@@ -140,6 +140,17 @@ def test_the_next_relay_goes_on_when_one_fails(bench: Bench) -> None:
     assert (first.file, second.file) == (50, 50)
 
 
+def test_the_next_relay_goes_on_when_one_is_dropped_or_comes_by_another_way(bench: Bench) -> None:
+    wanted = (50, 51, 52)
+    bench.assign(*(order(file - 49, file) for file in wanted), sources=[Source(f, 300, []) for f in wanted])
+    assert [(pull.file, pull.offset) for pull in next_pulls(bench)] == [(50, 0), (50, 100)]
+    bench.core.on_drop([50])
+    bench.turn()
+    assert [(pull.file, pull.offset) for pull in next_pulls(bench)] == [(51, 0), (51, 100)]
+    arrive(bench, 51, 300)
+    assert [(pull.file, pull.offset) for pull in next_pulls(bench)] == [(52, 0), (52, 100)]
+
+
 def test_a_relayed_value_that_was_inline_at_its_maker_is_inline_here(bench: Bench) -> None:
     content = pickle.dumps([1, 2, 3], protocol=5)
     bench.assign(order(1, 50), sources=[Source(50, len(content), [])])
