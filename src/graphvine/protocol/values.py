@@ -7,7 +7,7 @@ Pickle protocol 5 with buffers out of band (PEP 574). A value file is
 
 so that whoever reads it maps the file and gets its arrays without a copy. Maps are private: an array got
 from one may be written to, and the file stays as it is. Plain pickle comes first, cloudpickle only for what
-plain pickle cannot carry.
+plain pickle cannot carry; then what many values share is pickled apart (``commons``), as the last buffers.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ _HEAD = struct.Struct("<8sQQ")
 _ALIGN = 64
 #: The memory of value files at least this large may be used again.
 REUSED_BYTES = 2**20
+#: How a pickle begins that refers to commons.
+COMMONS_MARK = b"C"
 #: writev takes at most this many pieces a call (Linux: IOV_MAX).
 _MAX_PIECES = 1024
 
@@ -39,33 +41,57 @@ class DamagedValueError(Exception):
     """Bytes that are not a whole value file."""
 
 
+#: Types (not Python's own) whose values plain pickle could not carry: not tried again.
+_beyond_pickle: weakref.WeakSet[type] = weakref.WeakSet()
+
+
 def dumps(value: object) -> tuple[bytes, list[memoryview]]:
     """The pickle of ``value`` and its out-of-band buffers. Raises UnpicklableError."""
     buffers: list[pickle.PickleBuffer] = []
+    kind = type(value)
+    if kind in _beyond_pickle:
+        return _dumps_with_commons(value)
     try:
         data = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
         by_reference = b"__main__" in data
     except Exception:  # noqa: BLE001 -- pickle passes on whatever a __reduce__ raises
         by_reference = True
+        if kind.__module__ != "builtins":
+            _beyond_pickle.add(kind)
     if by_reference:
         # What lives in __main__ pickles by reference here and is found nowhere else.
-        buffers.clear()
-        data = _cloudpickle(value, buffers)
+        return _dumps_with_commons(value)
     try:
         return data, [buffer.raw() for buffer in buffers]
     except BufferError:
         # Not contiguous: carried in band.
-        return _cloudpickle(value, None), []
+        return _cloudpickle(value), []
 
 
-def _cloudpickle(value: object, buffers: list[pickle.PickleBuffer] | None) -> bytes:
+def _dumps_with_commons(value: object) -> tuple[bytes, list[memoryview]]:
+    from graphvine.protocol import commons
+
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        data, shared = commons.dumps(value, buffers.append)
+        return data, [*(buffer.raw() for buffer in buffers), *(memoryview(one) for one in shared)]
+    except BufferError:
+        return _cloudpickle(value), []
+    except Exception as error:
+        raise _unpicklable(value, error) from error
+
+
+def _cloudpickle(value: object) -> bytes:
     import cloudpickle
 
     try:
-        callback = None if buffers is None else buffers.append
-        return cloudpickle.dumps(value, protocol=5, buffer_callback=callback)  # type: ignore[no-any-return]
+        return cloudpickle.dumps(value, protocol=5)  # type: ignore[no-any-return]
     except Exception as error:
-        raise UnpicklableError(f"{type(value).__name__} cannot be pickled: {error}") from error
+        raise _unpicklable(value, error) from error
+
+
+def _unpicklable(value: object, error: Exception) -> UnpicklableError:
+    return UnpicklableError(f"{type(value).__name__} cannot be pickled: {error}")
 
 
 def size_of(data: bytes, buffers: Sequence[memoryview]) -> int:
@@ -165,4 +191,8 @@ def loads(view: memoryview, origin: str = "a value") -> Any:
         position += size
     if position > len(view):
         raise DamagedValueError(f"{origin} is cut short: {len(view)} bytes of {position}")
+    if bytes(data[:1]) == COMMONS_MARK:
+        from graphvine.protocol import commons
+
+        return commons.loads(data, buffers)
     return pickle.loads(data, buffers=buffers)
