@@ -159,7 +159,7 @@ class Core:
         for executor in self._crew.executors.values():
             # The first packet is being read or run.
             if any(bundle.number in packets for bundle in executor.bundles):
-                self._outbox.instructions.append(TakeBack(executor.number))
+                self._take_back(executor)
 
     def _return(self, job: Job) -> None:
         stack = [job]
@@ -188,7 +188,7 @@ class Core:
         for executor in self._crew.executors.values():
             if any(bundle.number in packets for bundle in executor.bundles):
                 executor.doomed_at = now
-                self._outbox.instructions.append(TakeBack(executor.number))
+                self._take_back(executor)
 
     def on_pull(self, pull: Pull) -> None:
         self._files.on_pull(pull)
@@ -279,11 +279,16 @@ class Core:
         else:
             self._crew.vacate(executor)
 
+    def _take_back(self, executor: Executor) -> None:
+        executor.taking = True
+        self._outbox.instructions.append(TakeBack(executor.number))
+
     def on_taken_back(self, number: int, packets: list[int]) -> None:
         """Unread packets are here again. What is recalled goes back to the manager, the rest to its lane."""
         executor = self._crew.executors.get(number)
         if executor is None:
             return
+        executor.taking = False
         unread = [bundle for bundle in executor.bundles if bundle.number in packets]
         for bundle in unread:
             executor.bundles.remove(bundle)

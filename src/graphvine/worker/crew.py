@@ -41,7 +41,18 @@ class Bundle(msgspec.Struct):
 class Executor:
     """One executor process."""
 
-    __slots__ = ("blobs", "bundles", "contexts", "doomed_at", "key", "lane", "number", "ready", "stolen")
+    __slots__ = (
+        "blobs",
+        "bundles",
+        "contexts",
+        "doomed_at",
+        "key",
+        "lane",
+        "number",
+        "ready",
+        "stolen",
+        "taking",
+    )
 
     def __init__(self, number: int, key: str) -> None:
         self.number = number
@@ -56,6 +67,8 @@ class Executor:
         """When to stop it: it runs a cancelled task."""
         self.stolen = 0
         """The packet at the head when its unread packets were last taken back."""
+        self.taking = False
+        """Its unread packets are being taken back: what it knows, and has, is not certain until they are."""
 
     @property
     def idle(self) -> bool:
@@ -148,6 +161,7 @@ class Crew:
             if executor.lane is lane
             and len(executor.bundles) < at_most
             and executor.doomed_at is None
+            and not executor.taking
             and not executor.bundles[-1].long
             # One whose packets were taken from it is late already.
             and executor.stolen != executor.bundles[0].number

@@ -208,6 +208,7 @@ class Dispatcher:
             overdue_at = head.sent_at + head.expected_s + self._settings.overdue_s
             if waiting_s > self._settings.steal_s or overdue_at <= now:
                 executor.stolen = head.number
+                executor.taking = True
                 self._outbox.instructions.append(TakeBack(executor.number))
             elif self.overdue_at is None or overdue_at < self.overdue_at:
                 self.overdue_at = overdue_at

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 from tests.unit.worker.bench import BLOB, Bench, order
 
-from graphvine.protocol.messages import Address, BlobData, Context, Missing, Resources, Source, Sources
+from graphvine.protocol.messages import (
+    Address,
+    BlobData,
+    Context,
+    Missing,
+    Resources,
+    Source,
+    Sources,
+    TaskOrder,
+)
 from graphvine.worker.settings import Settings
 
 
@@ -276,6 +285,19 @@ def test_recall_takes_unread_packets_back_and_keeps_what_was_not_recalled() -> N
     assert sorted(bench.returned()) == [5, 9]
     bench.run_all()
     assert bench.order_of_starts == [0, 1, 2, 3, 4, 6, 7, 8, 10, 11]
+
+
+def test_what_a_packet_told_that_is_taken_back_is_told_by_the_next() -> None:
+    bench = Bench(cores=1, settings=Settings(warm_executors=0, packet_tasks=2))
+    measured(bench)
+    bench.assign(order(0), order(1))
+    bench.run_all()
+    orders = [TaskOrder(task, BLOB + 1, 0, []) for task in range(2, 6)]
+    bench.assign(*orders[:2], blobs=[BlobData(BLOB + 1, 0, b"another")])
+    bench.core.on_recall([3])
+    bench.assign(*orders[2:])
+    bench.run_all()
+    assert bench.order_of_starts == [0, 1, 2, 4, 5]
 
 
 def test_a_recalled_task_that_comes_again_runs() -> None:
