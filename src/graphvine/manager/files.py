@@ -95,7 +95,7 @@ def drop(state: State, worker: int, number: int) -> None:
     """Tell one worker to drop a file."""
     known = state.workers.get(worker)
     if known is not None:
-        known.outbox.drops.append(number)
+        known.outbox.drop(number)
         state.mark(known)
 
 

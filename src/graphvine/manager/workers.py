@@ -134,6 +134,17 @@ class Outbox:
         """The first thing ever said."""
         self.first.append(message)
 
+    def drop(self, number: int) -> None:
+        """Have a file dropped, and say nothing of what was to be said about it: values and sources of an
+        order that was not given after all wait here for the next one."""
+        self.drops.append(number)
+        self.values.pop(number, None)
+        self.update_values.pop(number, None)
+        if self.sources:
+            self.sources = [source for source in self.sources if source.file != number]
+        if self.updates:
+            self.updates = [source for source in self.updates if source.file != number]
+
     def take(self) -> list[ToWorker]:
         """All that is to be said, in the order in which it must be heard; the outbox is empty afterwards.
 
