@@ -78,3 +78,13 @@ def test_importing_it_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_manager_is_there_before_what_only_its_work_needs():
+    script = (
+        "import sys, graphvine\n"
+        "graphvine.Manager\n"
+        "print([m for m in ('dask', 'cloudpickle', 'psutil', 'asyncio') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

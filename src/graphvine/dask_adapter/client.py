@@ -3,32 +3,27 @@
 ``DaskClient`` is a base of the manager's class, or of anything else that can run plans: the methods of
 ``engine.Engine`` are on the same object. ``get`` and ``persist`` have to be, too: given ``scheduler=m.get``,
 dask looks for ``persist`` on the object to which that ``get`` is bound.
+
+Imports neither dask nor what works with it: a manager is there at once, and when work comes, the engine hears
+of it first (``expect_work``), so that its worker starts while dask is imported here (150 ms) and the graph
+is lowered.
 """
 
 from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask
-from dask._task_spec import DataNode
-
-from graphvine.dask_adapter.collections import to_request
-from graphvine.dask_adapter.computing import compute_futures
-from graphvine.dask_adapter.executor import GraphvineExecutor
-from graphvine.dask_adapter.get import check_options, flatten, nested, start, values_of, wait_for
-from graphvine.dask_adapter.kept import keep, kept_node
-from graphvine.dask_adapter.lower import lower
-from graphvine.dask_adapter.options import default_options
 from graphvine.dask_adapter.shuffle import hold_task_shuffle, release_task_shuffle
-from graphvine.envs import modules
 from graphvine.manager.engine import Run
-from graphvine.manager.plan import Plan, TaskOptions
-from graphvine.observe.progress import showing
+from graphvine.manager.plan import Plan
 from graphvine.protocol.messages import Resources
+
+if TYPE_CHECKING:
+    from graphvine.dask_adapter.executor import GraphvineExecutor
 
 
 class DaskClient(ABC):
@@ -57,8 +52,13 @@ class DaskClient(ABC):
     @abstractmethod
     def worker_names(self) -> list[str]: ...
 
+    def expect_work(self) -> None:  # noqa: B027 -- an engine that has nothing to prepare does nothing
+        """Work is about to come (see ``engine.Engine``)."""
+
     def watch(self, run: Run, progress: bool | None) -> AbstractContextManager[object]:
         """Shows a run while somebody waits for it. ``progress``: as in ``get``."""
+        from graphvine.observe.progress import showing
+
         return showing(run, progress)
 
     # -- dask ------------------------------------------------------------------------------------------
@@ -83,15 +83,11 @@ class DaskClient(ABC):
 
         Raises what a task raised; MissingKeyError, GraphError, NotPicklableError; TypeError for an unknown
         option. KeyboardInterrupt cancels the run."""
-        check_options(unknown)
-        default = default_options(resources, retries, priority)
-        lowered = lower(dsk, flatten(keys), self, default, modules.find())
-        results: list[Any] = []
-        if len(lowered.plan):
-            run = start(self, lowered)
-            with self.watch(run, progress):
-                results = wait_for(run)
-        return nested(keys, values_of(self, lowered, results))
+        self.expect_work()
+        from graphvine.dask_adapter import requests
+
+        default = requests.stated_options(resources, retries, priority, unknown)
+        return requests.get(self, dsk, keys, default, lambda run: self.watch(run, progress))
 
     def persist(
         self,
@@ -106,32 +102,11 @@ class DaskClient(ABC):
 
         What is built on them starts from there. The results are dropped when nothing refers to them any more.
         One collection gives one, several (or a list or tuple of them) a tuple. Options as in ``get``."""
-        check_options(unknown)
-        default = default_options(resources, retries, priority)
-        one = len(collections) == 1 and dask.is_dask_collection(collections[0])
-        if len(collections) == 1 and isinstance(collections[0], (list, tuple)):
-            collections = tuple(collections[0])
+        self.expect_work()
+        from graphvine.dask_adapter import requests
 
-        def schedule(dsk: Any, keys: Any, **_: Any) -> Any:
-            return nested(keys, self._keep(dsk, flatten(keys), default))
-
-        # A plain function: of a method's object dask would ask ``persist``.
-        kept = dask.persist(*collections, optimize_graph=optimize_graph, scheduler=schedule)
-        return kept[0] if one else kept
-
-    def _keep(self, dsk: Any, keys: Iterable[Any], default: TaskOptions) -> dict[Any, Any]:
-        """The graph nodes that stand for ``keys`` from now on."""
-        lowered = lower(dsk, keys, self, default, modules.find(), finalize=False)
-        nodes: dict[Any, Any] = {}
-        handles = keep(self, start(self, lowered, keep=True)) if len(lowered.plan) else []
-        for key in lowered.keys:
-            if key in lowered.position:
-                nodes[key] = kept_node(key, handles[lowered.position[key]])
-            elif key in lowered.external:
-                nodes[key] = kept_node(key, lowered.external[key])
-            else:
-                nodes[key] = DataNode(key, lowered.literals[key])
-        return nodes
+        default = requests.stated_options(resources, retries, priority, unknown)
+        return requests.persist(self, collections, default, optimize_graph)
 
     def compute(
         self,
@@ -146,12 +121,11 @@ class DaskClient(ABC):
 
         Several arguments share one graph, and are done together. Cancelling the last of their futures that is
         not cancelled stops the work. Options as in ``get``."""
-        check_options(unknown)
-        request = to_request(collections, optimize_graph)
-        default = default_options(resources, retries, priority)
-        lowered = lower(request.dsk, flatten(request.keys), self, default, modules.find())
-        futures = compute_futures(self, lowered, request, len(collections))
-        return futures[0] if len(futures) == 1 else tuple(futures)
+        self.expect_work()
+        from graphvine.dask_adapter import requests
+
+        default = requests.stated_options(resources, retries, priority, unknown)
+        return requests.compute(self, collections, default, optimize_graph)
 
     def executor(
         self,
@@ -161,7 +135,11 @@ class DaskClient(ABC):
         priority: int | None = None,
     ) -> GraphvineExecutor:
         """A ``concurrent.futures.Executor`` for plain functions. Options as in ``get``, for each call."""
-        executor = GraphvineExecutor(self, default_options(resources, retries, priority))
+        self.expect_work()
+        from graphvine.dask_adapter import requests
+        from graphvine.dask_adapter.executor import GraphvineExecutor
+
+        executor = GraphvineExecutor(self, requests.stated_options(resources, retries, priority, {}))
         self._executors.add(executor)
         return executor
 

@@ -81,6 +81,11 @@ class Run(Protocol):
 class Engine(Protocol):
     """Runs plans."""
 
+    def expect_work(self) -> None:
+        """Work is about to come: what takes time to get ready may begin to. Returns at once; may be called
+        often, and in vain. Raises ManagerClosedError."""
+        ...
+
     def run(self, plan: Plan, *, keep: bool = False) -> Run:
         """Take a plan over and start it; returns at once.
 

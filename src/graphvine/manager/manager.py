@@ -87,6 +87,11 @@ class Manager(DaskClient):
 
     # -- Engine ----------------------------------------------------------------------------------------
 
+    def expect_work(self) -> None:
+        """Start the embedded worker, if one is wanted and not there. Waits until its process is started, so
+        that what the caller does next does not delay it. Raises ManagerClosedError."""
+        self._loop.ask(self._embedded.on_work)
+
     def run(self, plan: Plan, *, keep: bool = False) -> ManagedRun:
         """Take a plan over and start it; returns at once. See ``engine.Engine.run``."""
         run = self._loop.run_plan(plan, keep)

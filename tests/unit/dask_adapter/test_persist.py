@@ -12,6 +12,7 @@ import pytest
 
 from graphvine.dask_adapter.client import DaskClient
 from graphvine.dask_adapter.inprocess import InProcessEngine
+from graphvine.dask_adapter.requests import keep_graph
 
 da = pytest.importorskip("dask.array")
 np = pytest.importorskip("numpy")
@@ -152,7 +153,7 @@ def test_unknown_options(client: DaskClient) -> None:
 
 def test_last_steps_stay_in_the_graph(client: DaskClient) -> None:
     graph: dict[Any, Any] = {"x": (inc, 1), "finalize-x": (sum, ["x"])}
-    nodes = client._keep(graph, ["finalize-x"], _default())
+    nodes = keep_graph(client, graph, ["finalize-x"], _default())
     assert client.get(nodes, "finalize-x") == 2
 
 
