@@ -78,8 +78,9 @@ def check_whereabouts(world: Cluster) -> None:
             table = core.state.table_of(file)
             if table is None or table.state[file - table.base] != DONE:
                 continue
-            if file in worker.outbox.values:
-                # It goes with the next order.
+            if file in worker.outbox.values or (agent.number, file) in world.manager.dropped:
+                # It goes with the next order; or the news that it came crossed the word to drop it: whoever
+                # asks for it there then gets it elsewhere.
                 continue
             if agent.number in files.holders(table, file - table.base):
                 assert file in agent.core._files.held, f"{agent.name} does not hold file {file}"

@@ -26,6 +26,7 @@ from graphvine.manager.settings import Settings
 from graphvine.protocol.codec import decode_to_manager, encode
 from graphvine.protocol.messages import (
     Address,
+    Drop,
     Goodbye,
     Hello,
     Piece,
@@ -90,6 +91,8 @@ class SimManager:
         self.relay = Relay(self.core.holders, self.peers.__contains__, self.say)
         self.runs: dict[int, SimRun] = {}
         self.connections: dict[bytes, Connection] = {}
+        #: Whom it told to drop what.
+        self.dropped: set[tuple[int, int]] = set()
         self.version = graphvine.__version__
         self.python = ".".join(map(str, __import__("sys").version_info[:2]))
         self._inbox: deque[Callable[[], None]] = deque()
@@ -219,6 +222,9 @@ class SimManager:
         connection = self.connections.get(identity) if identity is not None else None
         if connection is not None:
             connection.down.send(encode(messages))
+            for message in messages:
+                if isinstance(message, Drop):
+                    self.dropped.update((worker, file) for file in message.files)
         elif identity is not None:
             self._part(worker, "its connection ended")
 
