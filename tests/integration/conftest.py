@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,9 +29,16 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(state: Path) -> Iterator[None]:
+def stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the workers of this test, and no others, keep results in memory."""
+    with tempfile.TemporaryDirectory(prefix="graphvine-test-", dir="/dev/shm") as directory:
+        monkeypatch.setenv("GRAPHVINE_MEMORY_DIR", directory)
+        yield Path(directory)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(state: Path, stores: Path) -> Iterator[None]:
     """After the test no process of it and no store of it is left."""
-    stores = stores_now()
     yield
     left = family(os.getpid())
     _, alive = psutil.wait_procs(left, timeout=20)
@@ -41,14 +49,10 @@ def nothing_left(state: Path) -> Iterator[None]:
     assert commands == []
     # Where the user's process went without a word, its worker finds out and cleans up on its own.
     end = time.monotonic() + 20
-    while (left_behind := stores_now() - stores) and time.monotonic() < end:
+    while (left_behind := list(stores.iterdir())) and time.monotonic() < end:
         time.sleep(0.01)
-    assert left_behind == set()
+    assert left_behind == []
     assert list(state.glob("*")) == []
-
-
-def stores_now() -> set[Path]:
-    return set(Path("/dev/shm").glob("graphvine-*"))
 
 
 def family(pid: int) -> list[psutil.Process]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import dask
 import pytest
@@ -78,3 +79,8 @@ def test_a_script_without_a_main_guard(tmp_path):
         [sys.executable, str(script)], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "2\n", "")
+
+
+def test_stores_lie_where_the_environment_says(manager, stores: Path):
+    assert manager.get({"a": (len, (1, 2))}, "a") == 2
+    assert [path.name.partition("-")[0] for path in stores.iterdir()] == ["graphvine"]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("graphvine.worker")
 
+#: Where results lie in memory, unless ``--memory-dir`` or GRAPHVINE_MEMORY_DIR names another place.
 _MEMORY_DIRECTORY = "/dev/shm"
 
 
@@ -43,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from graphvine.worker.pool import Pool
     from graphvine.worker.store import Store
 
-    store = Store(_MEMORY_DIRECTORY, options.workdir or os.environ.get("TMPDIR", "/tmp"))
+    memory_directory = options.memory_dir or os.environ.get("GRAPHVINE_MEMORY_DIR", _MEMORY_DIRECTORY)
+    store = Store(memory_directory, options.workdir or os.environ.get("TMPDIR", "/tmp"))
     try:
         logs = options.log_dir or store.scratch
         pool = Pool(store.scratch, logs, watched=store.directories, zygote=launched)
@@ -132,6 +134,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--name", help="default: host and process id")
     parser.add_argument("--workdir", metavar="DIR", help="where large results go that memory has no room for")
+    parser.add_argument(
+        "--memory-dir",
+        metavar="DIR",
+        help="where results lie in memory (default: $GRAPHVINE_MEMORY_DIR, else /dev/shm)",
+    )
     parser.add_argument("--log-dir", metavar="DIR", help="keep the executors' output here")
     parser.add_argument("--embedded", action="store_true", help=argparse.SUPPRESS)
     return parser
