@@ -335,7 +335,8 @@ class Loop:
             self._core.on_result_unreachable(wish.file, worker, reason, time.monotonic())
 
     def _on_plan_failed(self, failed: PlanFailed) -> None:
-        self._finish(failed.plan, exception_from(failed, self._core.task_key(failed.plan, failed.task)))
+        key = self._core.task_key(failed.plan, failed.task)
+        self._finish(failed.plan, lambda: exception_from(failed, key))
 
     # -- runs ------------------------------------------------------------------------------------------
 
@@ -356,7 +357,7 @@ class Loop:
         self._runs[plan] = run
         run.on_taken(plan, files)
 
-    def _finish(self, plan: int, error: BaseException | None) -> None:
+    def _finish(self, plan: int, error: BaseException | Callable[[], BaseException] | None) -> None:
         run = self._runs.pop(plan, None)
         if run is not None:
             self._unfinished.discard(run)

@@ -38,6 +38,8 @@ class ManagedRun:
         self._taken = threading.Event()
         self._finished = threading.Event()
         self._error: BaseException | None = None
+        self._failure: Callable[[], BaseException] | None = None
+        """Makes the error, of what came over the wire."""
         self._callbacks: list[Callable[[Run], None]] = []
         self._result_callbacks: list[Callable[[int], None]] = []
         self._lock = threading.Lock()
@@ -49,15 +51,24 @@ class ManagedRun:
     def result(self, timeout: float | None = None) -> list[Any]:
         if not self._finished.wait(timeout):
             raise TimeoutError(f"not finished after {timeout} s")
-        if self._error is not None:
-            raise self._error
+        error = self._exception()
+        if error is not None:
+            raise error
         return [None] * len(self._raw) if self.keep else [_load(raw) for raw in self._raw]
 
     def files(self) -> list[int]:
         self._taken.wait()
-        if not self._files and self._error is not None:
-            raise self._error
+        error = None if self._files else self._exception()
+        if error is not None:
+            raise error
         return self._files
+
+    def _exception(self) -> BaseException | None:
+        # In the thread that asks: unpickling runs the user's code, which may import what is just being
+        # imported there. Without a lock, for the same reason; two that ask at once may get one each.
+        if self._error is None and self._failure is not None:
+            self._error = self._failure()
+        return self._error
 
     def done(self) -> bool:
         return self._finished.is_set()
@@ -108,11 +119,15 @@ class ManagedRun:
         for callback in callbacks:
             callback(position)
 
-    def on_finished(self, error: BaseException | None, last: Progress) -> None:
+    def on_finished(self, error: BaseException | Callable[[], BaseException] | None, last: Progress) -> None:
+        """It is over; ``error``: why it failed, or what makes that in the thread that asks."""
         with self._lock:
             if self._finished.is_set():
                 return
-            self._error = error
+            if error is None or isinstance(error, BaseException):
+                self._error = error
+            else:
+                self._failure = error
             self.last = last
             self._taken.set()
             self._finished.set()

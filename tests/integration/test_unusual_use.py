@@ -1,0 +1,43 @@
+"""Things that users do, and that are nobody's idea of how it is meant to be used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+
+def run_script(directory: Path, body: str, seconds: float = 60) -> str:
+    """The output of a user's script in ``directory``, which must end well, and in time."""
+    path = directory / "script.py"
+    path.write_text(textwrap.dedent(body))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        cwd=directory,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_an_exception_of_a_module_that_is_just_being_imported(tmp_path: Path) -> None:
+    module = """
+        import os, sys
+        class Mine(Exception):
+            pass
+        def fail(x):
+            raise Mine(x)
+        if "script.py" in sys.argv[0]:
+            from graphvine import Manager
+            with Manager(local_workers=1) as manager:
+                try:
+                    manager.get({"a": (fail, 1)}, "a")
+                except Mine as error:
+                    print("mine", error)
+        """
+    (tmp_path / "neighbour.py").write_text(textwrap.dedent(module))
+    assert run_script(tmp_path, "import neighbour") == "mine 1\n"
