@@ -44,7 +44,7 @@ def call(
     while True:
         try:
             return function(*args, **kwargs)
-        except Exception as error:  # noqa: BLE001 -- the user's, and theirs to see
+        except BaseException as error:  # noqa: BLE001 -- the user's, and theirs to see; SystemExit, too
             if retries <= 0:
                 return Raised(_pickled(error), _text(error), name, platform.node())
         retries -= 1

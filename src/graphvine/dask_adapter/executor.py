@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import weakref
@@ -27,6 +28,8 @@ from graphvine.manager.engine import Engine, Run
 from graphvine.manager.failure import raised_exception
 from graphvine.manager.plan import TaskOptions
 from graphvine.protocol.errors import ManagerClosedError, TaskError
+
+log = logging.getLogger("graphvine.executor")
 
 #: One plan holds at most this many calls.
 MAX_BATCH = 10_000
@@ -115,7 +118,11 @@ class GraphvineExecutor(Executor):
             if not news:
                 return
             for tell in news:
-                tell()
+                try:
+                    tell()
+                except BaseException:
+                    # A done callback may raise SystemExit, and the others still wait for their results.
+                    log.exception("a callback of a future failed")
 
     def later(self, tell: Callable[[], None]) -> None:
         """Have ``tell`` called in the thread that delivers."""
@@ -185,7 +192,7 @@ class Started:
         future = self._futures[position]
         try:
             value = gathered.value(position)
-        except Exception as error:  # noqa: BLE001 -- a value that cannot be unpickled here
+        except BaseException as error:  # noqa: BLE001 -- a value that cannot be unpickled here
             future.settle(error=error)
             return
         if isinstance(value, Raised):
@@ -199,7 +206,7 @@ class Started:
             gathered.result()
         except (CancelledError, ManagerClosedError) as error:
             self._settle_rest(error)
-        except Exception as error:  # noqa: BLE001 -- whichever call it was
+        except BaseException as error:  # noqa: BLE001 -- whichever call it was
             self._on_failed(error)
 
     def _on_failed(self, error: BaseException) -> None:

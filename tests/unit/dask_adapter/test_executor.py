@@ -233,3 +233,32 @@ def test_no_threads_stay(local: InProcessEngine) -> None:
     for thread in threads:
         thread.join(TIMEOUT_S)
         assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_what_is_no_exception_is_raised_too(client: DaskClient, kind: type[BaseException]) -> None:
+    def leave() -> None:
+        raise kind("enough")
+
+    with client.executor() as executor:
+        with pytest.raises(kind, match="enough"):
+            executor.submit(leave).result(TIMEOUT_S)
+        assert executor.submit(inc, 1).result(TIMEOUT_S) == 2
+
+
+def when_there(path: str) -> bool:
+    while not os.path.exists(path):
+        os.sched_yield()
+    return True
+
+
+def test_a_callback_that_leaves_does_not_stop_the_others(client: DaskClient, tmp_path: Path) -> None:
+    def leave(_: object) -> None:
+        raise SystemExit
+
+    with client.executor() as executor:
+        first = executor.submit(when_there, str(tmp_path / "go"))
+        first.add_done_callback(leave)
+        (tmp_path / "go").touch()
+        assert first.result(TIMEOUT_S)
+        assert executor.submit(inc, 2).result(TIMEOUT_S) == 3
