@@ -140,6 +140,8 @@ class Cluster:
 
     def perhaps_damaged(self, piece: Piece) -> Piece:
         if piece.data and self.chance.random() < self.weather.damage:
+            # Damaged again and again, the file counts as lost.
+            self.losses += 1
             return msgspec.structs.replace(piece, data=bytes(len(piece.data)))
         return piece
 

@@ -88,7 +88,7 @@ class SimManager:
         self.core = Core(settings)
         self.peers = Peers()
         self.collector = SimCollector(self)
-        self.relay = Relay(self.core.holders, self.peers.__contains__, self.say)
+        self.relay = Relay(self.core.holders, self.peers.__contains__, self.say, self.core.blob)
         self.runs: dict[int, SimRun] = {}
         self.connections: dict[bytes, Connection] = {}
         #: Whom it told to drop what.
