@@ -21,6 +21,7 @@ from queue import SimpleQueue
 
 import msgspec
 
+from graphvine.worker import spare
 from graphvine.worker.directories import OwnedDirectory, sweep
 from graphvine.worker.mailbox import Mailbox
 from graphvine.worker.spare import Spares
@@ -32,7 +33,7 @@ _SPILL_DOWN_TO = 0.75
 _TINY_BYTES = 256 * 2**20
 _COPY_BYTES = 16 * 2**20
 #: Memory of dropped files kept for new ones: one part in so many of the budget.
-_SPARE_SHARE = 8
+_SPARE_SHARE = 4
 
 
 class Spilled(msgspec.Struct):
@@ -152,8 +153,9 @@ class Store:
         second = self._temporary(self._disk.path, file)
         for path in dict.fromkeys((first, second)):
             try:
-                with open(path, "wb") as target:
+                with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "wb") as target:
                     target.write(data)
+                    target.truncate()
             except OSError as error:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
@@ -167,9 +169,11 @@ class Store:
 
     def incoming(self, file: int, size: int) -> str:
         """A temporary path to which a file may be written that is on its way (a fetch, pieces), in the tier
-        that has room; then ``adopt`` (which renames), or ``discard``."""
+        that has room; then ``adopt`` (which renames), or ``discard``. A spare may lie there: it is written
+        over and cut to ``size``, not truncated first."""
         directory = self.directory if self._room_in_memory(size) else self._disk.path
         path = self._temporary(directory, file)
+        spare.take(directory, size, path)
         self._set_incoming(file, path, size)
         return path
 

@@ -354,9 +354,11 @@ class Fetcher:
                     raise LinkLostError("cancelled")
                 job.link = link
             link.ask(job.file, job.size)
-            descriptor = os.open(job.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            # Not truncated first: a spare's pages are what makes writing quick (see ``spare``).
+            descriptor = os.open(job.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 receive_to_file(link, descriptor, job.size)
+                os.ftruncate(descriptor, job.size)
             finally:
                 os.close(descriptor)
         except BaseException:

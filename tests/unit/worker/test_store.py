@@ -309,3 +309,20 @@ class AnyOrder(RuleBasedStateMachine):
 
 AnyOrder.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 TestAnyOrder = AnyOrder.TestCase
+
+
+def test_what_is_on_its_way_is_written_over_a_spare(tmp_path: Path) -> None:
+    memory, disk = tmp_path / "memory", tmp_path / "disk"
+    memory.mkdir()
+    store = Store(str(memory), str(disk), 100 * 2**20)
+    try:
+        size = 2 * 2**20
+        first = store.put_bytes(1, os.urandom(size))
+        inode = os.stat(first).st_ino
+        store.drop([1])
+        content = os.urandom(size - 100)
+        second = store.put_bytes(2, content)
+        assert os.stat(second).st_ino == inode
+        assert Path(second).read_bytes() == content
+    finally:
+        store.close()
