@@ -13,6 +13,7 @@ import dask
 import pytest
 from dask import delayed
 
+from graphvine.manager.gate import Gate
 from graphvine.manager.manager import Manager
 from graphvine.protocol.errors import ManagerClosedError, RemoteTraceback
 
@@ -158,3 +159,25 @@ def test_closing_ends_what_runs(tmp_path: Path) -> None:
     made.close()
     with pytest.raises((ManagerClosedError, CancelledError)):
         future.result(0)
+
+
+@pytest.fixture
+def frames(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Lengths of the frames that the manager sends."""
+    lengths: list[int] = []
+    send = Gate.send
+
+    def measured(gate: Gate, identity: bytes, frame: bytes) -> bool:
+        lengths.append(len(frame))
+        return send(gate, identity, frame)
+
+    monkeypatch.setattr(Gate, "send", measured)
+    return lengths
+
+
+def test_a_large_literal_goes_in_pieces(manager: Manager, frames: list[int]) -> None:
+    literal = os.urandom(20 * 2**20)
+    assert manager.get({"a": (hash, literal), "b": (len, literal)}, "b") == len(literal)
+    assert delayed(bytes.count)(literal, b"a").compute(scheduler=manager.get) == literal.count(b"a")
+    assert sum(frames) > 2 * len(literal)
+    assert max(frames) < 2 * 2**20

@@ -250,6 +250,12 @@ class Core:
             return [worker for worker, held in table.blob_at[index - table.size].items() if held]
         return files.holders(table, index)
 
+    def blob(self, file: int) -> bytes | None:
+        """The bytes of a blob of a plan that goes on; None for any other file."""
+        table = self.state.table_of(file)
+        index = file - table.base - table.size if table is not None else -1
+        return table.plan.blobs[index] if table is not None and index >= 0 else None
+
     def worker(self, number: int) -> Hello | None:
         """How a worker introduced itself; None when it is gone."""
         known = self.state.workers.get(number)

@@ -183,14 +183,12 @@ def supply_blob(state: State, table: PlanTable, blob: int, worker: Worker) -> No
         box.contexts.append(state.contexts[table.plan.code.name])
     worker.blobs.add(number)
     data = table.plan.blobs[blob]
-    at = table.blob_at[blob]
-    named: list[int] = []
-    if len(data) >= state.settings.blob_by_peer_bytes:
-        named = pick(table.blob_copies[blob], at, number + worker.number, state.settings.sources)
-    if not named:
-        box.blobs.append(BlobData(number, table.context, data))
-        hold_blob(table, blob, worker.number)
+    if len(data) < state.settings.blob_by_peer_bytes:
+        send_blob(table, blob, worker)
         return
+    # Never with the orders: what is said to this worker next would wait behind it.
+    at = table.blob_at[blob]
+    named = pick(table.blob_copies[blob], at, number + worker.number, state.settings.sources)
     introduce(state, worker, named)
     box.blobs.append(BlobData(number, table.context, None))
     box.sources.append(Source(number, len(data), named))
@@ -198,9 +196,20 @@ def supply_blob(state: State, table: PlanTable, blob: int, worker: Worker) -> No
 
 
 def send_blob(table: PlanTable, blob: int, worker: Worker) -> None:
-    """Send a blob's bytes to a worker that could not fetch them."""
+    """Send a small blob's bytes along with the orders."""
     worker.outbox.blobs.append(BlobData(table.blob_base + blob, table.context, table.plan.blobs[blob]))
     hold_blob(table, blob, worker.number)
+
+
+def supply_blob_again(state: State, table: PlanTable, blob: int, worker: Worker) -> None:
+    """See to it that a worker gets a blob that it could not fetch, or has lost."""
+    size = len(table.plan.blobs[blob])
+    if size < state.settings.blob_by_peer_bytes:
+        send_blob(table, blob, worker)
+        return
+    # From here: the manager has every blob of a plan that goes on.
+    worker.outbox.updates.append(Source(table.blob_base + blob, size, []))
+    table.blob_at[blob][worker.number] = False
 
 
 def hold_blob(table: PlanTable, blob: int, worker: int) -> None:

@@ -37,7 +37,7 @@ from graphvine.manager.peers import Peer, Peers, refusal
 from graphvine.manager.plan import Plan
 from graphvine.manager.relay import Relay
 from graphvine.manager.run import NOTHING_KNOWN, ManagedRun, Raw
-from graphvine.protocol.codec import ProtocolError, decode_to_manager, encode
+from graphvine.protocol.codec import ProtocolError, decode_to_manager, encode, encode_frames
 from graphvine.protocol.errors import ManagerClosedError
 from graphvine.protocol.messages import (
     Goodbye,
@@ -79,7 +79,7 @@ class Loop:
         self._runs: dict[int, ManagedRun] = {}
         self._unfinished: set[ManagedRun] = set()
         self._collector = Collector(node, secret, self.call, self._say, self._on_result, self._on_unreachable)
-        self._relay = Relay(core.holders, self._peers.__contains__, self._say)
+        self._relay = Relay(core.holders, self._peers.__contains__, self._say, core.blob)
         self.on_worker_joined: Callable[[int, Hello], None] = lambda worker, hello: None
         self._thread = threading.Thread(target=self._main, name="graphvine-manager", daemon=True)
 
@@ -313,7 +313,9 @@ class Loop:
 
     def _say(self, worker: int, messages: list[ToWorker]) -> None:
         identity = self._peers.identity(worker)
-        if identity is not None and not self._gate.send(identity, encode(messages)):
+        if identity is not None and not all(
+            self._gate.send(identity, frame) for frame in encode_frames(messages)
+        ):
             self._part(worker, "its connection ended")
 
     def _on_available(self, available: Available) -> None:

@@ -1,7 +1,10 @@
-"""Pieces of files that go from one worker to another through the manager, because no direct link can be made.
+"""Pieces of files that go through the manager.
 
-The manager holds nothing but the questions that were not answered: when the worker that was asked is gone,
-another holder is asked, or the one who waits is told that there is none.
+From one worker to another, because no direct link can be made; or from the manager itself, because they are
+its own (blobs) and too large to go with the orders.
+
+Of workers' files it holds nothing but the questions that were not answered: when the worker that was asked is
+gone, another holder is asked, or the one who waits is told that there is none.
 """
 
 from __future__ import annotations
@@ -9,30 +12,37 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphvine.protocol.messages import Piece, Pull, ToWorker
-from graphvine.protocol.pieces import not_held
+from graphvine.protocol.pieces import make_piece, not_held
 
 #: Who waits, for which file, from which byte.
 _Question = tuple[int, int, int]
 
 
 class Relay:
-    """``holders``: the workers that hold a file; ``present``: whether a worker is there."""
+    """``holders``: the workers that hold a file; ``present``: whether a worker is there. ``own``: the bytes
+    of a file that the manager itself has."""
 
     def __init__(
         self,
         holders: Callable[[int], list[int]],
         present: Callable[[int], bool],
         say: Callable[[int, list[ToWorker]], None],
+        own: Callable[[int], bytes | None],
     ) -> None:
         self._holders = holders
         self._present = present
         self._say = say
+        self._own = own
         self._asked: dict[int, dict[_Question, Pull]] = {}
 
     def on_pull(self, worker: int, pull: Pull) -> None:
         """A worker asks for a piece."""
-        holders = [holder for holder in self._holders(pull.file) if holder != worker]
         question = Pull(pull.file, pull.offset, pull.length, worker)
+        content = self._own(pull.file)
+        if content is not None:
+            self._say(worker, [make_piece(question, memoryview(content))])
+            return
+        holders = [holder for holder in self._holders(pull.file) if holder != worker]
         if not holders:
             self._say(worker, [not_held(question)])
             return

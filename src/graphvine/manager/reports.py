@@ -8,7 +8,7 @@ about a file only while the file exists; a copy of anything else is dropped wher
 from __future__ import annotations
 
 from graphvine.manager import recovery, results
-from graphvine.manager.files import add_replica, hold_blob, needless, send_blob, source_of
+from graphvine.manager.files import add_replica, hold_blob, needless, source_of, supply_blob_again
 from graphvine.manager.state import State
 from graphvine.manager.tasks import AHEAD, DONE, READY, RELEASED, WAITING, PlanTable
 from graphvine.manager.workers import LOG_LIMIT, Worker
@@ -200,7 +200,7 @@ def on_missing(state: State, worker: Worker, missing: Missing) -> None:
         return
     index = missing.file - table.base
     if index >= table.size:
-        send_blob(table, index - table.size, worker)
+        supply_blob_again(state, table, index - table.size, worker)
         return
     box = worker.outbox
     if table.state[index] != DONE:

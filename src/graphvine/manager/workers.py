@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from graphvine.protocol.codec import FRAME_BYTES, portions
 from graphvine.protocol.messages import (
     Address,
     Assign,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 #: A worker's log is looked through when it is longer than this.
 LOG_LIMIT = 8192
+#: More than what a value or a blob costs in a frame beside its bytes.
+_HEAD_BYTES = 64
 
 
 class Worker:
@@ -161,11 +164,25 @@ class Outbox:
             messages.append(Sources(self.updates, self.new_peers, self.update_values))
             self.updates, self.update_values, self.new_peers = [], {}, {}
         if self.orders or self.blobs:
+            self._take_what_is_heavy(messages)
             messages.append(self._take_assign())
         if self.recalls:
             messages.append(Recall(self.recalls))
             self.recalls = []
         return messages
+
+    def _take_what_is_heavy(self, messages: list[ToWorker]) -> None:
+        """Values and blobs go before the work that needs them, in messages of their own, when they are more
+        than fit into one with it."""
+        if self.values and sum(map(len, self.values.values())) > FRAME_BYTES // 2:
+            for values in portions(self.values.items(), _weight_of_value):
+                messages.append(Sources([], {}, dict(values)))
+            self.values = {}
+        if len(self.blobs) > 1 and sum(map(_weight_of_blob, self.blobs)) > FRAME_BYTES // 2:
+            for blobs in portions(self.blobs, _weight_of_blob):
+                messages.append(Assign([], blobs, self.contexts))
+                self.contexts = []
+            self.blobs = []
 
     def _take_assign(self) -> Assign:
         """The work. What is empty, which is most of it, is not made anew."""
@@ -183,3 +200,11 @@ class Outbox:
         if self.requests:
             assign.requests, self.requests = self.requests, {}
         return assign
+
+
+def _weight_of_value(item: tuple[int, bytes]) -> int:
+    return len(item[1]) + _HEAD_BYTES
+
+
+def _weight_of_blob(blob: BlobData) -> int:
+    return len(blob.data or b"") + _HEAD_BYTES

@@ -6,8 +6,8 @@ messages expected from that side raises ``ProtocolError`` and has no other effec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar, cast
 
 import msgspec
 
@@ -15,6 +15,11 @@ from graphvine.protocol.messages import PROTOCOL_VERSION, ToManager, ToWorker
 
 #: No honest batch is larger: senders cut theirs at a fraction of it.
 MAX_FRAME_BYTES = 256 * 2**20
+
+#: Senders cut their batches so that frames stay below this: large ones would keep others waiting.
+FRAME_BYTES = 16 * 2**20
+
+Row = TypeVar("Row")
 
 _VERSION = bytes([PROTOCOL_VERSION])
 _encoder = msgspec.msgpack.Encoder()
@@ -31,6 +36,29 @@ def encode(batch: Sequence[ToWorker] | Sequence[ToManager]) -> bytes:
     buffer = bytearray(_VERSION)
     _encoder.encode_into(batch, buffer, 1)
     return bytes(buffer)
+
+
+def encode_frames(batch: Sequence[ToWorker] | Sequence[ToManager]) -> list[bytes]:
+    """``batch`` as one frame; when that would be large, as one frame for each message."""
+    frame = encode(batch)
+    if len(frame) <= FRAME_BYTES or len(batch) == 1:
+        return [frame]
+    return [encode((message,)) for message in batch]  # type: ignore[arg-type]
+
+
+def portions(rows: Iterable[Row], weigh: Callable[[Row], int]) -> Iterator[list[Row]]:
+    """``rows`` in portions of which each fits into a frame: what a long message is made of."""
+    portion: list[Row] = []
+    weight = 0
+    for row in rows:
+        mine = weigh(row)
+        if portion and weight + mine > FRAME_BYTES:
+            yield portion
+            portion, weight = [], 0
+        portion.append(row)
+        weight += mine
+    if portion:
+        yield portion
 
 
 def decode_to_worker(frame: bytes | memoryview) -> list[ToWorker]:

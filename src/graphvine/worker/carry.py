@@ -172,7 +172,7 @@ class Hands:
         try:
             descriptor = self._pulls.get(piece.file)
             if descriptor is None:
-                path = self._store.incoming(piece.file, len(piece.data))
+                path = self._store.incoming(piece.file, piece.size)
                 descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
                 self._pulls[piece.file] = descriptor
             os.pwrite(descriptor, piece.data, piece.offset)

@@ -386,10 +386,14 @@ class Core:
         self._files.on_fetch_failed(file, holder, reason)
 
     def on_pull_failed(self, file: int, reason: str) -> None:
-        self._files.on_pull_failed(file, reason)
+        if self._files.is_blob(file):
+            # The manager would only send it again: it has every blob.
+            self.on_blob_refused(file, f"no room for the tasks themselves: {reason}")
+        else:
+            self._files.on_pull_failed(file, reason)
 
     def on_blob_refused(self, blob: int, reason: str) -> None:
-        """The store has no room for a blob that came with an assignment: its tasks fail here."""
+        """The store has no room for a blob: its tasks fail here."""
         self._files.drop([blob])
         for job in [job for job in self._queue.jobs.values() if job.order.blob == blob]:
             self._outbox.failed.append(TaskFailed(job.order.task, job.order.attempt, "storage", reason))

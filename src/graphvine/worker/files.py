@@ -96,6 +96,9 @@ class Files:
         self.sizes[file] = size
         self._doomed.discard(file)
 
+    def is_blob(self, file: int) -> bool:
+        return file in self._blobs
+
     def note_blob(self, blob: int) -> None:
         """A file whose content is a blob, never a value."""
         self._blobs.add(blob)
@@ -282,7 +285,7 @@ class Files:
             self._outbox.fetched.append(file)
             return self.hold(file, piece.data)
         relay.received += len(piece.data)
-        self._outbox.instructions.append(WritePiece(file, piece.offset, piece.data))
+        self._outbox.instructions.append(WritePiece(file, piece.offset, piece.data, piece.total))
         if relay.received >= relay.size:
             self._outbox.instructions.append(FinishPull(file, relay.size))
         return []

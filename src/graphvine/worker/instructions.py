@@ -60,11 +60,12 @@ class StartFetch(msgspec.Struct):
 
 
 class WritePiece(msgspec.Struct):
-    """Write a piece of a file that is pulled through the manager."""
+    """Write a piece of a file of ``size`` bytes that is pulled through the manager."""
 
     file: int
     offset: int
     data: bytes
+    size: int
 
 
 class FinishPull(msgspec.Struct):

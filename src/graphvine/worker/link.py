@@ -15,7 +15,7 @@ from typing import Literal
 
 import zmq
 
-from graphvine.protocol.codec import MAX_FRAME_BYTES, ProtocolError, decode_to_worker, encode
+from graphvine.protocol.codec import MAX_FRAME_BYTES, ProtocolError, decode_to_worker, encode_frames
 from graphvine.protocol.connection import Connection
 from graphvine.protocol.messages import ToManager, ToWorker
 
@@ -92,9 +92,9 @@ class Link:
 
     def say(self, messages: Sequence[ToManager]) -> None:
         """Send one batch. What a manager that is gone does not take is lost."""
-        frame = encode(messages)
         with contextlib.suppress(zmq.Again):
-            self.socket.send(frame, zmq.NOBLOCK, copy=len(frame) < 65536)
+            for frame in encode_frames(messages):
+                self.socket.send(frame, zmq.NOBLOCK, copy=len(frame) < 65536)
 
     def receive(self, at_most: int = 100) -> Iterator[ToWorker]:
         """Messages that are here now. Raises ProtocolError."""

@@ -1,9 +1,20 @@
-"""What the core will tell its loop at the end of a turn; all news for the manager goes in one report."""
+"""What the core will tell its loop at the end of a turn; all news for the manager goes in one report.
+
+(In several, where it would be too long for one: see ``protocol.codec``.)
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from graphvine.protocol.codec import Row, portions
 from graphvine.protocol.messages import Missing, Report, TaskDone, TaskFailed, ToManager
 from graphvine.worker.instructions import Instruction, SayToManager
+
+#: So few inline results are not worth weighing.
+_FEW_DONE = 256
+#: More than what a row costs in a frame beside value, error and text.
+_HEAD_BYTES = 128
 
 
 class Outbox:
@@ -25,8 +36,7 @@ class Outbox:
     def take(self) -> list[Instruction]:
         """Everything since the last call, the report last."""
         if self.done or self.failed or self.fetched or self.missing or self.lost or self.returned:
-            report = Report(self.done, self.failed, self.fetched, self.missing, self.lost, self.returned)
-            self.messages.append(report)
+            self._write_reports()
         instructions = self.instructions
         if self.messages:
             instructions.append(SayToManager(self.messages))
@@ -34,8 +44,31 @@ class Outbox:
             self._clear()
         return instructions
 
+    def _write_reports(self) -> None:
+        """One report; with more to say than fits into a frame, several, in the order in which it happened."""
+        few = len(self.done) <= _FEW_DONE
+        *earlier, done = [self.done] if few else _portions(self.done, _weight_of_done)
+        self.messages.extend(Report(part) for part in earlier)
+        *earlier_failed, failed = _portions(self.failed, _weight_of_failed)
+        self.messages.extend(Report(failed=part) for part in earlier_failed)
+        self.messages.append(Report(done, failed, self.fetched, self.missing, self.lost, self.returned))
+
     def forget_news(self) -> None:
         """Nobody is there to hear of what happened until now."""
         kept = self.instructions
         self._clear()
         self.instructions = kept
+
+
+def _portions(rows: list[Row], weigh: Callable[[Row], int]) -> list[list[Row]]:
+    """At least one, perhaps empty."""
+    return list(portions(rows, weigh)) or [[]]
+
+
+def _weight_of_done(done: TaskDone) -> int:
+    return _HEAD_BYTES + (len(done.value) if done.value is not None else 0)
+
+
+def _weight_of_failed(failed: TaskFailed) -> int:
+    # Text: at most four bytes a character.
+    return _HEAD_BYTES + len(failed.error) + 4 * len(failed.text)

@@ -7,7 +7,7 @@ from graphvine.manager.instructions import Instruction, PlanDone, Say
 from graphvine.manager.plan import Code, Plan, TaskOptions
 from graphvine.manager.rehearsal import Rehearsal
 from graphvine.manager.settings import Settings
-from graphvine.protocol.messages import Assign, Resources, Welcome
+from graphvine.protocol.messages import Assign, Resources, Source, Welcome
 
 
 def plan_of(inputs: list[tuple[int, ...]], wanted: list[int] | None = None, **more: object) -> Plan:
@@ -117,7 +117,16 @@ def test_a_large_blob_comes_from_a_worker_that_has_it(cluster: Rehearsal) -> Non
     cluster.join()
     blob = b"x" * 2**21
     base = cluster.run(plan_of([()] * 20, wanted=list(range(20)), blobs=[blob]))
-    cluster.turn()
+    first = assigned(cluster.turn(), 1)
+    assert first is not None
+    assert first.blobs[0].data is None, "however large, it does not go with the orders"
+    assert first.sources == [Source(base + 20, 2**21, [])]
+    assert cluster.core.blob(base + 20) == blob
+    assert cluster.core.blob(base) is None
+    cluster.deliver_to_worker(1)
+    cluster.workers[1].fetch(base + 20)
+    cluster.workers[1].send()
+    cluster.deliver_to_manager(1)
     cluster.join()
     assign = assigned(cluster.turn(), 2)
     assert assign is not None
@@ -133,6 +142,10 @@ def test_a_large_blob_that_cannot_be_fetched_is_sent(cluster: Rehearsal) -> None
     cluster.join()
     base = cluster.run(plan_of([()] * 20, wanted=list(range(20)), blobs=[b"x" * 2**21]))
     cluster.turn()
+    cluster.deliver_to_worker(1)
+    cluster.workers[1].fetch(base + 20)
+    cluster.workers[1].send()
+    cluster.deliver_to_manager(1)
     cluster.join()
     cluster.cuts.add((2, 1))
     cluster.settle()

@@ -13,8 +13,11 @@ class Scene:
     def __init__(self) -> None:
         self.holding = {7: [2, 3]}
         self.there = {1, 2, 3, 4}
+        self.own = {9: bytes(CONTENT)}
         self.said: list[tuple[int, ToWorker]] = []
-        self.relay = Relay(lambda file: self.holding.get(file, []), self.there.__contains__, self._say)
+        self.relay = Relay(
+            lambda file: self.holding.get(file, []), self.there.__contains__, self._say, self.own.get
+        )
 
     def _say(self, worker: int, messages: list[ToWorker]) -> None:
         self.said += [(worker, message) for message in messages]
@@ -75,3 +78,10 @@ def test_a_piece_nobody_asked_for_goes_nowhere() -> None:
     scene = Scene()
     scene.relay.on_piece(2, Piece(7, 0, 10, b"01", 0, 1))
     assert scene.said == []
+
+
+def test_what_the_manager_has_comes_from_there() -> None:
+    scene = Scene()
+    scene.holding[9] = [2]
+    scene.relay.on_pull(1, Pull(9, 4, 4, 0))
+    assert scene.said == [(1, make_piece(Pull(9, 4, 4, 1), CONTENT))]

@@ -7,12 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graphvine.protocol.codec import ProtocolError, decode_to_manager, decode_to_worker, encode
+from graphvine.protocol.codec import (
+    FRAME_BYTES,
+    ProtocolError,
+    decode_to_manager,
+    decode_to_worker,
+    encode,
+    encode_frames,
+    portions,
+)
 from graphvine.protocol.messages import (
     Assign,
     BlobData,
     Drop,
     Heartbeat,
+    Piece,
     Report,
     Resources,
     Source,
@@ -66,3 +75,18 @@ def test_rubbish_never_does_more_than_raise(rubbish: bytes) -> None:
 def test_an_empty_frame_is_refused() -> None:
     with pytest.raises(ProtocolError, match="empty"):
         decode_to_manager(b"")
+
+
+def test_a_large_batch_is_several_frames() -> None:
+    batch = [Piece(1, 0, FRAME_BYTES, bytes(FRAME_BYTES // 3), 0, 2) for _ in range(4)]
+    assert len(encode_frames(batch[:2])) == 1
+    frames = encode_frames(batch)
+    assert [message for frame in frames for message in decode_to_manager(frame)] == batch
+    assert max(map(len, frames)) < FRAME_BYTES
+
+
+def test_portions_are_in_order_and_hold_what_one_alone_is_too_large_for() -> None:
+    rows = [FRAME_BYTES, 1, FRAME_BYTES - 1, 1, 2 * FRAME_BYTES, 1]
+    found = list(portions(rows, int))
+    assert found == [[FRAME_BYTES], [1, FRAME_BYTES - 1], [1], [2 * FRAME_BYTES], [1]]
+    assert list(portions([], int)) == []

@@ -522,3 +522,13 @@ def test_holders_that_were_tried_stay_known_to_the_manager() -> None:
     bench.core.on_fetch_failed(1, 9, "unreachable")
     bench.turn()
     assert [missing.holders for report in bench.reports for missing in report.missing] == [[8], [8, 9]]
+
+
+def test_tasks_whose_blob_cannot_be_stored_fail_and_it_is_not_asked_for_again() -> None:
+    bench = Bench(cores=1)
+    blobs = [BlobData(BLOB, 0, None)]
+    bench.assign(order(1), order(2), blobs=blobs, sources=[Source(BLOB, 10, [])])
+    bench.core.on_pull_failed(BLOB, "disk full")
+    bench.turn()
+    assert [(failed.task, failed.kind) for failed in bench.failed] == [(1, "storage"), (2, "storage")]
+    assert not any(report.missing for report in bench.reports)
