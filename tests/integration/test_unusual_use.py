@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+
+from graphvine.manager.manager import Manager
 
 
 def run_script(directory: Path, body: str, seconds: float = 60) -> str:
@@ -41,3 +44,23 @@ def test_an_exception_of_a_module_that_is_just_being_imported(tmp_path: Path) ->
         """
     (tmp_path / "neighbour.py").write_text(textwrap.dedent(module))
     assert run_script(tmp_path, "import neighbour") == "mine 1\n"
+
+
+def fork_and_exit(number: int) -> int:
+    if os.fork() == 0:
+        sys.exit(0)
+    return number
+
+
+def fork_and_return(number: int) -> tuple[int, bool]:
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+    return number, child == 0
+
+
+def test_a_child_that_a_task_forked_is_no_executor(manager: Manager) -> None:
+    graph = {("n", i): (fork_and_exit, i) for i in range(20)}
+    assert manager.get(graph, list(graph)) == tuple(range(20))
+    graph = {("n", i): (fork_and_return, i) for i in range(20)}
+    assert manager.get(graph, list(graph)) == tuple((i, False) for i in range(20))

@@ -9,11 +9,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import pickle
 import socket
+import sys
 import time
+import traceback
 from collections import OrderedDict
 from time import perf_counter
 from typing import Any, NoReturn
@@ -103,6 +106,7 @@ class Executor:
         self._link = link
         self._page = page
         self._scratch = scratch
+        self._pid = os.getpid()
         self._blobs = Blobs()
         self._contexts = Contexts()
         self._memory = PeakMemory()
@@ -160,7 +164,11 @@ class Executor:
         try:
             value = payload.run(entry, inputs)
         except BaseException as error:  # noqa: BLE001 -- SystemExit and KeyboardInterrupt included
+            if os.getpid() != self._pid:
+                leave_as_child(error)
             return self._failed(task, began, "raised", error)
+        if os.getpid() != self._pid:
+            leave_as_child(None)
         del inputs
         try:
             data, size = self._carry(task.task, value, packet)
@@ -225,6 +233,23 @@ class Executor:
             duration,
             self._peak(duration),
         )
+
+
+def leave_as_child(error: BaseException | None) -> NoReturn:
+    """End a process that a task forked and that came out of the task as if it were the executor: what it
+    returned or raised is nobody's result."""
+    if error is None:
+        code = 0
+    elif isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    else:
+        code = 1
+        traceback.print_exception(error)
+    for stream in (sys.stdout, sys.stderr):
+        # They may be closed, or what the user put in their place.
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(code & 0xFF)
 
 
 def in_band(value: Any, data: bytes) -> bytes:
