@@ -2,7 +2,8 @@
 
 Two network namespaces joined by a veth pair (root needed), or loopback with --loopback. The sender holds the
 value in /dev/shm. Compared: a plain socket (sendfile, received into one reused buffer and thrown away), the
-same written to a file in /dev/shm, and ours (handshake, checksums, written to a file in /dev/shm).
+same written to a new file in /dev/shm, and ours (handshake, checksums, written to a file in /dev/shm): into
+new memory, and over a spare, as in a worker that has dropped a file of that size before.
 
 Run: python benchmarks/peer_rate.py [--mb 1024] [--rounds 5] [--loopback]
 """
@@ -20,6 +21,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+
+from harness import Row, emit
 
 from graphvine.protocol.messages import Address
 from graphvine.worker.transfer import Fetched, Fetcher, TransferServer
@@ -122,12 +125,15 @@ def fetch(host: str, path: str, rounds: int) -> None:
     with open(os.path.join(directory, OURS_PORT_FILE)) as file:
         address = Address(host, int(file.read()))
     fetcher = Fetcher(SECRET)
-    rates: dict[str, list[float]] = {"plain": [], "plain, to a file": [], "ours": []}
+    kept = os.path.join(directory, "kept")
+    rates: dict[str, list[float]] = {"plain": [], "plain, to a file": [], "ours, new memory": [], "ours": []}
     for number in range(rounds + 1):
         for name, act in (
             ("plain", lambda: plain(host, size, None)),
             ("plain, to a file", lambda: plain(host, size, target)),
-            ("ours", lambda number=number: ours(fetcher, number, size, address, target)),
+            ("ours, new memory", lambda n=number: ours(fetcher, 2 * n, size, address, target)),
+            # As in a worker that has dropped a file of this size before (see worker/spare.py).
+            ("ours", lambda n=number: ours(fetcher, 2 * n + 1, size, address, kept)),
         ):
             began = time.perf_counter()
             act()
@@ -141,8 +147,14 @@ def fetch(host: str, path: str, rounds: int) -> None:
     for name, values in rates.items():
         median = statistics.median(values)
         print(
-            f"{name:18} {median:6.2f} GB/s   {median / best:.2f} of plain   {[round(v, 2) for v in values]}"
+            f"{name:18} {median:6.2f} GB/s   {median / best:.2f} of plain   {[round(v, 2) for v in values]}",
+            file=sys.stderr,
         )
+    gigabytes = {name: round(statistics.median(values), 2) for name, values in rates.items()}
+    what = f"a {size / 1e9:.1f} GB result between two hosts, share of a plain socket's rate"
+    emit(
+        Row("peer_rate", what, statistics.median(rates["ours"]) / best, "0.7", "0.9", {"GB/s": gigabytes}, "")
+    )
 
 
 def plain(host: str, size: int, target: str | None) -> None:
