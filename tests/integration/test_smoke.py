@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import queue
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import dask
 import pytest
 
 import graphvine as gv
+from graphvine.manager.settings import Settings
 
 
 @pytest.fixture
@@ -84,3 +87,18 @@ def test_a_script_without_a_main_guard(tmp_path):
 def test_stores_lie_where_the_environment_says(manager, stores: Path):
     assert manager.get({"a": (len, (1, 2))}, "a") == 2
     assert [path.name.partition("-")[0] for path in stores.iterdir()] == ["graphvine"]
+
+
+def test_without_a_worker_the_log_says_how_to_start_one():
+    lines: queue.Queue[str] = queue.Queue()
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.put(record.getMessage())
+    logging.getLogger("graphvine.manager").addHandler(handler)
+    try:
+        with gv.Manager(local_workers=0, settings=Settings(patience_s=0.01)) as manager:
+            future = manager.compute(dask.delayed(double)(1))
+            line = lines.get(timeout=60)
+            assert line.endswith(f"start one with: graphvine worker localhost {manager.port}")
+            assert not future.done()
+    finally:
+        logging.getLogger("graphvine.manager").removeHandler(handler)

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import msgspec
+
 from graphvine.dask_adapter.client import DaskClient
 from graphvine.manager.addresses import reachable_hosts
 from graphvine.manager.core import Core
@@ -63,7 +65,6 @@ class Manager(DaskClient):
         """
         public = port is not None or name is not None
         wish = LocalWish.stated(local_workers, public)
-        self._settings = settings or Settings()
         self._gate = Gate(host or ("*" if public else "127.0.0.1"), port, time.monotonic)
         self.name = name or f"graphvine-{os.getpid()}-{next(_counter)}"
         hosts = reachable_hosts() if public and host in (None, "*") else (host or "127.0.0.1",)
@@ -74,6 +75,7 @@ class Manager(DaskClient):
         self.connection_file = state_directory() / f"{self.name}.json"
         sweep_connections()
         write_connection(self._connection, self.connection_file)
+        self._settings = self._advised(settings or Settings(), public)
         self._loop = Loop(self._gate, Core(self._settings), node_id(), self._connection.secret)
         self._embedded = Embedded(self._loop, self._connection, wish, self._scratch / "worker")
         self._closer = weakref.finalize(
@@ -124,6 +126,14 @@ class Manager(DaskClient):
     def port(self) -> int:
         """The port it listens on."""
         return self._connection.port
+
+    def _advised(self, settings: Settings, public: bool) -> Settings:
+        """``settings`` with what to do when there is no worker."""
+        host = self._connection.hosts[0] if public else "localhost"
+        advice = f"start one with: graphvine worker {host} {self.port}"
+        if public:
+            advice += f" (from another machine: graphvine worker --connection-file {self.connection_file})"
+        return msgspec.structs.replace(settings, how_to_join=settings.how_to_join or advice)
 
     @property
     def address(self) -> str:

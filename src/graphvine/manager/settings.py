@@ -46,5 +46,7 @@ class Settings(msgspec.Struct, frozen=True):
     """After so long there is a warning about tasks that no present worker can run."""
     unrunnable_s: float = 120.0
     """After so long a plan fails whose task none of the present workers can ever run."""
+    how_to_join: str = ""
+    """What the user is told to do while there is no worker; "" lets the manager say how one is started."""
     checked: bool = False
     """Every transition is checked against the table, and remembered (for tests: it costs)."""

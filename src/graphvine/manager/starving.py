@@ -86,7 +86,8 @@ def describe(state: State, pool: Pool, table: PlanTable, index: int) -> str:
     """What a task asks for and what there is."""
     key = table.plan.keys[index]
     if not state.workers:
-        return f"no worker has joined; task {key!r} and others wait"
+        advice = state.settings.how_to_join
+        return f"no worker has joined; task {key!r} and others wait" + (advice and f"; {advice}")
     wish = asked(pool.request)
     if pool.names:
         wish += f" on a worker or host named {' or '.join(sorted(pool.names))}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from graphvine.manager.core import Core
 from graphvine.manager.instructions import PlanFailed
 from graphvine.manager.plan import Plan, TaskOptions
 from graphvine.manager.rehearsal import Rehearsal
+from graphvine.manager.settings import Settings
 from graphvine.protocol.messages import Resources
 
 
@@ -20,6 +22,13 @@ def test_without_any_worker_there_is_a_warning_and_no_end(cluster: Rehearsal) ->
     cluster.join()
     cluster.settle()
     assert cluster.results[base] == cluster.expected(base)
+
+
+def test_the_warning_says_what_to_do() -> None:
+    cluster = Rehearsal(Core(Settings(how_to_join="do this")))
+    cluster.run(plan_of(TaskOptions()))
+    cluster.wait(20)
+    assert [note.text.rpartition("; ")[2] for note in cluster.notes] == ["do this"]
 
 
 def test_a_task_too_large_for_every_worker_fails_in_the_end(cluster: Rehearsal) -> None:
