@@ -272,7 +272,10 @@ class Core:
         bundles = executor.bundles
         if not bundles or bundles[0].number != packet:
             return
-        self._requeue(bundles.popleft())
+        bundle = bundles.popleft()
+        executor.blobs.update(bundle.blobs)
+        executor.contexts.update(bundle.contexts)
+        self._requeue(bundle)
         executor.doomed_at = None
         if bundles:
             bundles[0].sent_at = now
@@ -292,9 +295,6 @@ class Core:
         unread = [bundle for bundle in executor.bundles if bundle.number in packets]
         for bundle in unread:
             executor.bundles.remove(bundle)
-            # What the packet would have told is not known to the executor.
-            executor.blobs.difference_update(bundle.blobs)
-            executor.contexts.difference_update(bundle.contexts)
             self._requeue(bundle)
         self._recalled.difference_update(j.order.task for bundle in executor.bundles for j in bundle.jobs)
         if executor.bundles:

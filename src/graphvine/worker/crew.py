@@ -62,6 +62,7 @@ class Executor:
         self.ready = False
         self.bundles: deque[Bundle] = deque()
         self.blobs: set[int] = set()
+        """What it was told by packets that it has finished; ``contexts`` too."""
         self.contexts: set[int] = set()
         self.doomed_at: float | None = None
         """When to stop it: it runs a cancelled task."""

@@ -178,15 +178,16 @@ class Dispatcher:
                     files.report_missing(file, "this worker neither holds it nor was told where it is")
 
     def _tell(self, executor: Executor, run: RunPacket, blob: int) -> int:
-        """See to it that an executor knows a blob and its context, which is returned. Raises KeyError."""
+        """See to it that an executor knows a blob and its context, which is returned. Raises KeyError.
+
+        It knows what packets told that it has finished. What one before this tells may be taken back while
+        it reads this one."""
         if self._files.held[blob] != STORED:
             raise KeyError(blob)
         context = self._codes.of_blob.get(blob, 0)
-        if blob not in executor.blobs:
-            executor.blobs.add(blob)
+        if blob not in executor.blobs and blob not in run.blobs:
             run.blobs.append(blob)
-        if context not in executor.contexts:
-            executor.contexts.add(context)
+        if context not in executor.contexts and context not in run.contexts:
             run.contexts.append(context)
         return context
 

@@ -300,6 +300,23 @@ def test_what_a_packet_told_that_is_taken_back_is_told_by_the_next() -> None:
     assert bench.order_of_starts == [0, 1, 2, 4, 5]
 
 
+def test_a_packet_read_while_the_one_before_it_was_taken_back_tells_all_it_needs() -> None:
+    bench = Bench(cores=1, settings=Settings(warm_executors=0, packet_tasks=2))
+    measured(bench)
+    bench.assign(order(0))
+    bench.run_all()
+    orders = [TaskOrder(task, BLOB + 1, 0, []) for task in range(2, 6)]
+    bench.assign(*orders, blobs=[BlobData(BLOB + 1, 0, b"another")])
+    (number,) = bench.executors
+    inbox = bench.executors[number].inbox
+    assert [len(packet.tasks) for packet in inbox] == [2, 2]
+    # The agent was quicker with the first, the executor with the second.
+    taken = inbox.popleft()
+    bench.core.on_taken_back(number, [taken.number])
+    bench.run_all()
+    assert set(bench.done) == {0, 2, 3, 4, 5}
+
+
 def test_a_recalled_task_that_comes_again_runs() -> None:
     bench = Bench(cores=1)
     bench.assign(order(1), order(2))
