@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from graphvine.worker.executor import Blobs, Executor, PeakMemory, in_band, write_value_file
+from graphvine.worker.marks import make_page, map_page, read_mark
+from graphvine.worker.packets import ExecutorUp, FromExecutor, Packet, PacketDone, PacketTask
+
+
+def blob(path: Path, *entries: object) -> str:
+    path.write_bytes(pickle.dumps(list(entries)))
+    return str(path)
+
+
+def test_blobs_are_unpickled_once_while_they_fit(tmp_path: Path) -> None:
+    blobs = Blobs(budget_bytes=200)
+    for number in (1, 2, 3):
+        blobs.tell(number, blob(tmp_path / str(number), (len, (b"x" * 40,), ())))
+    first = blobs.get(1)
+    assert blobs.get(1) is first
+    second = blobs.get(2)
+    blobs.get(1)
+    # The third is one too many: the one used longest ago goes, and is read again when it is needed.
+    blobs.get(3)
+    assert blobs.get(1) is first
+    assert blobs.get(2) is not second
+    with pytest.raises(KeyError):
+        blobs.get(4)
+
+
+def test_one_blob_larger_than_all_room_is_kept_while_it_is_in_use(tmp_path: Path) -> None:
+    blobs = Blobs(budget_bytes=1)
+    blobs.tell(1, blob(tmp_path / "1", (len, (b"x" * 100,), ())))
+    assert blobs.get(1) is blobs.get(1)
+
+
+def test_peak_memory_falls_when_it_is_reset() -> None:
+    memory = PeakMemory()
+    block = bytearray(100 * 2**20)
+    block[::4096] = b"x" * len(block[::4096])
+    high = memory.read_mb()
+    del block
+    memory.reset()
+    assert memory.read_mb() < high - 90
+
+
+def test_small_values_are_pickled_in_band_by_whatever_can_carry_them() -> None:
+    assert pickle.loads(in_band([1, bytearray(b"x")], b"")) == [1, bytearray(b"x")]
+    assert pickle.loads(in_band(lambda: 5, b""))() == 5
+
+
+def test_a_value_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    assert write_value_file(str(tmp_path), 7, [b"one", b"two"]) == 6
+    assert [path.name for path in tmp_path.iterdir()] == ["7"]
+    with pytest.raises(TypeError):
+        write_value_file(str(tmp_path), 8, [b"one", object()])  # type: ignore[list-item]
+    assert [path.name for path in tmp_path.iterdir()] == ["7"]
+
+
+@pytest.fixture
+def agent_end(tmp_path: Path) -> Iterator[socket.socket]:
+    """An executor's loop in a thread; what it says comes out of this socket."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    descriptor = make_page()
+    with map_page(descriptor) as page, ours, theirs:
+        os.close(descriptor)
+        executor = Executor(theirs, page, str(tmp_path))
+        thread = threading.Thread(target=executor.serve)
+        thread.start()
+        yield ours
+        ours.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        assert read_mark(page) == (None, None)
+
+
+def said(link: socket.socket) -> FromExecutor:
+    link.settimeout(20)
+    return msgspec.msgpack.decode(link.recv(200_000), type=FromExecutor)  # type: ignore[arg-type, return-value]
+
+
+def test_a_failed_task_does_not_keep_the_next_ones_from_running(
+    agent_end: socket.socket, tmp_path: Path
+) -> None:
+    path = blob(tmp_path / "blob", (int, ("no number",), ()), (int, ("5",), ()), (int, (None,), (0,)))
+    tasks = [
+        PacketTask(10, 1, 0, 0, 0, []),
+        PacketTask(11, 1, 0, 1, 4, []),
+        PacketTask(12, 1, 0, 2, 0, [pickle.dumps("6")]),
+        PacketTask(13, 1, 0, 2, 0, ["/absent/file"]),
+        PacketTask(14, 1, 0, 3, 0, []),
+        PacketTask(15, 2, 0, 0, 0, []),
+        PacketTask(16, 1, 9, 1, 0, []),
+    ]
+    packet = Packet(3, [], [(1, path)], tasks, str(tmp_path), 100)
+    assert said(agent_end) == ExecutorUp(os.getpid())
+    agent_end.send(msgspec.msgpack.encode(packet))
+    done = said(agent_end)
+    assert isinstance(done, PacketDone)
+    assert (done.number, done.finished) == (3, True)
+    kinds = {result.task: result.kind for result in done.results}
+    unknown = dict.fromkeys((13, 14, 15, 16), "undecodable")
+    assert kinds == {10: "raised", 11: "", 12: ""} | unknown
+    assert [pickle.loads(result.value) for result in done.results if result.value] == [5, 6]
+    assert done.results[1].attempt == 4
+    assert isinstance(pickle.loads(done.results[0].error), ValueError)
