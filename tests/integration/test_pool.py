@@ -23,8 +23,13 @@ from graphvine.protocol import values
 from graphvine.worker.packets import ContextRef, Packet, PacketTask, TaskResult
 from graphvine.worker.pool import ExecutorDied, ExecutorReady, Pool, PoolEvent, ResultsArrived, ZygoteDied
 
-# The executors cannot import this module.
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+@pytest.fixture(autouse=True, scope="module")
+def _by_value() -> Iterator[None]:
+    """The executors cannot import this module."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 class Driver:

@@ -16,10 +16,13 @@ from __future__ import annotations
 
 import pickle
 import sys
+import threading
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from types import ModuleType
 from typing import Any
 
 import cloudpickle
@@ -36,6 +39,9 @@ _SAMPLE = 64
 #: What is shared may be this part of the bytes of a blob.
 SHARE = 0.15
 _PROBE = 8
+_by_value_lock = threading.Lock()
+#: Modules that are carried by value now, and for how many.
+_by_value_users: Counter[str] = Counter()
 
 
 class Blobs:
@@ -138,17 +144,27 @@ class Packer:
 
 @contextmanager
 def pickled_by_value(names: Sequence[str]) -> Iterator[None]:
-    """While it lasts, cloudpickle carries these modules' functions and classes by value."""
-    registered = [
-        sys.modules[name] for name in names if name not in cloudpickle.list_registry_pickle_by_value()
-    ]
-    for module in registered:
-        cloudpickle.register_pickle_by_value(module)
+    """While it lasts, cloudpickle carries these modules' functions and classes by value.
+
+    That is a setting of the whole process; graphs may be lowered in several threads at once."""
+    held: list[tuple[str, ModuleType]] = []
+    with _by_value_lock:
+        for name in names:
+            if name not in _by_value_users and name in cloudpickle.list_registry_pickle_by_value():
+                continue  # the user's own wish
+            if name not in _by_value_users:
+                cloudpickle.register_pickle_by_value(sys.modules[name])
+            _by_value_users[name] += 1
+            held.append((name, sys.modules[name]))
     try:
         yield
     finally:
-        for module in registered:
-            cloudpickle.unregister_pickle_by_value(module)
+        with _by_value_lock:
+            for name, module in held:
+                _by_value_users[name] -= 1
+                if not _by_value_users[name]:
+                    del _by_value_users[name]
+                    cloudpickle.unregister_pickle_by_value(module)
 
 
 def dump(value: Any, by_value: Sequence[str] = ()) -> bytes:
