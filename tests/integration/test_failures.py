@@ -177,3 +177,34 @@ def test_a_task_that_holds_the_gil_is_left_alone(tmp_path: Path) -> None:
 
         assert manager.get({"a": (hold,)}, "a") == sum(range(150_000_000))
         assert ran.read_text() == "x"
+
+
+def test_a_file_that_somebody_deletes_is_made_again(manager: Manager, state: Path, marks: Path) -> None:
+    """A cleaner of temporary files, say, between the making of a result and its use."""
+    stores = Path(os.environ["GRAPHVINE_MEMORY_DIR"])
+    gate = marks / "gate"
+
+    def large(number: int) -> bytes:
+        Path(marks, f"made-{number}").touch()
+        return bytes([number]) * 2_000_000
+
+    def wait(data: int) -> int:
+        while not gate.exists():
+            time.sleep(0.01)
+        return data
+
+    def join(first: bytes, second: int) -> tuple[int, int]:
+        return len(first), second
+
+    graph = {"large": (large, 7), "wait": (wait, 1), "join": (join, "large", "wait")}
+    future = in_background(manager, graph, "join")
+    wait_for(lambda: (marks / "made-7").exists() and [p for p in stores.glob("*/*") if is_large(p)])
+    for path in stores.glob("*/*"):
+        if is_large(path):
+            path.unlink()
+    gate.touch()
+    assert future.result(60) == (2_000_000, 1)
+
+
+def is_large(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 1_000_000

@@ -41,7 +41,7 @@ class Plan(msgspec.Struct):
     """Tasks with integer ids, their dependencies, payloads, categories.
 
     ``keys[t]``: how the user knows task ``t`` (only for messages). ``inputs[t]``: its dependencies in slot
-    order, each once: a task number of this plan, or ``-1 - i`` for ``externals[i]``, a file of an earlier plan.
+    order, each once: a task number of this plan, or ``-1 - i`` for ``externals[i]``, an earlier plan's file.
     Task ``t`` is entry ``blob_index[t]`` of ``blobs[blob_of[t]]``. ``category_of[t]`` indexes
     ``categories``. ``wanted``: tasks whose results the user asked for (each once). ``options`` holds only
     the tasks that differ from ``default_options``.

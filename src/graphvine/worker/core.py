@@ -228,6 +228,9 @@ class Core:
             job = jobs.get(task)
             if job is None or job.packet != packet:
                 self._drop_results([result])
+            elif result.kind == "vanished":
+                # It goes back to the queue with what is left of its packet, and waits for the file.
+                self._files.on_lost(int(result.text))
             elif result.kind:
                 self._on_failed(job, result)
             else:
@@ -248,7 +251,7 @@ class Core:
             self._on_packet_finished(executor, packet, now)
 
     def _on_failed(self, job: Job, result: TaskResult) -> None:
-        assert result.kind
+        assert result.kind and result.kind != "vanished"
         self._forget(job.order.task)
         self._outbox.failed.append(
             TaskFailed(

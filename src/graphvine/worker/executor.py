@@ -50,6 +50,19 @@ MEASURED_FROM_S = 0.001
 BLOB_CACHE_BYTES = 256 * 2**20
 
 
+class VanishedError(Exception):
+    """A file of the store is not there (any more); its message is the file's number."""
+
+
+def load_file(path: str) -> Any:
+    """The value in a file of the store. Raises VanishedError, and whatever unpickling raises."""
+    try:
+        mapped = values.map_file(path)
+    except FileNotFoundError:
+        raise VanishedError(os.path.basename(path)) from None
+    return values.loads(mapped, path)
+
+
 class Blobs:
     """Blobs by number: paths of all that were told, content of the recently used."""
 
@@ -68,8 +81,11 @@ class Blobs:
         if found is not None:
             self._loaded.move_to_end(blob)
             return found[0]
-        with open(self._paths[blob], "rb") as file:
-            data = file.read()
+        try:
+            with open(self._paths[blob], "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            raise VanishedError(os.path.basename(self._paths[blob])) from None
         entries: list[payload.Entry] = pickle.loads(data)
         self._loaded[blob] = (entries, len(data))
         self._held_bytes += len(data)
@@ -156,9 +172,10 @@ class Executor:
                 self._contexts.activate(task.context)
             entry = self._blobs.get(task.blob)[task.index]
             inputs = [
-                pickle.loads(given) if type(given) is bytes else values.loads_file(given)
-                for given in task.inputs
+                pickle.loads(given) if type(given) is bytes else load_file(given) for given in task.inputs
             ]
+        except VanishedError as error:
+            return self._failed(task, began, "vanished", error)
         except BaseException as error:  # noqa: BLE001 -- unpickling runs user code
             return self._failed(task, began, "undecodable", error)
         try:
@@ -220,7 +237,7 @@ class Executor:
 
     def _failed(self, task: PacketTask, began: float, kind: ResultKind, error: BaseException) -> TaskResult:
         duration = perf_counter() - began
-        ours = kind in ("unpicklable", "storage")
+        ours = kind in ("unpicklable", "storage", "vanished")
         return TaskResult(
             task.task,
             task.attempt,

@@ -16,7 +16,7 @@ REFERENCE = b"\xc1"
 #: Messages longer than this go by reference (a socket buffer holds about 200 kB where nobody tuned it).
 MAX_MESSAGE_BYTES = 96 * 1024
 
-ResultKind = Literal["", "raised", "unpicklable", "undecodable", "storage"]
+ResultKind = Literal["", "raised", "unpicklable", "undecodable", "storage", "vanished"]
 
 
 class ContextRef(msgspec.Struct, array_like=True):
@@ -63,7 +63,8 @@ class PacketHead(msgspec.Struct, array_like=True):
 
 
 class TaskResult(msgspec.Struct, array_like=True, gc=False):
-    """What became of one task. ``kind`` "": it ran.
+    """What became of one task. ``kind`` "": it ran; "vanished": a file it needs is not there any more (``text``
+    is the file's number), so it did not run.
 
     ``value`` is the pickled result when that is small; otherwise the result is the file ``task`` of ``size``
     bytes in one of the packet's directories. ``text`` is a traceback or a reason; ``error`` is the pickled
