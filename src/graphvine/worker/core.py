@@ -251,7 +251,8 @@ class Core:
             self._on_packet_finished(executor, packet, now)
 
     def _on_failed(self, job: Job, result: TaskResult) -> None:
-        assert result.kind and result.kind != "vanished"
+        assert result.kind
+        assert result.kind != "vanished"
         self._forget(job.order.task)
         self._outbox.failed.append(
             TaskFailed(

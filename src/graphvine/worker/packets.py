@@ -63,8 +63,8 @@ class PacketHead(msgspec.Struct, array_like=True):
 
 
 class TaskResult(msgspec.Struct, array_like=True, gc=False):
-    """What became of one task. ``kind`` "": it ran; "vanished": a file it needs is not there any more (``text``
-    is the file's number), so it did not run.
+    """What became of one task. ``kind`` "": it ran; "vanished": a file it needs is not there any more (its
+    number is ``text``), so it did not run.
 
     ``value`` is the pickled result when that is small; otherwise the result is the file ``task`` of ``size``
     bytes in one of the packet's directories. ``text`` is a traceback or a reason; ``error`` is the pickled

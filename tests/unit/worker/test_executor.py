@@ -94,7 +94,7 @@ def test_a_failed_task_does_not_keep_the_next_ones_from_running(
         PacketTask(10, 1, 0, 0, 0, []),
         PacketTask(11, 1, 0, 1, 4, []),
         PacketTask(12, 1, 0, 2, 0, [pickle.dumps("6")]),
-        PacketTask(13, 1, 0, 2, 0, ["/absent/file"]),
+        PacketTask(13, 1, 0, 2, 0, ["/absent/7"]),
         PacketTask(14, 1, 0, 3, 0, []),
         PacketTask(15, 2, 0, 0, 0, []),
         PacketTask(16, 1, 9, 1, 0, []),
@@ -106,8 +106,9 @@ def test_a_failed_task_does_not_keep_the_next_ones_from_running(
     assert isinstance(done, PacketDone)
     assert (done.number, done.finished) == (3, True)
     kinds = {result.task: result.kind for result in done.results}
-    unknown = dict.fromkeys((13, 14, 15, 16), "undecodable")
-    assert kinds == {10: "raised", 11: "", 12: ""} | unknown
+    unknown = dict.fromkeys((14, 15, 16), "undecodable")
+    assert kinds == {10: "raised", 11: "", 12: "", 13: "vanished"} | unknown
+    assert done.results[3].text == "7"
     assert [pickle.loads(result.value) for result in done.results if result.value] == [5, 6]
     assert done.results[1].attempt == 4
     assert isinstance(pickle.loads(done.results[0].error), ValueError)
