@@ -95,7 +95,7 @@ def test_without_a_worker_the_log_says_how_to_start_one():
     handler.emit = lambda record: lines.put(record.getMessage())
     logging.getLogger("graphvine.manager").addHandler(handler)
     try:
-        with gv.Manager(local_workers=0, settings=Settings(patience_s=0.01)) as manager:
+        with gv.Manager(local_workers=0, settings=Settings(first_worker_s=0.01)) as manager:
             future = manager.compute(dask.delayed(double)(1))
             line = lines.get(timeout=60)
             assert line.endswith(f"start one with: graphvine worker localhost {manager.port}")

@@ -38,6 +38,8 @@ from graphvine.protocol.connection import (
 from graphvine.protocol.node import node_id, process_exists
 
 _counter = itertools.count(1)
+#: A local worker may take so long to start (a cold file system, a busy machine) before anybody is alarmed.
+_LOCAL_WORKER_S = 30.0
 
 
 class Manager(DaskClient):
@@ -75,7 +77,7 @@ class Manager(DaskClient):
         self.connection_file = state_directory() / f"{self.name}.json"
         sweep_connections()
         write_connection(self._connection, self.connection_file)
-        self._settings = self._advised(settings or Settings(), public)
+        self._settings = self._advised(settings or Settings(), public, wish)
         self._loop = Loop(self._gate, Core(self._settings), node_id(), self._connection.secret)
         self._embedded = Embedded(self._loop, self._connection, wish, self._scratch / "worker")
         self._closer = weakref.finalize(
@@ -127,8 +129,11 @@ class Manager(DaskClient):
         """The port it listens on."""
         return self._connection.port
 
-    def _advised(self, settings: Settings, public: bool) -> Settings:
-        """``settings`` with what to do when there is no worker."""
+    def _advised(self, settings: Settings, public: bool, wish: LocalWish) -> Settings:
+        """``settings`` with what to do when there is no worker, said later where one is being started."""
+        if wish.when != "never":
+            patience_s = max(settings.first_worker_s, _LOCAL_WORKER_S)
+            settings = msgspec.structs.replace(settings, first_worker_s=patience_s)
         host = self._connection.hosts[0] if public else "localhost"
         advice = f"start one with: graphvine worker {host} {self.port}"
         if public:

@@ -44,6 +44,8 @@ class Settings(msgspec.Struct, frozen=True):
     """A task for whose result no room was found so often fails."""
     patience_s: float = 5.0
     """After so long there is a warning about tasks that no present worker can run."""
+    first_worker_s: float = 5.0
+    """... and after so long without any worker (a manager that starts one itself gives it longer)."""
     unrunnable_s: float = 120.0
     """After so long a plan fails whose task none of the present workers can ever run."""
     how_to_join: str = ""

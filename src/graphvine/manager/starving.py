@@ -45,7 +45,8 @@ def pool_deadline(state: State, pool: Pool) -> float | None:
     if pool.starving_since is None:
         return None
     if not pool.warned:
-        return pool.starving_since + state.settings.patience_s
+        settings = state.settings
+        return pool.starving_since + (settings.patience_s if state.workers else settings.first_worker_s)
     return pool.starving_since + state.settings.unrunnable_s if state.workers else None
 
 
