@@ -26,6 +26,7 @@ log = logging.getLogger("graphvine.worker")
 
 #: Where results lie in memory, unless ``--memory-dir`` or GRAPHVINE_MEMORY_DIR names another place.
 _MEMORY_DIRECTORY = "/dev/shm"
+_LOOPBACK = "127.0.0.1"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +67,9 @@ def _run(options: argparse.Namespace, store: Store, pool: Pool, wake: int) -> En
     from graphvine.worker.settings import Settings
 
     name = options.name or ("local" if options.embedded else f"{socket.gethostname()}-{os.getpid()}")
-    offer = Offer(name, options.cores, options.memory, options.disk)
+    # Where only this machine can reach the manager, nobody else can come for files either.
+    listen_on = _LOOPBACK if options.embedded and connection.hosts == (_LOOPBACK,) else ""
+    offer = Offer(name, options.cores, options.memory, options.disk, listen_on)
     loop = Loop(connection, store, pool, offer, Settings())
     try:
         loop.watch(wake, "stopped by a signal", last_words_s=1.0)

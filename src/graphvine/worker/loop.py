@@ -59,6 +59,8 @@ class Offer(msgspec.Struct, frozen=True):
     cores: float | None = None
     memory_mb: float | None = None
     disk_mb: float | None = None
+    listen_on: str = ""
+    """The address at which other workers may fetch files ("": all of this host)."""
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -82,7 +84,7 @@ class Loop:
         self._capacity = capacity(store.directory, offer.cores, offer.memory_mb, offer.disk_mb)
         self._core = Core(self._capacity, settings)
         self._link = Link(connection, settings.lost_s)
-        self._server = TransferServer(store.lookup, connection.secret)
+        self._server = TransferServer(store.lookup, connection.secret, offer.listen_on)
         self._fetcher = Fetcher(connection.secret)
         self._hands = Hands(self._core, store, pool, self._fetcher, self._say)
         self._joined = False

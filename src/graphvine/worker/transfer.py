@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
-import psutil
 
 from graphvine.protocol.bulk import (
     BulkError,
@@ -395,6 +394,8 @@ class Fetcher:
 
 def host_addresses() -> list[str]:
     """This host's IPv4 addresses at which others may reach it, the likeliest first; else loopback."""
+    import psutil  # 20 ms, which an embedded worker of a manager that is not public does not need
+
     up = {name for name, stats in psutil.net_if_stats().items() if stats.isup}
     found = [
         (name.startswith(("docker", "br-", "virbr", "veth", "lxc")), entry.address)

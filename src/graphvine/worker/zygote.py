@@ -24,6 +24,7 @@ import sys
 import traceback
 import types
 import warnings
+import zipfile  # noqa: F401 -- warm for the executors
 from typing import NoReturn
 
 import cloudpickle  # noqa: F401 -- warm for the executors
