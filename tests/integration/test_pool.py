@@ -238,15 +238,23 @@ def test_long_packets_and_many_results_arrive(one: Driver) -> None:
     assert list((one.directory / "scratch").iterdir()) == []
 
 
-def test_slow_tasks_of_a_packet_report_before_its_end(one: Driver) -> None:
-    def slow() -> None:
-        time.sleep(0.05)
+def test_a_packet_is_relieved_of_what_waits_for_a_slow_task(one: Driver, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
 
-    packet = one.packet(slow, slow, slow)
+    def slow() -> None:
+        while not gate.exists():
+            time.sleep(0.001)
+
+    packet = one.packet(int, slow, int, int)
+    quick, slow_one, *others = [task.task for task in packet.tasks]
     one.pool.send(1, packet)
-    arrivals = [e for e in one.until(finished(packet.number)) if isinstance(e, ResultsArrived)]
-    assert [len(event.done.results) for event in arrivals] == [1, 1, 1]
-    assert [event.done.finished for event in arrivals] == [False, False, True]
+    (relieved,) = one.until_a(ResultsArrived)
+    assert [result.task for result in relieved.done.results] == [quick]
+    assert relieved.done.given_back == others
+    assert not relieved.done.finished
+    gate.touch()
+    events = one.until(finished(packet.number))
+    assert [result.task for result in results(events)] == [slow_one]
 
 
 def test_peak_memory_is_of_the_task_not_of_those_before(one: Driver) -> None:
@@ -263,7 +271,8 @@ def test_peak_memory_is_of_the_task_not_of_those_before(one: Driver) -> None:
 
         time.sleep(0.01)
 
-    first, second = one.run(1, one.packet(hungry, modest))
+    (first,) = one.run(1, one.packet(hungry))
+    (second,) = one.run(1, one.packet(modest))
     assert first.memory_mb > 300
     assert 0 < second.memory_mb < first.memory_mb - 250
 
@@ -474,8 +483,8 @@ def test_results_written_before_a_death_come_before_it(one: Driver) -> None:
         return "done"
 
     pid = one.call(1, os.getpid)
-    packet = one.packet(slow, slow, lambda: os._exit(1))
-    one.pool.send(1, packet)
+    for task in (slow, slow, lambda: os._exit(1)):
+        one.pool.send(1, one.packet(task))
     assert gone(pid)
     events = one.until_a(ExecutorDied)
     assert [result.task for result in results(events)] == [1, 2]

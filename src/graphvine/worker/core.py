@@ -247,6 +247,10 @@ class Core:
                     held[task] = STORED if value is None else value
                 if value is None:
                     self._files.note_made(task, result.size)
+        for task in done.given_back:
+            job = jobs.get(task)
+            if job is not None and job.packet == packet:
+                self._put_back(job)
         if done.finished:
             self._on_packet_finished(executor, packet, now)
 
@@ -373,13 +377,17 @@ class Core:
         self._files.unpin(bundle.files)
         for job in bundle.jobs:
             if job.packet == bundle.number:
-                job.packet = QUEUED
-                if job.order.task in self._recalled:
-                    self._recalled.discard(job.order.task)
-                    job.missing = 1  # in no lane
-                    self._return(job)
-                else:
-                    self._queue.wake([job])
+                self._put_back(job)
+
+    def _put_back(self, job: Job) -> None:
+        """A job that was handed out and has not begun: back to the front, or returned."""
+        job.packet = QUEUED
+        if job.order.task in self._recalled:
+            self._recalled.discard(job.order.task)
+            job.missing = 1  # in no lane
+            self._return(job)
+        else:
+            self._queue.wake([job])
 
     # -- files -----------------------------------------------------------------------------------------
 

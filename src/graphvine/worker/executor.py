@@ -3,6 +3,7 @@
     read a packet; for each task: mark it as begun, find its function and inputs, run, pickle, report
 
 - A result is reported at the end of the packet, or earlier when FLUSH_S have passed.
+- A packet in which one task takes long is relieved of the others (``relief``).
 - Whatever user code raises is a result. Only the death of the process is not; the mark then says of whom.
 - Marks are cleared before results are sent, so a death is never blamed on a task whose result arrived.
 """
@@ -39,6 +40,7 @@ from graphvine.worker.packets import (
     TaskResult,
 )
 from graphvine.worker.passing import refer, resolve
+from graphvine.worker.relief import Relief, UnderWay
 
 #: Results wait at most so long for others to share a message with.
 FLUSH_S = 0.005
@@ -129,6 +131,7 @@ class Executor:
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(Packet).decode
         self._unix_offset = 0.0
+        self._relief = Relief(self._relieve)
 
     def serve(self) -> None:
         """Run packets until the agent closes its end."""
@@ -148,22 +151,35 @@ class Executor:
         self._memory.reset()
         flushed = perf_counter()
         self._unix_offset = time.time() - flushed
+        packet_under_way = UnderWay(packet.number, packet.tasks)
+        if len(packet.tasks) > 1:
+            with self._relief(packet_under_way):
+                self._run_tasks(packet_under_way, packet)
+        else:
+            self._run_tasks(packet_under_way, packet)
+        LAYOUT.pack_into(self._page, 0, NOTHING, NOTHING)
+        self._say(PacketDone(packet.number, packet_under_way.take_results(), finished=True))
+
+    def _run_tasks(self, under_way: UnderWay, packet: Packet) -> None:
         mark, page, number = LAYOUT.pack_into, self._page, packet.number
-        results: list[TaskResult] = []
+        flushed = perf_counter()
         waiting_bytes = 0
-        for task in packet.tasks:
-            if results and (waiting_bytes > FLUSH_BYTES or perf_counter() - flushed > FLUSH_S):
-                self._flush(number, results, finished=False)
-                results, waiting_bytes, flushed = [], 0, perf_counter()
+        while (task := under_way.begin()) is not None:
+            if waiting_bytes and (waiting_bytes > FLUSH_BYTES or perf_counter() - flushed > FLUSH_S):
+                LAYOUT.pack_into(page, 0, NOTHING, NOTHING)
+                self._say(PacketDone(number, under_way.take_results(), finished=False))
+                waiting_bytes, flushed = 0, perf_counter()
             mark(page, 0, number, task.task)
             result = self._run_task(task, packet)
-            results.append(result)
-            waiting_bytes += len(result.value or result.text) + len(result.error)
-        self._flush(number, results, finished=True)
+            under_way.add(result)
+            waiting_bytes += len(result.value or result.text) + len(result.error) + 1
 
-    def _flush(self, number: int, results: list[TaskResult], *, finished: bool) -> None:
-        LAYOUT.pack_into(self._page, 0, NOTHING, NOTHING)
-        self._say(PacketDone(number, results, finished))
+    def _relieve(self, under_way: UnderWay) -> None:
+        """Called from another thread while a task takes long."""
+        given_back = under_way.take_tasks()
+        results = under_way.take_results()
+        if results or given_back:
+            self._say(PacketDone(under_way.number, results, finished=False, given_back=given_back))
 
     def _run_task(self, task: PacketTask, packet: Packet) -> TaskResult:
         began = perf_counter()

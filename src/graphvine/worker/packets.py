@@ -85,11 +85,13 @@ class TaskResult(msgspec.Struct, array_like=True, gc=False):
 
 
 class PacketDone(msgspec.Struct, array_like=True, tag=0):
-    """Results of a packet, in the order of its tasks; ``finished`` says that no more of it will come."""
+    """Results of a packet, in the order of its tasks; ``finished`` says that no more of it will come.
+    ``given_back``: tasks of it that have not begun and won't here, as another one takes so long."""
 
     number: int
     results: list[TaskResult]
     finished: bool
+    given_back: list[int] = []
 
 
 class ExecutorUp(msgspec.Struct, array_like=True, tag=1):
