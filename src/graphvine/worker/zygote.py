@@ -24,16 +24,16 @@ import sys
 import traceback
 import types
 import warnings
-import zipfile  # noqa: F401 -- warm for the executors
 from typing import NoReturn
 
-import cloudpickle  # noqa: F401 -- warm for the executors
 import msgspec
 
 from graphvine.worker import executor as executor_module
 from graphvine.worker.marks import map_page
 from graphvine.worker.packets import MAX_MESSAGE_BYTES
 
+#: What executors need sooner or later, and the agent, which knows this module, never.
+_WARM = ("cloudpickle", "zipfile")
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -292,6 +292,8 @@ def main() -> None:
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     control = socket.socket(fileno=int(sys.argv[1]))
     del sys.argv[1:]
+    for name in _WARM:
+        importlib.import_module(name)
     Zygote(control).serve()
 
 
