@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import pickle
 import sys
-import threading
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,7 +38,6 @@ _SAMPLE = 64
 #: What is shared may be this part of the bytes of a blob.
 SHARE = 0.15
 _PROBE = 8
-_by_value_lock = threading.Lock()
 #: Modules that are carried by value now, and for how many.
 _by_value_users: Counter[str] = Counter()
 
@@ -148,23 +146,20 @@ def pickled_by_value(names: Sequence[str]) -> Iterator[None]:
 
     That is a setting of the whole process; graphs may be lowered in several threads at once."""
     held: list[tuple[str, ModuleType]] = []
-    with _by_value_lock:
-        for name in names:
-            if name not in _by_value_users and name in cloudpickle.list_registry_pickle_by_value():
-                continue  # the user's own wish
-            if name not in _by_value_users:
-                cloudpickle.register_pickle_by_value(sys.modules[name])
-            _by_value_users[name] += 1
-            held.append((name, sys.modules[name]))
+    for name in names:
+        if name not in _by_value_users and name in cloudpickle.list_registry_pickle_by_value():
+            continue  # the user's own wish
+        _by_value_users[name] += 1
+        cloudpickle.register_pickle_by_value(sys.modules[name])
+        held.append((name, sys.modules[name]))
     try:
         yield
     finally:
-        with _by_value_lock:
-            for name, module in held:
-                _by_value_users[name] -= 1
-                if not _by_value_users[name]:
-                    del _by_value_users[name]
-                    cloudpickle.unregister_pickle_by_value(module)
+        for name, module in held:
+            _by_value_users[name] -= 1
+            if not _by_value_users[name]:
+                del _by_value_users[name]
+                cloudpickle.unregister_pickle_by_value(module)
 
 
 def dump(value: Any, by_value: Sequence[str] = ()) -> bytes:
