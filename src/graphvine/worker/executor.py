@@ -151,14 +151,13 @@ class Executor:
         self._memory.reset()
         flushed = perf_counter()
         self._unix_offset = time.time() - flushed
-        packet_under_way = UnderWay(packet.number, packet.tasks)
+        under_way = UnderWay(packet.number, packet.tasks)
         if len(packet.tasks) > 1:
-            with self._relief(packet_under_way):
-                self._run_tasks(packet_under_way, packet)
-        else:
-            self._run_tasks(packet_under_way, packet)
+            self._relief.begin(under_way)
+        self._run_tasks(under_way, packet)
+        self._relief.end()
         LAYOUT.pack_into(self._page, 0, NOTHING, NOTHING)
-        self._say(PacketDone(packet.number, packet_under_way.take_results(), finished=True))
+        under_way.hand_in(lambda results: self._say(PacketDone(packet.number, results, finished=True)))
 
     def _run_tasks(self, under_way: UnderWay, packet: Packet) -> None:
         mark, page, number = LAYOUT.pack_into, self._page, packet.number
@@ -167,7 +166,7 @@ class Executor:
         while (task := under_way.begin()) is not None:
             if waiting_bytes and (waiting_bytes > FLUSH_BYTES or perf_counter() - flushed > FLUSH_S):
                 LAYOUT.pack_into(page, 0, NOTHING, NOTHING)
-                self._say(PacketDone(number, under_way.take_results(), finished=False))
+                under_way.hand_in(lambda results: self._say(PacketDone(number, results, finished=False)))
                 waiting_bytes, flushed = 0, perf_counter()
             mark(page, 0, number, task.task)
             result = self._run_task(task, packet)
@@ -176,10 +175,8 @@ class Executor:
 
     def _relieve(self, under_way: UnderWay) -> None:
         """Called from another thread while a task takes long."""
-        given_back = under_way.take_tasks()
-        results = under_way.take_results()
-        if results or given_back:
-            self._say(PacketDone(under_way.number, results, finished=False, given_back=given_back))
+        number = under_way.number
+        under_way.relieve(lambda results, tasks: self._say(PacketDone(number, results, False, tasks)))
 
     def _run_task(self, task: PacketTask, packet: Packet) -> TaskResult:
         began = perf_counter()

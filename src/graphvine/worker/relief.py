@@ -10,16 +10,21 @@ task that never lets go of the interpreter can't be relieved.)
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from graphvine.worker.packets import PacketTask, TaskResult
 
 RELIEF_S = 0.02
+_IDLE_LOOKS = 5
 
 
 class UnderWay:
-    """The tasks of one packet that have not begun, and the results that were not sent. For two threads."""
+    """The tasks of one packet that have not begun, and the results that were not sent. For two threads.
+
+    ``say(results, tasks)`` sends; it is called under the lock, so that what one thread takes is sent before
+    the other one can say that the packet is finished."""
 
     def __init__(self, number: int, tasks: Sequence[PacketTask]) -> None:
         self.number = number
@@ -36,53 +41,63 @@ class UnderWay:
         with self._lock:
             self._results.append(result)
 
-    def take_results(self) -> list[TaskResult]:
-        """The results that nobody has taken."""
+    def hand_in(self, say: Callable[[list[TaskResult]], None]) -> None:
+        """Send the results that were not sent."""
         with self._lock:
             results, self._results = self._results, []
-        return results
+            say(results)
 
-    def take_tasks(self) -> list[int]:
-        """The tasks that have not begun, which now never will here."""
+    def relieve(self, say: Callable[[list[TaskResult], list[int]], None]) -> None:
+        """Send the results that were not sent, and hand back the tasks that have not begun."""
         with self._lock:
+            results, self._results = self._results, []
             tasks = [task.task for task in self._tasks]
             self._tasks.clear()
-        return tasks
+            if results or tasks:
+                say(results, tasks)
 
 
 class Relief:
-    """The thread. ``relieve(packet)`` is called from it, again and again while a packet is overdue."""
+    """The thread. ``relieve(packet)`` is called from it, again and again while a packet is overdue.
+
+    It looks every ``RELIEF_S`` while packets come one after the other, which costs them nothing, and sleeps
+    when there were none for a while."""
 
     def __init__(self, relieve: Callable[[UnderWay], None]) -> None:
         self._relieve = relieve
         self._packet: UnderWay | None = None
         self._begun = threading.Event()
-        self._working = threading.Lock()
+        self._asleep = True
         self._thread: threading.Thread | None = None
 
-    def __call__(self, packet: UnderWay) -> Relief:
-        """``with relief(packet):`` around the running of it."""
+    def begin(self, packet: UnderWay) -> None:
+        """A packet begins."""
         self._packet = packet
-        return self
+        if self._asleep:
+            self._wake()
 
-    def __enter__(self) -> None:
-        self._working.acquire()
+    def end(self) -> None:
+        """The packet is done."""
+        self._packet = None
+
+    def _wake(self) -> None:
         if self._thread is None:
             # Only now: an executor of long tasks never has a second thread.
             self._thread = threading.Thread(target=self._watch, name="executor-relief", daemon=True)
             self._thread.start()
         self._begun.set()
 
-    def __exit__(self, *_: object) -> None:
-        self._packet = None
-        self._working.release()
-
     def _watch(self) -> None:
+        idle = 0
         while True:
-            self._begun.wait()
-            self._begun.clear()
-            while not self._working.acquire(timeout=RELIEF_S):
-                packet = self._packet
-                if packet is not None:
-                    self._relieve(packet)
-            self._working.release()
+            if idle >= _IDLE_LOOKS:
+                self._asleep = True
+                if self._packet is None:
+                    self._begun.wait()
+                self._begun.clear()
+            self._asleep = False
+            packet = self._packet
+            time.sleep(RELIEF_S)
+            idle = idle + 1 if packet is None else 0
+            if packet is not None and self._packet is packet:
+                self._relieve(packet)

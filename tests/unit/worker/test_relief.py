@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from graphvine.worker.packets import PacketTask, TaskResult
 from graphvine.worker.relief import Relief, UnderWay
@@ -16,33 +17,61 @@ def result(task: int) -> TaskResult:
     return TaskResult(task, 0, "", 1, b"x", "", b"", 0.0, 0.0, 0.0)
 
 
+Said = list[tuple[list[int], list[int]]]
+
+
+def relieve(under_way: UnderWay) -> Said:
+    said: Said = []
+    under_way.relieve(lambda results, tasks: said.append(([one.task for one in results], tasks)))
+    return said
+
+
 def test_what_was_handed_back_does_not_begin() -> None:
     under_way = packet(3)
-    first = under_way.begin()
-    assert first is not None
-    assert under_way.take_tasks() == [1, 2]
+    assert under_way.begin() is not None
+    assert relieve(under_way) == [([], [1, 2])]
     assert under_way.begin() is None
 
 
-def test_each_result_is_taken_once() -> None:
+def test_each_result_is_sent_once() -> None:
     under_way = packet(2)
+    under_way.begin()
     under_way.add(result(0))
-    assert [one.task for one in under_way.take_results()] == [0]
-    assert under_way.take_results() == []
+    assert relieve(under_way) == [([0], [1])]
+    assert relieve(under_way) == []
+    sent: list[TaskResult] = []
+    under_way.add(result(1))
+    under_way.hand_in(sent.extend)
+    under_way.hand_in(sent.extend)
+    assert [one.task for one in sent] == [1]
 
 
 def test_slow_packets_are_relieved_one_after_the_other() -> None:
-    relieved: list[int] = []
+    relieved: list[UnderWay] = []
     called = threading.Event()
 
-    def relieve(under_way: UnderWay) -> None:
-        relieved.append(under_way.number)
+    def note(under_way: UnderWay) -> None:
+        relieved.append(under_way)
         called.set()
 
-    relief = Relief(relieve)
-    with relief(packet(2)):
-        assert called.wait(20)
-    assert set(relieved) == {7}
-    with relief(packet(1)):
+    relief = Relief(note)
+    for slow in (packet(2), packet(3)):
         called.clear()
+        relief.begin(slow)
         assert called.wait(20)
+        relief.end()
+        assert relieved[-1] is slow
+
+
+def test_it_wakes_again_after_a_pause() -> None:
+    called = threading.Event()
+    relief = Relief(lambda _: called.set())
+    relief.begin(packet(2))
+    assert called.wait(20)
+    relief.end()
+    while not relief._asleep:
+        time.sleep(0.001)
+    called.clear()
+    relief.begin(packet(2))
+    assert called.wait(20)
+    relief.end()
