@@ -64,3 +64,25 @@ def test_a_child_that_a_task_forked_is_no_executor(manager: Manager) -> None:
     assert manager.get(graph, list(graph)) == tuple(range(20))
     graph = {("n", i): (fork_and_return, i) for i in range(20)}
     assert manager.get(graph, list(graph)) == tuple((i, False) for i in range(20))
+
+
+def test_a_forked_child_is_told_that_the_manager_is_not_its_own(tmp_path: Path) -> None:
+    body = """
+        import os, signal
+        from graphvine import Manager
+        from graphvine.protocol.errors import ManagerClosedError
+        with Manager(local_workers=1) as manager:
+            assert manager.get({"a": (abs, -1)}, "a") == 1
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+                try:
+                    manager.get({"a": (abs, -2)}, "a")
+                except ManagerClosedError as error:
+                    print(error, flush=True)
+                manager.close()
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+            assert manager.get({"a": (abs, -3)}, "a") == 3
+        """
+    assert "make a manager of its own here" in run_script(tmp_path, body)

@@ -69,6 +69,7 @@ class Loop:
         os.set_blocking(self._wake_receiver, False)
         os.set_blocking(self._wake_sender, False)
         self._awake = False
+        self._pid = os.getpid()
         self._closing = False
         self._closed = threading.Event()
         self._lock = threading.Lock()
@@ -89,14 +90,26 @@ class Loop:
         self._thread.start()
 
     def call(self, command: Callable[[], None]) -> None:
-        """Have ``command`` called in the loop's thread, soon. After closing: nothing happens."""
+        """Have ``command`` called in the loop's thread, soon. After closing, and in a forked child, which has
+        no such thread: nothing happens."""
+        if os.getpid() != self._pid:
+            return
         self._commands.append(command)
         if not self._awake:
             self._awake = True
             self._wake()
 
+    def check_process(self) -> None:
+        """Raises ManagerClosedError in a forked child, where waiting would never end."""
+        if os.getpid() != self._pid:
+            raise ManagerClosedError(
+                f"this manager belongs to process {self._pid}, which made it, and this process "
+                f"({os.getpid()}) was forked from that one; make a manager of its own here"
+            )
+
     def ask(self, question: Callable[[], T]) -> T:
         """The answer of ``question``, called in the loop's thread. Raises ManagerClosedError."""
+        self.check_process()
         if threading.current_thread() is self._thread:
             return question()
         answer: Future[T] = Future()
@@ -343,6 +356,7 @@ class Loop:
     # -- runs ------------------------------------------------------------------------------------------
 
     def _submit(self, run: ManagedRun, command: Callable[[], None]) -> None:
+        self.check_process()
         with self._lock:
             if self._closing:
                 raise ManagerClosedError("this manager is closed; make a new one")

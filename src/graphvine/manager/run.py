@@ -49,6 +49,8 @@ class ManagedRun:
     # -- users' threads --------------------------------------------------------------------------------
 
     def result(self, timeout: float | None = None) -> list[Any]:
+        if not self._finished.is_set():
+            self._loop.check_process()
         if not self._finished.wait(timeout):
             raise TimeoutError(f"not finished after {timeout} s")
         error = self._exception()
