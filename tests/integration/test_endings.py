@@ -60,6 +60,8 @@ class Script:
             stderr=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            # As from a terminal, also where the tests themselves run in the background.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
     def wait_for(self, name: str) -> None:
