@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 from graphvine.manager.manager import Manager
@@ -86,3 +87,17 @@ def test_a_forked_child_is_told_that_the_manager_is_not_its_own(tmp_path: Path) 
             assert manager.get({"a": (abs, -3)}, "a") == 3
         """
     assert "make a manager of its own here" in run_script(tmp_path, body)
+
+
+def never_end(directory: str, number: int) -> None:
+    Path(directory, str(number)).touch()
+    threading.Event().wait()
+
+
+def test_cancelled_calls_free_their_executors(manager: Manager, tmp_path: Path) -> None:
+    with manager.executor() as executor:
+        futures = [executor.submit(never_end, str(tmp_path), number) for number in range(2)]
+        while len(list(tmp_path.glob("[01]"))) < 2:
+            os.sched_yield()
+        assert all(future.cancel() for future in futures)
+        assert executor.submit(abs, -1).result(30) == 1

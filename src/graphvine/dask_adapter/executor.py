@@ -152,7 +152,10 @@ class GraphvineExecutor(Executor):
             self.start([future])
 
     def _on_future_done(self, future: Any) -> None:
-        future.payload = future.batch = None
+        future.payload = None
+        if not future.cancelled():
+            # ``_on_cancel`` comes after this, and needs it.
+            future.batch = None
         with self._condition:
             self._open.discard(future)
             if not self._open:
@@ -168,6 +171,7 @@ class Started:
         self._batch = Batch(futures)
         self._futures = futures
         self._run: Run | None = None
+        self._gathered: Run | None = None
 
     def begin(self, options: TaskOptions) -> None:
         """Raises NotPicklableError, ManagerClosedError."""
@@ -177,16 +181,22 @@ class Started:
             future.file = file
             future.batch = self
             weakref.finalize(future, self._engine.release, [file]).atexit = False
-        gathered = self._engine.gather(files)
+        self._gathered = gathered = self._engine.gather(files)
         gathered.add_result_callback(
             lambda position: self._executor.later(lambda: self._on_result(gathered, position))
         )
         gathered.add_done_callback(lambda _: self._executor.later(lambda: self._on_done(gathered)))
+        # They may have been cancelled meanwhile.
+        self.on_cancelled()
 
     def on_cancelled(self) -> None:
         """One of its futures was cancelled."""
-        if self._run is not None and all(future.cancelled() for future in self._futures):
-            self._run.cancel()
+        if self._run is None or not all(future.cancelled() for future in self._futures):
+            return
+        if self._gathered is not None:
+            # It wants the results, as long as it is there.
+            self._gathered.cancel()
+        self._run.cancel()
 
     def _on_result(self, gathered: Run, position: int) -> None:
         future = self._futures[position]
@@ -224,8 +234,9 @@ class Started:
 
 def _on_cancel(future: RunFuture) -> None:
     assert isinstance(future, CallFuture)
-    if future.batch is not None:
-        future.batch.on_cancelled()
+    batch, future.batch = future.batch, None
+    if batch is not None:
+        batch.on_cancelled()
 
 
 def _is_settled(future: CallFuture) -> bool:
