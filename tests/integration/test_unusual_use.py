@@ -8,6 +8,9 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from graphvine.manager.manager import Manager
 
@@ -101,3 +104,15 @@ def test_cancelled_calls_free_their_executors(manager: Manager, tmp_path: Path) 
             os.sched_yield()
         assert all(future.cancel() for future in futures)
         assert executor.submit(abs, -1).result(30) == 1
+
+
+@pytest.mark.parametrize("name", ["../above", "a/b", 5])
+def test_a_name_that_is_no_file_name_is_refused(name: Any) -> None:
+    with pytest.raises(ValueError, match="without slashes"):
+        Manager(name=name)
+
+
+@pytest.mark.parametrize("cores", [float("nan"), float("inf"), -1])
+def test_local_workers_that_are_no_number_of_cores_are_refused(cores: float) -> None:
+    with pytest.raises(ValueError, match="number of cores"):
+        Manager(local_workers=cores)

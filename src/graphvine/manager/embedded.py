@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +35,7 @@ class LocalWish(msgspec.Struct, frozen=True):
             return cls("always")
         if local_workers is False or local_workers == 0:
             return cls("never")
-        if not isinstance(local_workers, int | float) or local_workers < 0:
+        if not isinstance(local_workers, int | float) or not 0 < local_workers < math.inf:
             raise ValueError(
                 f"local_workers={local_workers!r}: give a number of cores, 0 for no local worker"
             )

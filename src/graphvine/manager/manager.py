@@ -65,6 +65,8 @@ class Manager(DaskClient):
         ``local_workers``: cores of the embedded worker; 0 or False for none, True for all. Raises
         PortInUseError, ValueError.
         """
+        if name is not None and (not isinstance(name, str) or os.path.basename(name) != name):
+            raise ValueError(f"name={name!r}: give a string without slashes, a file name")
         public = port is not None or name is not None
         wish = LocalWish.stated(local_workers, public)
         self._gate = Gate(host or ("*" if public else "127.0.0.1"), port, time.monotonic)
