@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import inf
 from typing import Any
 
 import msgspec
@@ -20,13 +21,17 @@ def as_resources(stated: Mapping[str, float] | Resources, base: Resources | None
     """``{"cores": 2, "memory": 2000}`` (memory and disk in MB), on top of ``base``. Raises ValueError."""
     if isinstance(stated, Resources):
         return stated
+    if not isinstance(stated, Mapping):
+        raise ValueError(f'resources should be like {{"cores": 2, "memory": 2000}}, not {stated!r}')
     values: dict[str, float] = {}
     for name, amount in stated.items():
         field = _RESOURCES.get(name.lower()) if isinstance(name, str) else None
         if field is None:
             raise ValueError(f"unknown resource {name!r}; known are cores, memory (MB), disk (MB) and gpus")
-        if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not amount >= 0:
-            raise ValueError(f"resource {name!r} should be a number that is not negative, not {amount!r}")
+        if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 0 <= amount < inf:
+            raise ValueError(
+                f"resource {name!r} should be a finite number that is not negative, not {amount!r}"
+            )
         values[field] = float(amount)
     return msgspec.structs.replace(base or Resources(), **values)
 

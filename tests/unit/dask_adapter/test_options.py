@@ -8,7 +8,7 @@ import dask
 import pytest
 
 from graphvine.dask_adapter.inprocess import InProcessEngine
-from graphvine.dask_adapter.options import AnnotatedOptions
+from graphvine.dask_adapter.options import AnnotatedOptions, as_resources
 from graphvine.manager.plan import Plan, TaskOptions
 
 
@@ -92,3 +92,9 @@ def test_equal_annotations_are_one_object() -> None:
     assert len({id(options.of(key)) for key in range(100)}) == 1
     assert options.of(100) is None
     assert AnnotatedOptions(annotations, TaskOptions(priority=3)).of(1) is None
+
+
+@pytest.mark.parametrize("stated", [5, {"cores": float("inf")}, {"memory": float("nan")}])
+def test_resources_that_nobody_can_have_are_refused_at_once(stated: Any) -> None:
+    with pytest.raises(ValueError, match="resource"):
+        as_resources(stated)
