@@ -181,3 +181,9 @@ def test_a_large_literal_goes_in_pieces(manager: Manager, frames: list[int]) -> 
     assert delayed(bytes.count)(literal, b"a").compute(scheduler=manager.get) == literal.count(b"a")
     assert sum(frames) > 2 * len(literal)
     assert max(frames) < 2 * 2**20
+
+
+def test_two_managers_of_one_name_are_refused(bare_manager: Manager) -> None:
+    with pytest.raises(ValueError, match="runs already: choose another name"):
+        Manager(name=bare_manager.name)
+    assert bare_manager.connection_file.exists()

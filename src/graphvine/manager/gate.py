@@ -147,7 +147,7 @@ class Gate:
                 self.router.bind(f"tcp://{host}:{candidate or '*'}")
             except zmq.ZMQError as error:
                 if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                    raise
+                    raise ValueError(f"host={host!r}: this machine can't listen there ({error})") from None
                 continue
             endpoint = self.router.getsockopt_string(zmq.LAST_ENDPOINT)
             return int(endpoint.rsplit(":", 1)[1])

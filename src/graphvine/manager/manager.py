@@ -74,11 +74,9 @@ class Manager(DaskClient):
         hosts = reachable_hosts() if public and host in (None, "*") else (host or "127.0.0.1",)
         self._connection = make_connection(self.name, hosts, self._gate.port, self._gate.manager_public)
         self._gate.admit(self._connection)
+        self.connection_file = self._announce()
         sweep_scratch()
         self._scratch = Path(tempfile.mkdtemp(prefix=f"{_scratch_prefix()}{os.getpid()}-"))
-        self.connection_file = state_directory() / f"{self.name}.json"
-        sweep_connections()
-        write_connection(self._connection, self.connection_file)
         self._settings = self._advised(settings or Settings(), public, wish)
         self._loop = Loop(self._gate, Core(self._settings), node_id(), self._connection.secret)
         self._embedded = Embedded(self._loop, self._connection, wish, self._scratch / "worker")
@@ -90,6 +88,19 @@ class Manager(DaskClient):
         atexit.register(self._closer)
         self._loop.start()
         super().__init__()
+
+    def _announce(self) -> Path:
+        """Write the connection file. Raises ValueError when another manager has that name."""
+        path = state_directory() / f"{self.name}.json"
+        sweep_connections()
+        if path.exists():
+            self._gate.close()
+            raise ValueError(
+                f"a manager named {self.name!r} runs already: choose another name, "
+                f"or remove {path} if it does not run any more"
+            )
+        write_connection(self._connection, path)
+        return path
 
     # -- Engine ----------------------------------------------------------------------------------------
 

@@ -155,3 +155,8 @@ def test_the_first_free_port_of_a_range_is_taken(gate: Gate) -> None:
 def test_a_bad_port_is_refused(bad: object) -> None:
     with pytest.raises(ValueError, match="port="):
         candidate_ports(bad)  # type: ignore[arg-type]
+
+
+def test_a_host_that_is_not_here_is_refused() -> None:
+    with pytest.raises(ValueError, match="can't listen there"):
+        Gate("no.such.host.invalid", 0, clock=lambda: 0.0)
