@@ -55,7 +55,7 @@ def test_what_any_dask_scheduler_takes(client: DaskClient) -> None:
     [
         ({"resources": {"coers": 1}}, "unknown resource 'coers'; known are cores"),
         ({"resources": {"cores": -1}}, "not negative"),
-        ({"resources": {"cores": "two"}}, "should be a number"),
+        ({"resources": {"cores": "two"}}, "should be a finite number"),
         ({"retries": -1}, "retries should not be negative"),
         ({"priority": 1.5}, "priority should be a whole number"),
     ],
