@@ -10,6 +10,7 @@ import atexit
 import itertools
 import os
 import shutil
+import socket
 import tempfile
 import time
 import weakref
@@ -21,7 +22,6 @@ from typing import Any
 import msgspec
 
 from graphvine.dask_adapter.client import DaskClient
-from graphvine.manager.addresses import reachable_hosts
 from graphvine.manager.core import Core
 from graphvine.manager.embedded import Embedded, LocalWish
 from graphvine.manager.gate import Gate, Port
@@ -29,6 +29,7 @@ from graphvine.manager.loop import Loop
 from graphvine.manager.plan import Plan
 from graphvine.manager.run import ManagedRun
 from graphvine.manager.settings import Settings
+from graphvine.protocol.addresses import host_addresses
 from graphvine.protocol.connection import (
     make_connection,
     state_directory,
@@ -71,7 +72,7 @@ class Manager(DaskClient):
         wish = LocalWish.stated(local_workers, public)
         self._gate = Gate(host or ("*" if public else "127.0.0.1"), port, time.monotonic)
         self.name = name or f"graphvine-{os.getpid()}-{next(_counter)}"
-        hosts = reachable_hosts() if public and host in (None, "*") else (host or "127.0.0.1",)
+        hosts = _reachable_hosts() if public and host in (None, "*") else (host or "127.0.0.1",)
         self._connection = make_connection(self.name, hosts, self._gate.port, self._gate.manager_public)
         self._gate.admit(self._connection)
         self.connection_file = self._announce()
@@ -182,6 +183,11 @@ class Manager(DaskClient):
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"on port {self.port}"
         return f"<graphvine.Manager {self.name}, {state}>"
+
+
+def _reachable_hosts() -> tuple[str, ...]:
+    """Where a worker may find this machine: its addresses, then its name, then loopback."""
+    return tuple(dict.fromkeys([*host_addresses(), socket.gethostname(), "127.0.0.1"]))
 
 
 def _scratch_prefix() -> str:

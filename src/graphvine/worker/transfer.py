@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
+from graphvine.protocol.addresses import host_addresses
 from graphvine.protocol.bulk import (
     BulkError,
     Link,
@@ -390,20 +391,6 @@ class Fetcher:
             oldest = self._idle.popleft()[1] if too_many else None
         if oldest is not None:
             oldest.close()
-
-
-def host_addresses() -> list[str]:
-    """This host's IPv4 addresses at which others may reach it, the likeliest first; else loopback."""
-    import psutil  # 20 ms, which an embedded worker of a manager that is not public does not need
-
-    up = {name for name, stats in psutil.net_if_stats().items() if stats.isup}
-    found = [
-        (name.startswith(("docker", "br-", "virbr", "veth", "lxc")), entry.address)
-        for name, entries in psutil.net_if_addrs().items()
-        for entry in entries
-        if name in up and entry.family == socket.AF_INET and not entry.address.startswith("127.")
-    ]
-    return [address for _, address in sorted(found, key=lambda pair: pair[0])] or ["127.0.0.1"]
 
 
 def _unlink_if_there(path: str) -> None:

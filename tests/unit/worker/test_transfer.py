@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from graphvine.protocol import bulk
+from graphvine.protocol.addresses import host_addresses
 from graphvine.protocol.messages import Address
-from graphvine.worker.transfer import Fetched, Fetcher, FetchFailed, TransferServer, host_addresses
+from graphvine.worker.transfer import Fetched, Fetcher, FetchFailed, TransferServer
 
 SECRET = "a secret"
 MB = 2**20
