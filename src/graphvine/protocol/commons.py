@@ -23,8 +23,8 @@ import cloudpickle
 import msgspec
 import xxhash
 
-from graphvine.protocol.values import COMMONS_MARK as MARK
-
+#: How a pickle begins that refers to commons (no other pickle begins so).
+MARK = b"C"
 LEAST_ENTRIES = 64
 #: Commons remembered, of those written and of those read.
 _REMEMBERED = 16

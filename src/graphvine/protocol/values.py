@@ -27,8 +27,6 @@ _HEAD = struct.Struct("<8sQQ")
 _ALIGN = 64
 #: The memory of value files at least this large may be used again.
 REUSED_BYTES = 2**20
-#: How a pickle begins that refers to commons.
-COMMONS_MARK = b"C"
 #: writev takes at most this many pieces a call (Linux: IOV_MAX).
 _MAX_PIECES = 1024
 
@@ -45,14 +43,35 @@ class DamagedValueError(Exception):
 _beyond_pickle: weakref.WeakSet[type] = weakref.WeakSet()
 
 
-def dumps(value: object) -> tuple[bytes, list[memoryview]]:
-    """The pickle of ``value`` and its out-of-band buffers. Raises UnpicklableError."""
-    buffers: list[pickle.PickleBuffer] = []
+class _Buffers:
+    """Which buffers of a value go out of band: all that no longer fit within ``in_band_bytes``."""
+
+    def __init__(self, in_band_bytes: int) -> None:
+        self._room = in_band_bytes
+        self.apart: list[pickle.PickleBuffer] = []
+
+    def __call__(self, buffer: pickle.PickleBuffer) -> bool:
+        """Called by the pickler: whether it is to go in band."""
+        if self._room > 0:
+            with memoryview(buffer) as view:
+                size = view.nbytes if view.contiguous else self._room + 1
+            if size <= self._room:
+                self._room -= size
+                return True
+        self.apart.append(buffer)
+        return False
+
+
+def dumps(value: object, in_band_bytes: int = 0) -> tuple[bytes, list[memoryview]]:
+    """The pickle of ``value`` and its out-of-band buffers. Raises UnpicklableError.
+
+    Of its buffers, ``in_band_bytes`` at most stay in the pickle: a small value is its pickle alone."""
+    buffers = _Buffers(in_band_bytes)
     kind = type(value)
     if kind in _beyond_pickle:
-        return _dumps_with_commons(value)
+        return _dumps_with_commons(value, in_band_bytes)
     try:
-        data = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+        data = pickle.dumps(value, protocol=5, buffer_callback=buffers)
         by_reference = b"__main__" in data
     except Exception:  # noqa: BLE001 -- pickle passes on whatever a __reduce__ raises
         by_reference = True
@@ -60,21 +79,23 @@ def dumps(value: object) -> tuple[bytes, list[memoryview]]:
             _beyond_pickle.add(kind)
     if by_reference:
         # What lives in __main__ pickles by reference here and is found nowhere else.
-        return _dumps_with_commons(value)
+        return _dumps_with_commons(value, in_band_bytes)
     try:
-        return data, [buffer.raw() for buffer in buffers]
+        return data, [buffer.raw() for buffer in buffers.apart]
     except BufferError:
         # Not contiguous: carried in band.
         return _cloudpickle(value), []
 
 
-def _dumps_with_commons(value: object) -> tuple[bytes, list[memoryview]]:
+def _dumps_with_commons(value: object, in_band_bytes: int) -> tuple[bytes, list[memoryview]]:
     from graphvine.protocol import commons
 
-    buffers: list[pickle.PickleBuffer] = []
+    buffers = _Buffers(in_band_bytes)
     try:
-        data, shared = commons.dumps(value, buffers.append)
-        return data, [*(buffer.raw() for buffer in buffers), *(memoryview(one) for one in shared)]
+        data, shared = commons.dumps(value, buffers)
+        if shared and not buffers.apart and len(data) + sum(map(len, shared)) <= in_band_bytes:
+            return _cloudpickle(value), []
+        return data, [*(buffer.raw() for buffer in buffers.apart), *(memoryview(one) for one in shared)]
     except BufferError:
         return _cloudpickle(value), []
     except Exception as error:
@@ -191,8 +212,8 @@ def loads(view: memoryview, origin: str = "a value") -> Any:
         position += size
     if position > len(view):
         raise DamagedValueError(f"{origin} is cut short: {len(view)} bytes of {position}")
-    if bytes(data[:1]) == COMMONS_MARK:
-        from graphvine.protocol import commons
+    if bytes(data[:1]) in (pickle.PROTO, b""):
+        return pickle.loads(data, buffers=buffers)
+    from graphvine.protocol import commons
 
-        return commons.loads(data, buffers)
-    return pickle.loads(data, buffers=buffers)
+    return commons.loads(data, buffers)

@@ -222,13 +222,8 @@ class Executor:
 
     def _carry(self, task: int, value: Any, packet: Packet) -> tuple[bytes | None, int]:
         """The result inline and its length, or None and the size of the file it was written to."""
-        data, buffers = values.dumps(value)
-        if buffers:
-            if len(data) + sum(buffer.nbytes for buffer in buffers) <= packet.inline_bytes:
-                data = in_band(value, data)
-            else:
-                return None, self._write(task, data, buffers, packet)
-        if len(data) <= packet.inline_bytes:
+        data, buffers = values.dumps(value, packet.inline_bytes)
+        if not buffers and len(data) <= packet.inline_bytes:
             return data, len(data)
         return None, self._write(task, data, buffers, packet)
 
@@ -280,18 +275,6 @@ def leave_as_child(error: BaseException | None) -> NoReturn:
         with contextlib.suppress(Exception):
             stream.flush()
     os._exit(code & 0xFF)
-
-
-def in_band(value: Any, data: bytes) -> bytes:
-    """Pickle a small value again, its buffers included. ``data``: its pickle without them."""
-    if b"__main__" not in data:
-        try:
-            return pickle.dumps(value, protocol=5)
-        except Exception:  # noqa: BLE001 -- as in values.dumps: then it was cloudpickle's
-            pass
-    import cloudpickle
-
-    return cloudpickle.dumps(value, protocol=5)  # type: ignore[no-any-return]
 
 
 def temporary_name(task: int, pid: int) -> str:

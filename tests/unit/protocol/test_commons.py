@@ -66,6 +66,13 @@ def test_a_common_is_unpickled_once_and_written_on_as_it_came(tmp_path: Path) ->
     assert bytes(again[-1]) == bytes(buffers[-1])
 
 
+def test_a_small_value_is_its_pickle_alone() -> None:
+    small = {("add", i): len for i in range(commons.LEAST_ENTRIES)}
+    data, buffers = values.dumps(Holder(small, lambda: 3), 8192)
+    assert buffers == []
+    assert values.loads_inline(data).behavior == small
+
+
 def test_a_changed_dictionary_is_another_common(tmp_path: Path) -> None:
     shared = behavior()
     write(tmp_path / "a", Holder(shared, 1))

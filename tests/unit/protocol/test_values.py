@@ -62,6 +62,46 @@ def test_a_strided_array_comes_back(tmp_path: Path) -> None:
     assert (values.loads_file(store(tmp_path, array)) == array).all()
 
 
+class Counted:
+    """Counts how often it is pickled."""
+
+    pickled = 0
+
+    def __init__(self, held: object) -> None:
+        self.held = held
+
+    def __reduce__(self) -> tuple[object, ...]:
+        type(self).pickled += 1
+        return Counted, (self.held,)
+
+
+def test_a_small_value_is_its_pickle_alone_and_is_pickled_once() -> None:
+    numpy = pytest.importorskip("numpy")
+    Counted.pickled = 0
+    data, buffers = values.dumps(Counted(numpy.arange(10)), 1000)
+    assert buffers == []
+    assert Counted.pickled == 1
+    held = values.loads_inline(data).held
+    held += 1
+    assert held.tolist() == list(range(1, 11))
+
+
+def test_what_does_not_fit_within_goes_out_of_band() -> None:
+    numpy = pytest.importorskip("numpy")
+    assert values.dumps(numpy.zeros(10), 79)[1] != []
+    data, buffers = values.dumps([numpy.zeros(count) for count in (10, 1000, 10, 10)], 170)
+    assert [buffer.nbytes for buffer in buffers] == [8000, 80]
+    assert len(data) < 500
+
+
+def test_a_small_lambda_with_an_array_is_its_pickle_alone() -> None:
+    numpy = pytest.importorskip("numpy")
+    array = numpy.arange(5)
+    data, buffers = values.dumps(lambda: array, 4000)
+    assert buffers == []
+    assert values.loads_inline(data)().tolist() == [0, 1, 2, 3, 4]
+
+
 def test_lambdas_are_carried_by_cloudpickle() -> None:
     data, _ = values.dumps(lambda x: x + 1)
     assert values.loads_inline(data)(1) == 2

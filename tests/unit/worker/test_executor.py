@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from graphvine.worker.executor import Blobs, Executor, PeakMemory, in_band, write_value_file
+from graphvine.worker.executor import Blobs, Executor, PeakMemory, write_value_file
 from graphvine.worker.marks import make_page, map_page, read_mark
 from graphvine.worker.packets import ExecutorUp, FromExecutor, Packet, PacketDone, PacketTask
 
@@ -50,11 +50,6 @@ def test_peak_memory_falls_when_it_is_reset() -> None:
     del block
     memory.reset()
     assert memory.read_mb() < high - 90
-
-
-def test_small_values_are_pickled_in_band_by_whatever_can_carry_them() -> None:
-    assert pickle.loads(in_band([1, bytearray(b"x")], b"")) == [1, bytearray(b"x")]
-    assert pickle.loads(in_band(lambda: 5, b""))() == 5
 
 
 def test_a_value_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
