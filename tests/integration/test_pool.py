@@ -394,6 +394,11 @@ def _blob_of(module: str, name: str) -> bytes:
         del sys.modules[module]
 
 
+def with_modules(directory: Path) -> dict[str, str]:
+    """An environment in which modules of ``directory`` can be imported, too."""
+    return {"PYTHONPATH": os.pathsep.join([str(directory), *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
 def test_modules_are_imported_once_before_forking_and_bad_ones_do_no_harm(
     driver: Driver, tmp_path: Path
 ) -> None:
@@ -402,7 +407,7 @@ def test_modules_are_imported_once_before_forking_and_bad_ones_do_no_harm(
     (modules / "gvt_once.py").write_text("import os\npid = os.getpid()\n")
     (modules / "gvt_exits.py").write_text("raise SystemExit(5)\n")
     driver.pool.close()
-    environment = {"PYTHONPATH": str(modules)}
+    environment = with_modules(modules)
     driver.pool = Pool(str(tmp_path / "scratch"), str(tmp_path / "logs"), environment=environment)
     context = ContextRef(1, "", ["gvt_exits", "gvt_absent", "gvt_once", "graphvine"])
     for executor in (1, 2):
@@ -419,9 +424,7 @@ def test_a_module_whose_import_kills_the_zygote_is_left_out_the_next_time(
     modules.mkdir()
     (modules / "gvt_kills.py").write_text("import os\nos.kill(os.getpid(), 11)\n")
     driver.pool.close()
-    driver.pool = Pool(
-        str(tmp_path / "scratch"), str(tmp_path / "logs"), environment={"PYTHONPATH": str(modules)}
-    )
+    driver.pool = Pool(str(tmp_path / "scratch"), str(tmp_path / "logs"), environment=with_modules(modules))
     driver.pool.spawn(1, ContextRef(1, "", ["gvt_kills"]))
     events = driver.until_a(ZygoteDied)
     assert the(ExecutorDied, events).task is None

@@ -44,6 +44,7 @@ from graphvine.protocol.messages import (
     Heartbeat,
     Hello,
     Leave,
+    Output,
     Piece,
     Pull,
     Refused,
@@ -82,6 +83,10 @@ class Loop:
         self._collector = Collector(node, secret, self.call, self._say, self._on_result, self._on_unreachable)
         self._relay = Relay(core.holders, self._peers.__contains__, self._say, core.blob)
         self.on_worker_joined: Callable[[int, Hello], None] = lambda worker, hello: None
+        self.on_output: Callable[[Output], None] = lambda output: None
+        """Must not wait."""
+        self.flush_output: Callable[[], None] = lambda: None
+        """Called by who has waited for results; may wait for what was printed to be seen."""
         self._thread = threading.Thread(target=self._main, name="graphvine-manager", daemon=True)
 
     # -- any thread ------------------------------------------------------------------------------------
@@ -284,6 +289,8 @@ class Loop:
             self._relay.on_pull(worker, message)
         elif isinstance(message, Piece):
             self._on_piece(worker, message)
+        elif isinstance(message, Output):
+            self.on_output(message)
         else:
             assert isinstance(message, Report | Heartbeat | Goodbye)
             self._core.on_message(worker, message, time.monotonic())

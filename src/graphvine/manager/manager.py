@@ -29,6 +29,7 @@ from graphvine.manager.loop import Loop
 from graphvine.manager.plan import Plan
 from graphvine.manager.run import ManagedRun
 from graphvine.manager.settings import Settings
+from graphvine.observe.printer import Printer
 from graphvine.protocol.addresses import host_addresses
 from graphvine.protocol.connection import (
     make_connection,
@@ -58,13 +59,14 @@ class Manager(DaskClient):
         name: str | None = None,
         host: str | None = None,
         local_workers: float | bool | None = None,
+        show_output: bool = True,
         settings: Settings | None = None,
     ) -> None:
         """``port``: one to listen on; 0 or None for any free one; a pair for the first free one in a range.
 
         ``name``: what the connection file is called. ``host``: the address to listen on ("*": all).
-        ``local_workers``: cores of the embedded worker; 0 or False for none, True for all. Raises
-        PortInUseError, ValueError.
+        ``local_workers``: cores of the embedded worker; 0 or False for none, True for all. ``show_output``:
+        what tasks print appears here, on standard output and error. Raises PortInUseError, ValueError.
         """
         if name is not None and (not isinstance(name, str) or os.path.basename(name) != name):
             raise ValueError(f"name={name!r}: give a string without slashes, a file name")
@@ -81,8 +83,19 @@ class Manager(DaskClient):
         self._settings = self._advised(settings or Settings(), public, wish)
         self._loop = Loop(self._gate, Core(self._settings), node_id(), self._connection.secret)
         self._embedded = Embedded(self._loop, self._connection, wish, self._scratch / "worker")
+        printer = Printer()
+        if show_output:
+            self._loop.on_output = lambda said: printer.put(said.stream, said.data, said.left_out)
+            self._loop.flush_output = printer.flush
         self._closer = weakref.finalize(
-            self, _close, self._loop, self._embedded, self.connection_file, self._scratch, os.getpid()
+            self,
+            _close,
+            self._loop,
+            self._embedded,
+            printer,
+            self.connection_file,
+            self._scratch,
+            os.getpid(),
         )
         # Ours to run, before threads are joined and modules taken apart.
         self._closer.atexit = False
@@ -203,10 +216,13 @@ def sweep_scratch() -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _close(loop: Loop, embedded: Embedded, connection_file: Path, scratch: Path, pid: int) -> None:
+def _close(
+    loop: Loop, embedded: Embedded, printer: Printer, connection_file: Path, scratch: Path, pid: int
+) -> None:
     if os.getpid() != pid:
         return  # a forked child: the manager is its parent's
     connection_file.unlink(missing_ok=True)
     loop.close("the manager is closed")
     embedded.stop()
+    printer.close()
     shutil.rmtree(scratch, ignore_errors=True)

@@ -53,6 +53,7 @@ class ManagedRun:
             self._loop.check_process()
         if not self._finished.wait(timeout):
             raise TimeoutError(f"not finished after {timeout} s")
+        self._loop.flush_output()
         error = self._exception()
         if error is not None:
             raise error
@@ -105,6 +106,7 @@ class ManagedRun:
             callback(position)
 
     def value(self, position: int) -> Any:
+        self._loop.flush_output()
         return _load(self._raw[position])
 
     # -- the manager's thread --------------------------------------------------------------------------

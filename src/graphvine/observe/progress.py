@@ -3,6 +3,7 @@
 - Unasked, it shows only in a terminal or a notebook, and only runs that take longer than half a second. Asked
   (``progress=True``), it always shows, and where nothing can be repainted it writes a line now and then.
 - A thread of its own sleeps until the block ends or a refresh is due. Where nothing is shown there is none.
+- What others write to the terminal goes above the picture, when they do it within ``aside``.
 - The last picture stays. Nothing is written after ``showing`` ends; a broken terminal never breaks a run.
 """
 
@@ -15,7 +16,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TextIO
 
 from graphvine.manager.engine import Progress, Run
@@ -28,6 +29,10 @@ REFRESH_S = 0.15
 LINE_EVERY_S = 10.0
 _RATE_WINDOW_S = 4.0
 
+#: Held while something is painted, or written within ``aside``.
+_screen = threading.RLock()
+_painted: list[TerminalDisplay] = []
+
 
 class Display(Protocol):
     """Somewhere to paint."""
@@ -39,6 +44,16 @@ class Display(Protocol):
     def close(self) -> None:
         """The last picture was painted."""
         ...
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Within it, whole lines can be written to the terminal: pictures make room, and come again below."""
+    with _screen:
+        for display in list(_painted):
+            with suppress(OSError, ValueError):
+                display.clear()
+        yield
 
 
 @contextmanager
@@ -181,13 +196,31 @@ class TerminalDisplay:
         lines = render_progress(
             progress, max(columns - 1, 1), rate, self._style, max_lines=max(1, min(10, rows - 2))
         )
-        up = f"\x1b[{self._height}A" if self._height else ""
-        self._stream.write("\r" + up + "".join(f"\x1b[2K{line}\n" for line in lines) + "\x1b[J")
+        with _screen:
+            picture = "".join(f"\x1b[2K{line}\n" for line in lines)
+            self._stream.write("\r" + self._up() + picture + "\x1b[J")
+            self._stream.flush()
+            if not self._height:
+                _painted.append(self)
+            self._height = len(lines)
+
+    def clear(self) -> None:
+        """Take the picture away; the next one comes wherever the cursor is then."""
+        self._stream.write("\r" + self._up() + "\x1b[J")
         self._stream.flush()
-        self._height = len(lines)
+        self._forget()
 
     def close(self) -> None:
+        with _screen:
+            self._forget()
+
+    def _up(self) -> str:
+        return f"\x1b[{self._height}A" if self._height else ""
+
+    def _forget(self) -> None:
         self._height = 0
+        if self in _painted:
+            _painted.remove(self)
 
 
 class LineDisplay:

@@ -248,6 +248,15 @@ class Goodbye(msgspec.Struct, tag="goodbye"):
     reason: str
 
 
+class Output(msgspec.Struct, tag="output", omit_defaults=True):
+    """Lines that tasks printed, for the user to see: of their standard output (1) or error (2). ``left_out``:
+    bytes that were printed before and are not passed on, because they were too many."""
+
+    stream: int
+    data: bytes
+    left_out: int = 0
+
+
 # -- both ways: bytes that cannot go from peer to peer --------------------------------------------------
 
 
@@ -275,4 +284,4 @@ class Piece(msgspec.Struct, tag="piece"):
 
 
 ToWorker = Welcome | Refused | Rejoin | Assign | Sources | Drop | Recall | Cancel | Leave | Pull | Piece
-ToManager = Hello | Report | Heartbeat | Goodbye | Pull | Piece
+ToManager = Hello | Report | Heartbeat | Output | Goodbye | Pull | Piece

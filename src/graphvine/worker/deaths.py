@@ -18,6 +18,8 @@ def explain(status: int, peak_mb: float, out_of_memory: bool, last_lines: str) -
         parts.append(f"its memory had reached {peak_mb:.0f} MB")
     if out_of_memory:
         parts.append("the kernel killed a process on this machine because memory ran out")
+    elif os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        parts.append("perhaps because the memory it was allowed ran out")
     text = "; ".join(parts)
     return f"{text}; last lines of its output:\n{last_lines}" if last_lines else text
 
@@ -42,6 +44,11 @@ def tail(log: str, begin: int = 0) -> str:
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
+    return last_lines_of(text)
+
+
+def last_lines_of(text: str) -> str:
+    """Enough lines from the end of ``text`` to see what happened."""
     return "\n".join(text.strip().splitlines()[-_TAIL_LINES:])
 
 

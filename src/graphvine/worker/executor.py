@@ -41,6 +41,7 @@ from graphvine.worker.packets import (
 )
 from graphvine.worker.passing import refer, resolve
 from graphvine.worker.relief import Relief, UnderWay
+from graphvine.worker.streams import Streams
 
 #: Results wait at most so long for others to share a message with.
 FLUSH_S = 0.005
@@ -132,6 +133,7 @@ class Executor:
         self._decode = msgspec.msgpack.Decoder(Packet).decode
         self._unix_offset = 0.0
         self._relief = Relief(self._relieve)
+        self._streams = Streams(link.fileno())
 
     def serve(self) -> None:
         """Run packets until the agent closes its end."""
@@ -196,9 +198,11 @@ class Executor:
         except BaseException as error:  # noqa: BLE001 -- SystemExit and KeyboardInterrupt included
             if os.getpid() != self._pid:
                 leave_as_child(error)
+            self._streams.mend()
             return self._failed(task, began, "raised", error)
         if os.getpid() != self._pid:
             leave_as_child(None)
+        self._streams.mend()
         del inputs
         try:
             data, size = self._carry(task.task, value, packet)

@@ -42,6 +42,7 @@ from graphvine.worker.carry import Hands
 from graphvine.worker.core import Core
 from graphvine.worker.link import Link, ProtocolError
 from graphvine.worker.node import capacity, resident_mb
+from graphvine.worker.output import Allowance, Printed
 from graphvine.worker.pool import ExecutorDied, ExecutorReady, Pool, ResultsArrived
 from graphvine.worker.settings import Settings
 from graphvine.worker.store import SpillFailed, Store
@@ -87,6 +88,7 @@ class Loop:
         self._server = TransferServer(store.lookup, connection.secret, offer.listen_on)
         self._fetcher = Fetcher(connection.secret)
         self._hands = Hands(self._core, store, pool, self._fetcher, self._say)
+        self._allowance = Allowance()
         self._joined = False
         self._hopeless = False
         """Whether this connection ended before the manager answered."""
@@ -292,7 +294,7 @@ class Loop:
             self._store.clear_spares()
         usage = self._store.usage()
         store_mb = (usage.memory_bytes + usage.disk_bytes) / _MB
-        self._say([Heartbeat(self._core.running(), resident_mb(), store_mb)])
+        self._say([*self._allowance.excuse(), Heartbeat(self._core.running(), resident_mb(), store_mb)])
 
     def _leave(self, reason: str, last_words_s: float) -> None:
         self._link.say([Goodbye(reason)])
@@ -306,6 +308,8 @@ class Loop:
         for event in self._pool.on_readable(descriptor):
             if isinstance(event, ResultsArrived):
                 self._hands.take_results(event.executor, event.done, now)
+            elif isinstance(event, Printed):
+                self._on_printed(event, now)
             elif isinstance(event, ExecutorReady):
                 core.on_executor_ready(event.executor)
             elif isinstance(event, ExecutorDied):
@@ -313,6 +317,11 @@ class Loop:
                     core.on_executor_died(event.executor, event.cause, event.task, now)
             else:
                 log.error("%s", event.cause)
+
+    def _on_printed(self, printed: Printed, now: float) -> None:
+        # Before the results that are reported in this turn.
+        if self._joined and (said := self._allowance.pass_on(printed, now)):
+            self._say([*said])
 
     def _on_store(self) -> None:
         for event in self._store.completed():

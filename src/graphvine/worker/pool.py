@@ -17,10 +17,11 @@ from collections import deque
 
 import msgspec
 
-from graphvine.worker.deaths import OutOfMemoryKills, explain, tail
+from graphvine.worker.deaths import OutOfMemoryKills, explain, last_lines_of, tail
 from graphvine.worker.executor import temporary_name
 from graphvine.worker.launch import Launched, zygote_log
 from graphvine.worker.marks import make_page, map_page, read_mark
+from graphvine.worker.output import Outlet, Pipe, Printed
 from graphvine.worker.packets import (
     MAX_MESSAGE_BYTES,
     ContextRef,
@@ -81,7 +82,7 @@ class ZygoteDied(msgspec.Struct):
     cause: str
 
 
-PoolEvent = ExecutorReady | ResultsArrived | ExecutorDied | ZygoteDied
+PoolEvent = ExecutorReady | ResultsArrived | Printed | ExecutorDied | ZygoteDied
 
 
 class _Executor:
@@ -95,8 +96,7 @@ class _Executor:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _INBOX_BYTES)
         self.page_descriptor = make_page()
         self.page = map_page(self.page_descriptor)
-        self.log = log
-        self.log_begin = os.path.getsize(log) if os.path.exists(log) else 0
+        self.outlet = Outlet(number, log)
         self.pid = 0
         self.killed = False
         self.directories: set[str] = set()
@@ -104,6 +104,7 @@ class _Executor:
     def close(self) -> None:
         self.link.close()
         self.inbox.close()
+        self.outlet.close()
         self.page.close()
         os.close(self.page_descriptor)
 
@@ -163,9 +164,13 @@ class Pool:
         self._watched = list(watched)
         self._environment = environment
         self._epoll = select.epoll()
+        self._printing = select.epoll()
+        """Apart, so that what a task printed can be read whenever its results are."""
+        self._epoll.register(self._printing, select.EPOLLIN)
         self._zygote: _Zygote | None = None
         self._executors: dict[int, _Executor] = {}
         self._by_descriptor: dict[int, _Executor] = {}
+        self._pipes: dict[int, tuple[Outlet, Pipe]] = {}
         self._importing = ""
         self._harmful: set[str] = set()
         """Modules whose import killed a zygote: left to the tasks that need them."""
@@ -200,9 +205,13 @@ class Pool:
         self._executors[executor] = new
         self._by_descriptor[new.link.fileno()] = new
         self._epoll.register(new.link, select.EPOLLIN)
+        for pipe in new.outlet.pipes:
+            self._pipes[pipe.reader] = (new.outlet, pipe)
+            self._printing.register(pipe.reader, select.EPOLLIN)
         imports = [name for name in context.imports if name not in self._harmful] if context else []
-        spawn = Spawn(executor, imports, log, self._scratch)
-        self._zygote.say(spawn, [new.inbox.fileno(), new.page_descriptor])
+        writers = [pipe.writer for pipe in new.outlet.pipes]
+        spawn = Spawn(executor, imports, self._scratch)
+        self._zygote.say(spawn, [new.inbox.fileno(), new.page_descriptor, *writers])
 
     def send(self, executor: int, packet: Packet) -> bool:
         """Put a packet into an executor's inbox. False: no room, or no such executor (any more); nothing
@@ -254,6 +263,10 @@ class Pool:
                 self._read_results(executor, events)
             elif self._zygote is not None and ready == self._zygote.control.fileno():
                 self._read_control(self._zygote, events)
+        # After the results, so that all a task printed before its result is seen not later than that.
+        for ready, _ in self._printing.poll(0):
+            outlet, pipe = self._pipes[ready]
+            events += outlet.on_readable(pipe, self._printing)
         return events
 
     def close(self) -> None:
@@ -268,6 +281,8 @@ class Pool:
             executor.close()
         self._executors.clear()
         self._by_descriptor.clear()
+        self._pipes.clear()
+        self._printing.close()
         self._epoll.close()
 
     # -- what the executors say ------------------------------------------------------------------------
@@ -287,6 +302,7 @@ class Pool:
 
     def _on_pid(self, executor: _Executor, pid: int) -> None:
         executor.pid = pid
+        executor.outlet.close_writers()
         if executor.killed:
             _kill_group(pid)
 
@@ -319,7 +335,8 @@ class Pool:
             self._bury(executor, f"could not be started: {message.reason}", events)
         else:
             memory_ran_out = os.WIFSIGNALED(message.status) and self._memory_kills.grown()
-            last_lines = tail(executor.log, executor.log_begin)
+            events += executor.outlet.drain()
+            last_lines = last_lines_of(executor.outlet.last_words())
             self._bury(executor, explain(message.status, message.peak_mb, memory_ran_out, last_lines), events)
 
     def _bury(self, executor: _Executor, cause: str, events: list[PoolEvent]) -> None:
@@ -330,6 +347,12 @@ class Pool:
         del self._executors[executor.number]
         del self._by_descriptor[executor.link.fileno()]
         self._epoll.unregister(executor.link)
+        events += executor.outlet.drain()
+        for pipe in executor.outlet.pipes:
+            # Closed below; but a child of the executor may still hold the other end, and an epoll set it.
+            del self._pipes[pipe.reader]
+            with contextlib.suppress(FileNotFoundError):
+                self._printing.unregister(pipe.reader)
         executor.close()
         events.append(ExecutorDied(executor.number, cause, task, packet, executor.killed))
 

@@ -40,12 +40,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Spawn(msgspec.Struct, array_like=True, tag=0):
-    """Fork an executor, after importing ``imports``. Comes with two descriptors: its end of the socket pair
-    and its page of marks."""
+    """Fork an executor, after importing ``imports``. Comes with four descriptors: its end of the socket pair,
+    its page of marks, and the pipes for its standard output and error."""
 
     executor: int
     imports: list[str]
-    log: str
     scratch: str
 
 
@@ -134,7 +133,7 @@ class Zygote:
     def _receive(self) -> bool:
         """Take in one message; False when the agent is gone."""
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._control, MAX_MESSAGE_BYTES, 2)
+            data, descriptors, _, _ = socket.recv_fds(self._control, MAX_MESSAGE_BYTES, 4)
         except ConnectionResetError:
             return False
         if not data:
@@ -199,11 +198,12 @@ class Zygote:
                 signal.signal(number, signal.SIG_DFL)
             for mine in (self._control, self._wake_in, self._wake_out):
                 mine.close()
-            _redirect(spawn.log)
+            _redirect(descriptors[2], descriptors[3])
             _freshen()
             link = socket.socket(fileno=descriptors[0])
             page = map_page(descriptors[1])
-            os.close(descriptors[1])
+            for descriptor in descriptors[1:]:
+                os.close(descriptor)
             executor_module.main(link, page, spawn.scratch)
         except BaseException:  # noqa: BLE001 -- must never return into the zygote's loop
             traceback.print_exc()
@@ -262,12 +262,10 @@ def _kill_and_reap_all() -> None:
             os.waitpid(pid, 0)
 
 
-def _redirect(log: str) -> None:
-    """Standard output and error into the executor's log; standard input is empty."""
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
+def _redirect(output: int, error: int) -> None:
+    """Standard output and error into the executor's pipes; standard input is empty."""
+    os.dup2(output, 1)
+    os.dup2(error, 2)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     # Where a segmentation fault happened is worth more than that it did.

@@ -236,3 +236,24 @@ def test_a_slow_run_has_a_rate_as_well():
     rate.add(61.0, 1)
     rate.add(120.0, 2)
     assert 0 < rate.now() < 0.1
+
+
+def test_what_is_written_aside_goes_above_the_picture() -> None:
+    stream = Stream(tty=True)
+    display = TerminalDisplay(stream, lambda: os.terminal_size((80, 24)))
+    progress = HandMadeRun().progress()
+    display.paint(progress, 1.0)
+    height = stream.getvalue().count("\n")
+    begin = len(stream.getvalue())
+    with showing_module.aside():
+        stream.write("a task's line\n")
+    display.paint(progress, 1.0)
+    display.close()
+    written = stream.getvalue()[begin:]
+    erased, painted = written.split("a task's line\n")
+    assert erased == f"\r\x1b[{height}A\x1b[J"
+    assert painted.startswith("\r\x1b[2K")
+    begin = len(stream.getvalue())
+    with showing_module.aside():
+        pass
+    assert len(stream.getvalue()) == begin
