@@ -12,6 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from graphvine.protocol import tree_files
+from graphvine.protocol.trees import NewTree
+
 Entry = tuple[Callable[..., Any], tuple[Any, ...], "tuple[int, ...] | None"]
 
 
@@ -31,11 +34,15 @@ def run(entry: Entry, inputs: Sequence[Any]) -> Any:
 def run_chain(inputs: Sequence[Any], entries: Sequence[Entry], keys: Sequence[Any]) -> Any:
     """Run a fused chain: the first entry takes the task's inputs, each further one the result before it.
 
+    A tree that one step makes is for the next what it would be if they were tasks of their own.
     An exception is noted with the key of the step that raised it (PEP 678; ``keys`` has one per entry)."""
     values = inputs
     for entry, key in zip(entries, keys, strict=True):
         try:
-            values = (run(entry, values),)
+            result = run(entry, values)
+            if type(result) is NewTree and entry is not entries[-1]:
+                result = tree_files.not_yet_stored(result)
+            values = (result,)
         except Exception as error:
             add_note(error, f"raised in the step {key!r} of a chain of {len(keys)} tasks that run as one")
             raise

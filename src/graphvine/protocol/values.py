@@ -17,6 +17,7 @@ import fcntl
 import mmap
 import os
 import pickle
+import stat
 import struct
 import weakref
 from collections.abc import Iterable, Sequence
@@ -162,13 +163,16 @@ def loads_file(path: str) -> Any:
 
 def map_file(path: str) -> memoryview:
     """A private map of a value file: writable, and the file stays as it is. Raises OSError (also when the
-    file was just dropped), DamagedValueError.
+    file was just dropped; IsADirectoryError when it is a tree), DamagedValueError.
 
     The memory of a large file may be used again for another when it is dropped (see ``worker.spare``): so
     as long as the map lives, a shared lock says that it is in use."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        size = os.fstat(descriptor).st_size
+        state = os.fstat(descriptor)
+        if stat.S_ISDIR(state.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "it is a tree", path)
+        size = state.st_size
         if size < _HEAD.size:
             raise DamagedValueError(f"{path}: {size} bytes are not a value file")
         if size >= REUSED_BYTES:

@@ -24,8 +24,9 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from graphvine.protocol import payload, values
-from graphvine.worker import spare
+from graphvine.protocol import payload, tree_files, values
+from graphvine.protocol.trees import BadTreeError, NewTree, Tree
+from graphvine.worker import scratch, spare
 from graphvine.worker.failures import describe, pickle_error
 from graphvine.worker.marks import LAYOUT, NOTHING
 from graphvine.worker.modules import Contexts
@@ -58,12 +59,22 @@ class VanishedError(Exception):
 
 
 def load_file(path: str) -> Any:
-    """The value in a file of the store. Raises VanishedError, and whatever unpickling raises."""
+    """The value in a file of the store, or its tree. Raises VanishedError, and whatever unpickling raises."""
     try:
         mapped = values.map_file(path)
+    except IsADirectoryError:
+        return load_tree(path)
     except FileNotFoundError:
         raise VanishedError(os.path.basename(path)) from None
     return values.loads(mapped, path)
+
+
+def load_tree(path: str) -> Tree:
+    """A tree of the store. Raises VanishedError."""
+    try:
+        return tree_files.load(path)
+    except FileNotFoundError:
+        raise VanishedError(os.path.basename(path)) from None
 
 
 class Blobs:
@@ -121,10 +132,12 @@ class PeakMemory:
 class Executor:
     """The loop of one executor. ``link``: its end of the socket pair; ``page``: its marks."""
 
-    def __init__(self, link: socket.socket, page: mmap.mmap, scratch: str) -> None:
+    def __init__(self, link: socket.socket, page: mmap.mmap, passing: str) -> None:
+        """``passing``: where long messages lie, and the directories of tasks."""
         self._link = link
         self._page = page
-        self._scratch = scratch
+        self._passing = passing
+        scratch.begin(passing)
         self._pid = os.getpid()
         self._blobs = Blobs()
         self._contexts = Contexts()
@@ -143,7 +156,7 @@ class Executor:
             self._run_packet(self._decode(resolve(buffer[:length])))
 
     def _say(self, message: FromExecutor) -> None:
-        self._link.send(refer(self._encode(message), self._scratch))
+        self._link.send(refer(self._encode(message), self._passing))
 
     def _run_packet(self, packet: Packet) -> None:
         for ref in packet.contexts:
@@ -172,6 +185,7 @@ class Executor:
                 waiting_bytes, flushed = 0, perf_counter()
             mark(page, 0, number, task.task)
             result = self._run_task(task, packet)
+            scratch.end_task()
             under_way.add(result)
             waiting_bytes += len(result.value or result.text) + len(result.error) + 1
 
@@ -206,6 +220,8 @@ class Executor:
         del inputs
         try:
             data, size = self._carry(task.task, value, packet)
+        except BadTreeError as error:
+            return self._failed(task, began, "raised", error)
         except OSError as error:
             return self._failed(task, began, "storage", error)
         except BaseException as error:  # noqa: BLE001 -- pickling runs user code
@@ -225,7 +241,9 @@ class Executor:
         )
 
     def _carry(self, task: int, value: Any, packet: Packet) -> tuple[bytes | None, int]:
-        """The result inline and its length, or None and the size of the file it was written to."""
+        """The result inline and its length, or None and the size of the file (or tree) it was written to."""
+        if type(value) is NewTree or type(value) is Tree:
+            return None, store_tree(NewTree(value.path), task, packet.fallback or packet.directory)
         data, buffers = values.dumps(value, packet.inline_bytes)
         if not buffers and len(data) <= packet.inline_bytes:
             return data, len(data)
@@ -306,7 +324,24 @@ def write_value_file(directory: str, task: int, pieces: list[bytes | memoryview]
     return size
 
 
-def main(link: socket.socket, page: mmap.mmap, scratch: str) -> NoReturn:
+def store_tree(new: NewTree, task: int, directory: str) -> int:
+    """Take what a task made into the store (its disk tier), so that it is there whole or not at all; its
+    size. Raises BadTreeError, OSError."""
+    store = os.path.realpath(directory)
+
+    def how(path: str) -> tree_files.Take:
+        if scratch.holds(path):
+            return "move"
+        # What the store holds is never written to, so its files can be shared.
+        return "link" if path.startswith(f"{store}/") else "copy"
+
+    made = f"{directory}/{temporary_name(task, os.getpid())}"
+    size = tree_files.take_in(new, made, how)
+    tree_files.put_in_place(made, f"{directory}/{task}")
+    return size
+
+
+def main(link: socket.socket, page: mmap.mmap, passing: str) -> NoReturn:
     """Serve until the agent is gone, then end without the interpreter's exit handlers."""
-    Executor(link, page, scratch).serve()
+    Executor(link, page, passing).serve()
     os._exit(0)

@@ -17,6 +17,7 @@ from collections import deque
 
 import msgspec
 
+from graphvine.worker import scratch as scratch_directories
 from graphvine.worker.deaths import OutOfMemoryKills, explain, last_lines_of, tail
 from graphvine.worker.executor import temporary_name
 from graphvine.worker.launch import Launched, zygote_log
@@ -32,6 +33,7 @@ from graphvine.worker.packets import (
     PacketHead,
 )
 from graphvine.worker.passing import forget, refer, resolve
+from graphvine.worker.removal import Remover
 from graphvine.worker.zygote import (
     Forked,
     FromZygote,
@@ -175,6 +177,7 @@ class Pool:
         self._harmful: set[str] = set()
         """Modules whose import killed a zygote: left to the tasks that need them."""
         self._memory_kills = OutOfMemoryKills()
+        self._remover = Remover()
         self._buffer = memoryview(bytearray(MAX_MESSAGE_BYTES))
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(FromExecutor).decode
@@ -284,6 +287,7 @@ class Pool:
         self._pipes.clear()
         self._printing.close()
         self._epoll.close()
+        self._remover.close()
 
     # -- what the executors say ------------------------------------------------------------------------
 
@@ -342,8 +346,8 @@ class Pool:
     def _bury(self, executor: _Executor, cause: str, events: list[PoolEvent]) -> None:
         self._read_results(executor, events)
         packet, task = read_mark(executor.page)
-        if task is not None:
-            _remove_unfinished(executor.directories, task, executor.pid)
+        if executor.pid:
+            self._remove_unfinished(executor, task)
         del self._executors[executor.number]
         del self._by_descriptor[executor.link.fileno()]
         self._epoll.unregister(executor.link)
@@ -355,6 +359,15 @@ class Pool:
                 self._printing.unregister(pipe.reader)
         executor.close()
         events.append(ExecutorDied(executor.number, cause, task, packet, executor.killed))
+
+    def _remove_unfinished(self, executor: _Executor, task: int | None) -> None:
+        """What an executor was writing, and what its task had."""
+        left = scratch_directories.left_by(self._scratch, executor.pid)
+        if task is not None:
+            name = temporary_name(task, executor.pid)
+            left += [os.path.join(directory, name) for directory in executor.directories if directory]
+        for path in left:
+            self._remover.remove(path)
 
     def _on_zygote_gone(self, zygote: _Zygote, events: list[PoolEvent]) -> None:
         self._epoll.unregister(zygote.control)
@@ -406,10 +419,3 @@ def _await_gone(pids: list[int]) -> None:
             select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
         finally:
             os.close(descriptor)
-
-
-def _remove_unfinished(directories: set[str], task: int, pid: int) -> None:
-    for directory in directories:
-        if directory:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(directory, temporary_name(task, pid)))

@@ -3,6 +3,8 @@
 - ``store.directory`` shows every file under its number, whichever tier it lies on (one that lies on disk is a
   symbolic link there), so a path once given stays good until the file is dropped.
 - A file appears by a rename and disappears by unlink: it is whole or not there, and who has it open keeps it.
+- A tree (``protocol.trees``) is a directory where a value is a file. Trees lie on disk, always: whoever makes
+  or receives one writes it there, and the kernel keeps in memory what is read.
 - Above the budget the least recently used files are copied to disk by a thread; until a copy is whole and in
   place the file stays where it is. State changes in the agent's thread only, when ``completed`` is called.
 - A large file that is dropped may become a spare (``spare``): its memory serves the next one.
@@ -21,9 +23,11 @@ from queue import SimpleQueue
 
 import msgspec
 
+from graphvine.protocol import tree_files
 from graphvine.worker import spare
 from graphvine.worker.directories import OwnedDirectory, sweep
 from graphvine.worker.mailbox import Mailbox
+from graphvine.worker.removal import Remover
 from graphvine.worker.spare import Spares
 
 #: Spilling begins above the first share of the budget and goes on down to the second.
@@ -111,6 +115,7 @@ class Store:
         self._temporaries = 0
         self._paused = False
         self._spiller = _Spiller(self._disk.path)
+        self._remover = Remover()
 
     @property
     def directories(self) -> tuple[str, ...]:
@@ -177,13 +182,17 @@ class Store:
         self._set_incoming(file, path, size)
         return path
 
+    def incoming_tree(self, file: int) -> str:
+        """Where the file of ``incoming`` is to be written in case it turns out to be a tree: nothing is there
+        yet."""
+        return f"{self._disk.path}/{os.path.basename(self._incoming[file][0])}.tree"
+
     def adopt(self, file: int, size: int) -> bool:
         """Take in a file that an executor wrote (under its number) or that came to ``incoming(file)``.
         False when there is no such file."""
-        coming = self._forget_incoming(file)
         try:
-            if coming is not None:
-                os.rename(coming, os.path.join(os.path.dirname(coming), str(file)))
+            if file in self._incoming:
+                self._take_incoming(file)
             in_memory = self._find(file)
         except FileNotFoundError:
             return False
@@ -199,10 +208,20 @@ class Store:
 
     def discard(self, file: int) -> None:
         """Remove what was written to ``incoming(file)``."""
+        if file in self._incoming:
+            self._remover.remove(self.incoming_tree(file))
+            self._remover.remove(self._forget_incoming(file))
+
+    def _take_incoming(self, file: int) -> None:
+        """Give what came its name. Raises FileNotFoundError."""
+        tree = self.incoming_tree(file)
         path = self._forget_incoming(file)
-        if path is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
+        if tree_files.is_tree(tree):
+            # What was kept ready for a value.
+            self._remover.remove(path)
+            tree_files.put_in_place(tree, f"{self._disk.path}/{file}")
+        else:
+            os.rename(path, os.path.join(os.path.dirname(path), str(file)))
 
     def _find(self, file: int) -> bool:
         """Whether a new file lies in the memory tier; one on disk is shown in ``directory``. Raises
@@ -215,8 +234,7 @@ class Store:
         if _is_file(shown):
             # A task that was run again: the older replica, which had been spilled, is not shown any more.
             if file in self._sizes and file not in self._in_memory:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(on_disk)
+                self._remover.remove(on_disk)
             return True
         os.stat(on_disk)
         self._show(file)
@@ -242,14 +260,15 @@ class Store:
         return f"{directory}/.in-{file}-{self._temporaries}"
 
     def _set_incoming(self, file: int, path: str, size: int) -> None:
-        self._forget_incoming(file)
+        if file in self._incoming:
+            self._forget_incoming(file)
         self._incoming[file] = (path, size)
         if self._memory and path.startswith(self._memory.path):
             self._incoming_memory_bytes += size
 
-    def _forget_incoming(self, file: int) -> str | None:
-        path, size = self._incoming.pop(file, (None, 0))
-        if path and self._memory and path.startswith(self._memory.path):
+    def _forget_incoming(self, file: int) -> str:
+        path, size = self._incoming.pop(file)
+        if self._memory and path.startswith(self._memory.path):
             self._incoming_memory_bytes -= size
         return path
 
@@ -265,8 +284,7 @@ class Store:
             if in_memory and self._spares and self._spares.keep(f"{self.directory}/{file}", in_memory):
                 continue
             for directory in self.directories if on_disk else (self.directory,):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(f"{directory}/{file}")
+                self._remover.remove(f"{directory}/{file}")
         self._paused = False
 
     def clear_spares(self) -> None:
@@ -291,6 +309,7 @@ class Store:
     def close(self) -> None:
         """Remove everything."""
         self._spiller.close()
+        self._remover.close()
         if self._memory:
             self._memory.remove()
         self._disk.remove()

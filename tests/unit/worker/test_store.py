@@ -13,6 +13,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from graphvine.protocol import tree_files
+from graphvine.protocol.trees import NewTree
 from graphvine.worker.store import Spilled, SpillFailed, Store, StoreEvent, StoreFullError
 
 KB = 1024
@@ -169,6 +171,75 @@ def test_a_task_that_ran_again_replaces_its_spilled_result(store: Store, tmp_pat
     assert content(store, 1) == b"again"
     assert everything(tmp_path) == ["1"]
     assert (store.usage().memory_bytes, store.usage().disk_bytes) == (5, 0)
+
+
+def executor_makes_tree(store: Store, file: int, data: bytes) -> int:
+    source = Path(store.scratch, f"made-{file}")
+    source.write_bytes(data)
+    made = f"{store.fallback_directory}/.{file}.made"
+    size = tree_files.take_in(NewTree(str(source)), made, lambda path: "move")
+    tree_files.put_in_place(made, f"{store.fallback_directory}/{file}")
+    return size
+
+
+def await_nothing(tmp_path: Path) -> None:
+    """Until what is removed in the background is gone."""
+    deadline = time.monotonic() + 10
+    while everything(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert everything(tmp_path) == []
+
+
+def test_a_tree_is_adopted_shown_and_dropped(store: Store, tmp_path: Path) -> None:
+    size = executor_makes_tree(store, 1, b"a tree")
+    assert store.adopt(1, size)
+    assert store.path(1) == f"{store.directory}/1"
+    tree = tree_files.load(f"{store.directory}/1")
+    assert Path(tree.path).read_bytes() == b"a tree"
+    assert tree.path == f"{store.fallback_directory}/1/data"
+    assert (store.usage().memory_bytes, store.usage().disk_bytes) == (0, size)
+    store.drop([1])
+    assert not os.path.lexists(f"{store.directory}/1")
+    assert not os.path.exists(f"{store.fallback_directory}/1")
+    await_nothing(tmp_path)
+    assert store.usage().disk_bytes == 0
+
+
+def test_a_tree_takes_the_place_of_another_and_of_a_value(store: Store, tmp_path: Path) -> None:
+    executor_writes(store.fallback_directory, 1, b"a value")
+    assert store.adopt(1, 7)
+    for data in (b"first", b"the second"):
+        size = executor_makes_tree(store, 1, data)
+        assert store.adopt(1, size)
+        tree = tree_files.load(f"{store.directory}/1")
+        assert Path(tree.path).read_bytes() == data
+        assert store.usage().disk_bytes == size
+    executor_writes(store.directory, 1, b"in memory")
+    assert store.adopt(1, 9)
+    assert content(store, 1) == b"in memory"
+    store.drop([1])
+    await_nothing(tmp_path)
+
+
+def test_what_arrives_may_turn_out_to_be_a_tree(store: Store, tmp_path: Path) -> None:
+    executor_makes_tree(store, 1, b"x" * 100)
+    stream = tree_files.Reader(f"{store.fallback_directory}/1")
+    with stream:
+        flat = stream.read(0, stream.size)
+    for adopted in (True, False):
+        store.incoming(2, len(flat))
+        writer = tree_files.Writer(store.incoming_tree(2))
+        writer.feed(flat)
+        writer.finish()
+        if adopted:
+            assert store.adopt(2, len(flat))
+            assert Path(tree_files.load(f"{store.directory}/2").path).read_bytes() == b"x" * 100
+            store.drop([2])
+        else:
+            store.discard(2)
+    store.adopt(1, len(flat))
+    store.drop([1])
+    await_nothing(tmp_path)
 
 
 def test_without_a_memory_tier_everything_is_on_disk(tmp_path: Path) -> None:

@@ -1,0 +1,61 @@
+"""Directories of their own for running tasks.
+
+    from graphvine.worker import scratch
+    path = scratch.directory()
+
+They lie on the disk tier of the worker's store, so that what a task makes there can become its result (see
+``protocol.trees.NewTree``) without being copied. They are removed when the task is over, whatever became of
+it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from graphvine.protocol import tree_files
+
+#: Where this process makes them; "" outside of executors.
+_parent = ""
+_made: list[str] = []
+
+
+def directory() -> str:
+    """A new, empty directory for the task that is running. Each call makes another one. May be called from
+    any thread of the task. Raises RuntimeError outside of a task, OSError."""
+    if not _parent:
+        raise RuntimeError("only a task that runs on a worker has scratch directories")
+    made = tempfile.mkdtemp(prefix=_prefix(os.getpid()), dir=_parent)
+    _made.append(made)
+    return made
+
+
+def holds(path: str) -> bool:
+    """Whether a real path lies in a scratch directory of the running task."""
+    return any(path.startswith(f"{made}/") or path == made for made in _made)
+
+
+# -- for executors and their pool ------------------------------------------------------------------------
+
+
+def begin(parent: str) -> None:
+    """From now on this process is an executor, with its directories in ``parent``."""
+    global _parent
+    _parent = os.path.realpath(parent)
+    _made.clear()
+
+
+def end_task() -> None:
+    """Remove what the task had."""
+    while _made:
+        tree_files.remove(_made.pop())
+
+
+def left_by(parent: str, pid: int) -> list[str]:
+    """Scratch directories of an executor that died."""
+    return [str(path) for path in Path(parent).glob(f"{_prefix(pid)}*")]
+
+
+def _prefix(pid: int) -> str:
+    return f"task-{pid}-"

@@ -1,0 +1,144 @@
+"""Files and directories as results: made by a task, read by others, on real workers."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import dask
+import pytest
+from dask.delayed import delayed
+
+from graphvine.manager.manager import Manager
+from graphvine.protocol.errors import TaskKilledError
+from graphvine.protocol.trees import BadTreeError, NewTree, Tree
+from graphvine.worker import scratch
+
+
+@delayed(pure=False)
+def make_file(size: int) -> NewTree:
+    path = Path(scratch.directory(), "file")
+    path.write_bytes(bytes(size))
+    return NewTree(str(path))
+
+
+@delayed(pure=False)
+def make_directory(files: int) -> NewTree:
+    root = Path(scratch.directory())
+    for number in range(files):
+        path = root / f"sub{number % 7}" / str(number)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(str(number))
+    (root / "link").symlink_to("sub0/0")
+    return NewTree(str(root))
+
+
+@delayed(pure=False)
+def length(tree: Tree) -> tuple[int, int]:
+    return tree.size, os.path.getsize(tree.path)
+
+
+@delayed(pure=False)
+def digest(tree: Tree) -> str:
+    found = hashlib.sha256()
+    for path in sorted(Path(tree.path).rglob("*")):
+        if path.is_file():
+            found.update(str(path.relative_to(tree.path)).encode() + path.read_bytes())
+    return found.hexdigest()
+
+
+@delayed(pure=False)
+def pick(tree: Tree, member: str) -> NewTree:
+    return NewTree(os.path.join(tree.path, member))
+
+
+@delayed(pure=False)
+def same(tree: Tree) -> Tree:
+    return tree
+
+
+@delayed(pure=False)
+def links(tree: Tree) -> int:
+    return os.stat(tree.path).st_nlink
+
+
+def test_one_task_makes_a_file_and_another_reads_it(manager: Manager) -> None:
+    file = make_file(1_000_000)
+    assert length(file).compute(scheduler=manager.get) == (1_000_000, 1_000_000)
+    assert length(make_file(0)).compute(scheduler=manager.get) == (0, 0)
+
+
+def test_a_directory_and_its_members_are_shared_not_copied(manager: Manager) -> None:
+    made = make_directory(100)
+    member = pick(made, "sub3/3")
+    first, second, count, _ = dask.compute(
+        digest(made), digest(same(made)), links(member), length(member), scheduler=manager.get
+    )
+    assert first == second
+    # The member is the same file on disk as in its directory.
+    assert count == 2
+
+
+@delayed(pure=False)
+def end_with_scratch(how: str) -> str:
+    path = Path(scratch.directory(), "file")
+    path.write_bytes(b"x")
+    if how == "die":
+        os.kill(os.getpid(), 9)
+    if how == "raise":
+        raise ValueError("as it should")
+    return str(path)
+
+
+def test_scratch_directories_go_with_their_task(manager: Manager, stores: Path) -> None:
+    assert not os.path.exists(end_with_scratch("return").compute(scheduler=manager.get))
+    with pytest.raises(ValueError, match="as it should"):
+        end_with_scratch("raise").compute(scheduler=manager.get)
+    with pytest.raises(TaskKilledError):
+        end_with_scratch("die").compute(scheduler=manager.get)
+    scratches = Path(end_with_scratch("return").compute(scheduler=manager.get)).parent.parent
+    end = time.monotonic() + 20
+    while (left := list(scratches.glob("task-*"))) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert left == []
+
+
+@delayed(pure=False)
+def bad(kind: str) -> NewTree:
+    root = Path(scratch.directory())
+    if kind == "pipe":
+        os.mkfifo(root / "pipe")
+    elif kind == "out":
+        (root / "out").symlink_to("../../secret")
+    elif kind == "absolute":
+        (root / "out").symlink_to("/etc/passwd")
+    return NewTree(str(root / "absent" if kind == "absent" else root))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("pipe", "pipe is a named pipe"),
+        ("out", "is a link to '../../secret', out of its tree"),
+        ("absolute", "is a link to '/etc/passwd', out of its tree"),
+        ("absent", "there is no file or directory"),
+    ],
+)
+def test_what_cannot_be_a_result_fails_its_task_with_a_clear_word(
+    manager: Manager, kind: str, words: str
+) -> None:
+    with pytest.raises(BadTreeError, match=words):
+        length(bad(kind)).compute(scheduler=manager.get)
+
+
+def test_what_is_not_in_a_scratch_directory_is_copied(manager: Manager, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_bytes(b"stays")
+
+    def give(path: str) -> NewTree:
+        return NewTree(path)
+
+    made = delayed(give)(str(tmp_path / "mine"))
+    assert dask.compute(length(made), links(made), scheduler=manager.get) == ((5, 5), 1)
+    assert (tmp_path / "mine").read_bytes() == b"stays"
