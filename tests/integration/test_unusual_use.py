@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -10,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
 
 from graphvine.manager.manager import Manager
@@ -92,6 +94,79 @@ def test_a_forked_child_is_told_that_the_manager_is_not_its_own(tmp_path: Path) 
     assert "make a manager of its own here" in run_script(tmp_path, body)
 
 
+def test_a_forked_child_is_told_so_whatever_it_does(tmp_path: Path) -> None:
+    body = """
+        import os, signal, sys, traceback
+        from graphvine import Manager
+        from graphvine.protocol.errors import ManagerClosedError
+        def wait():
+            import threading
+            threading.Event().wait()
+        def uses(manager, executor, done, open_one):
+            yield "submit", lambda: executor.submit(abs, 1)
+            yield "map", lambda: executor.map(abs, [1])
+            yield "shutdown", lambda: executor.shutdown()
+            yield "executor", lambda: manager.executor()
+            yield "compute", lambda: manager.compute({"a": 1})
+            yield "persist", lambda: manager.persist({"a": 1})
+            yield "result", lambda: open_one.result()
+            yield "exception", lambda: open_one.exception()
+            yield "cancel", lambda: open_one.cancel()
+        def in_child(manager, *held):
+            signal.alarm(30)
+            for name, use in uses(manager, *held):
+                try:
+                    use()
+                except ManagerClosedError as error:
+                    assert "forked" in str(error)
+                    print(name, flush=True)
+            assert held[1].result() == 4
+        with Manager(local_workers=1) as manager, manager.executor() as executor:
+            done = executor.submit(abs, -4)
+            assert done.result() == 4
+            open_one = executor.submit(wait)
+            child = os.fork()
+            if child == 0:
+                try:
+                    in_child(manager, executor, done, open_one)
+                    with executor, manager:
+                        pass
+                except BaseException:
+                    traceback.print_exc()
+                    os._exit(1)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+            assert open_one.cancel()
+            assert executor.submit(abs, -5).result() == 5
+        """
+    names = "submit map shutdown executor compute persist result exception cancel"
+    assert run_script(tmp_path, body).split() == names.split()
+
+
+def test_a_worker_that_ends_again_is_not_told_of_with_old_words(
+    manager: Manager, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager.get({"a": (abs, -1)}, "a")
+    worker: Any = manager._embedded._worker
+    said = []
+    for _ in range(2):
+        caplog.clear()
+        run = manager.compute(dask.delayed(wait_for_another_parent)(worker.pid))
+        os.kill(worker.pid, signal.SIGKILL)
+        assert run.result(60) != 0
+        said.append(
+            "".join(record.message for record in caplog.records if "starting it again" in record.message)
+        )
+    assert all(text.count("joined manager") <= 1 for text in said)
+
+
+def wait_for_another_parent(pid: int) -> int:
+    """Runs until the worker of that process is gone."""
+    while Path(f"/proc/{pid}").exists():
+        os.sched_yield()
+    return os.getpid()
+
+
 def never_end(directory: str, number: int) -> None:
     Path(directory, str(number)).touch()
     threading.Event().wait()
@@ -110,6 +185,11 @@ def test_cancelled_calls_free_their_executors(manager: Manager, tmp_path: Path) 
 def test_a_name_that_is_no_file_name_is_refused(name: Any) -> None:
     with pytest.raises(ValueError, match="without slashes"):
         Manager(name=name)
+
+
+def test_less_than_one_local_core_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="a task asks for one core"):
+        Manager(local_workers=0.5)
 
 
 @pytest.mark.parametrize("cores", [float("nan"), float("inf"), -1])

@@ -11,6 +11,7 @@ is lowered.
 
 from __future__ import annotations
 
+import os
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ class DaskClient(ABC):
     """Runs dask's graphs on the engine that it is."""
 
     def __init__(self) -> None:
+        self._pid = os.getpid()
         hold_task_shuffle()
         self._shuffle = weakref.finalize(self, release_task_shuffle)
         self._shuffle.atexit = False
@@ -144,7 +146,10 @@ class DaskClient(ABC):
         return executor
 
     def close(self) -> None:
-        """Executors take nothing more; dask's settings are as they were before. Safe to call twice."""
+        """Executors take nothing more; dask's settings are as they were before. Safe to call twice, and in a
+        forked child, where it does nothing."""
+        if os.getpid() != self._pid:
+            return
         for executor in list(self._executors):
             executor.shutdown(wait=False)
         self._shuffle()

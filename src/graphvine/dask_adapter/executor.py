@@ -8,12 +8,15 @@
 - A call that raises does not fail its plan: the exception is its result, and becomes that of every call that
   builds on it. What does fail a plan (a call that kills its worker, that cannot be pickled) is found by
   running the calls of the batch that are not done once more, one plan each.
+- In a forked child every call says at once that the executor is the parent's; it takes no lock for that, as
+  a thread that is not there may hold it.
 - Results are unpickled and callbacks called in a thread of ours, never in the manager's.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import weakref
@@ -27,7 +30,7 @@ from graphvine.dask_adapter.futures import RunFuture
 from graphvine.manager.engine import Engine, Run
 from graphvine.manager.failure import raised_exception
 from graphvine.manager.plan import TaskOptions
-from graphvine.protocol.errors import ManagerClosedError, TaskError
+from graphvine.protocol.errors import ManagerClosedError, TaskError, check_process
 
 log = logging.getLogger("graphvine.executor")
 
@@ -42,6 +45,7 @@ class GraphvineExecutor(Executor):
         """``options``: what each call asks for."""
         self._engine = engine
         self._options = options or TaskOptions()
+        self._pid = os.getpid()
         self._condition = threading.Condition()
         self._submitted: list[CallFuture] = []
         self._news: list[Callable[[], None]] = []
@@ -51,7 +55,9 @@ class GraphvineExecutor(Executor):
         self._threads: list[threading.Thread] = []
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> CallFuture:
-        """Call ``fn`` on a worker. Raises RuntimeError after ``shutdown``."""
+        """Call ``fn`` on a worker. Raises RuntimeError after ``shutdown``, ManagerClosedError in a forked
+        child."""
+        check_process(self._pid)
         future = CallFuture(self, fn, args, kwargs, _on_cancel)
         with self._condition:
             if self._closed:
@@ -72,13 +78,16 @@ class GraphvineExecutor(Executor):
         **_: Any,
     ) -> Iterator[Any]:
         """Results of ``fn`` over the iterables, in order. ``chunksize`` means nothing here."""
+        check_process(self._pid)
         end = None if timeout is None else time.monotonic() + timeout
         futures = [self.submit(fn, *arguments) for arguments in zip(*iterables, strict=False)]
         futures.reverse()
         return _results(futures, end)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls; those that were submitted are run, unless ``cancel_futures``."""
+        """Take no more calls; those that were submitted are run, unless ``cancel_futures``. Raises
+        ManagerClosedError in a forked child."""
+        check_process(self._pid)
         with self._condition:
             self._closed = True
             rest = list(self._open)
@@ -89,6 +98,11 @@ class GraphvineExecutor(Executor):
         if wait and threading.current_thread() not in self._threads:
             for thread in self._threads:
                 thread.join()
+
+    def __exit__(self, *error: object) -> None:
+        # A forked child that leaves the block means its own end, not the executor's.
+        if os.getpid() == self._pid:
+            self.shutdown(wait=True)
 
     # -- our threads -----------------------------------------------------------------------------------
 

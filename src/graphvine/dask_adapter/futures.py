@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures._base import FINISHED
 from typing import Any
+
+from graphvine.protocol.errors import check_process
 
 
 class RunFuture(Future):  # type: ignore[type-arg]
@@ -15,8 +19,25 @@ class RunFuture(Future):  # type: ignore[type-arg]
         super().__init__()
         self._on_cancel = on_cancel
         self._settled = threading.Lock()
+        self._pid = os.getpid()
+
+    def result(self, timeout: float | None = None) -> Any:
+        """As ever. Raises ManagerClosedError in a forked child to which it would never come."""
+        self._check_process()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """As ever. Raises ManagerClosedError in a forked child to which it would never come."""
+        self._check_process()
+        return super().exception(timeout)
+
+    def _check_process(self) -> None:
+        # Without the lock that ``done`` takes, which a thread that is not there may hold.
+        if self._state != FINISHED:
+            check_process(self._pid)
 
     def cancel(self) -> bool:
+        self._check_process()
         if not super().cancel():
             return False
         if self._settled.acquire(blocking=False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import inf
+from numbers import Real
 from typing import Any
 
 import msgspec
@@ -42,8 +43,8 @@ def default_options(
     """``get``'s own options. Raises ValueError."""
     return TaskOptions(
         request=as_resources(resources) if resources is not None else Resources(),
-        retries=_whole("retries", retries or 0),
-        priority=_whole("priority", priority or 0),
+        retries=_whole("retries", retries) if retries is not None else 0,
+        priority=_whole("priority", priority) if priority is not None else 0,
     )
 
 
@@ -85,11 +86,17 @@ class AnnotatedOptions:
 
 
 def _names(workers: str | Iterable[str]) -> tuple[str, ...]:
-    return (workers,) if isinstance(workers, str) else tuple(str(name) for name in workers)
+    if isinstance(workers, str):
+        return (workers,)
+    names = tuple(workers) if isinstance(workers, Iterable) else ()
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"workers should be a worker's name or a list of names, not {workers!r}")
+    return names
 
 
 def _whole(name: str, value: Any) -> int:
-    if isinstance(value, bool) or int(value) != value:
+    whole = not isinstance(value, bool) and isinstance(value, Real) and value == value // 1
+    if not whole:
         raise ValueError(f"{name} should be a whole number, not {value!r}")
     if name == "retries" and value < 0:
         raise ValueError(f"retries should not be negative, but is {value!r}")

@@ -278,17 +278,24 @@ class Core:
         if table is None:
             raise UnknownFileError(f"plan {plan} is gone")
         state = self.state
-        rows = zip(table.plan.categories, table.totals, table.done_of, table.running_of, strict=True)
+        rows = zip(
+            table.plan.categories,
+            table.totals,
+            table.done_of,
+            table.running_of,
+            table.failed_of,
+            strict=True,
+        )
         return Progress(
             label=table.plan.label,
             total=table.size,
             done=sum(table.done_of),
             running=sum(table.running_of),
-            failed=0,
+            failed=sum(table.failed_of),
             recomputed=table.recomputed,
             workers=len(state.workers),
             cores=state.cores,
             elapsed_s=(table.ended if table.over else now) - table.start,
             finished=table.over,
-            categories=[CategoryProgress(name, total, done, running) for name, total, done, running in rows],
+            categories=[CategoryProgress(*row) for row in rows],
         )

@@ -39,6 +39,11 @@ class LocalWish(msgspec.Struct, frozen=True):
             raise ValueError(
                 f"local_workers={local_workers!r}: give a number of cores, 0 for no local worker"
             )
+        if local_workers < 1:
+            raise ValueError(
+                f"local_workers={local_workers!r}: a task asks for one core unless it is told otherwise, and "
+                "would never run; give at least 1"
+            )
         return cls("always", float(local_workers))
 
 

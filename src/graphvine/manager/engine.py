@@ -23,6 +23,7 @@ class CategoryProgress(msgspec.Struct):
     running: int = 0
     """Given to a worker and not yet done."""
     failed: int = 0
+    """As in Progress."""
 
 
 class Progress(msgspec.Struct):
@@ -33,6 +34,8 @@ class Progress(msgspec.Struct):
     done: int
     running: int
     failed: int
+    """Tries that failed: of tasks that raised, or whose executor died, or for whose result there was no room.
+    One that is tried again, and done in the end, counts here as often as it failed before."""
     recomputed: int
     """Tasks run again because what they had made was lost."""
     workers: int

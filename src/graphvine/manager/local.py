@@ -43,6 +43,8 @@ class LocalWorker:
         self._process: subprocess.Popen[bytes] | None = None
         self._waiter: threading.Thread | None = None
         self._started = 0
+        self._log_begin = 0
+        """Where in the log the words of the present process begin."""
         self._false_starts = 0
 
     @property
@@ -62,6 +64,7 @@ class LocalWorker:
         if self._cores is not None:
             command += ["--cores", f"{self._cores:g}"]
         with open(self._log, "ab") as log:
+            self._log_begin = log.tell()
             # A session of its own: Ctrl-C at the user's terminal is for the user's process.
             process = subprocess.Popen(
                 command,
@@ -94,12 +97,14 @@ class LocalWorker:
         self._process = None
 
     def log_tail(self) -> str:
-        """The last lines the worker process wrote."""
+        """The last lines that the present worker process, or the one that has just ended, wrote."""
         try:
-            data = self._log.read_bytes()
+            with open(self._log, "rb") as log:
+                size = log.seek(0, os.SEEK_END)
+                log.seek(max(self._log_begin, size - _LOG_TAIL_BYTES))
+                return log.read().decode(errors="replace").strip()
         except OSError as error:
             return f"(no log: {error})"
-        return data[-_LOG_TAIL_BYTES:].decode(errors="replace").strip()
 
     def stop(self, grace_s: float) -> None:
         """Close its standard input, wait for it to leave; kill it after ``grace_s``."""

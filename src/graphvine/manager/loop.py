@@ -38,7 +38,7 @@ from graphvine.manager.plan import Plan
 from graphvine.manager.relay import Relay
 from graphvine.manager.run import NOTHING_KNOWN, ManagedRun, Raw
 from graphvine.protocol.codec import ProtocolError, decode_to_manager, encode, encode_frames
-from graphvine.protocol.errors import ManagerClosedError
+from graphvine.protocol.errors import ManagerClosedError, check_process
 from graphvine.protocol.messages import (
     Goodbye,
     Heartbeat,
@@ -106,11 +106,7 @@ class Loop:
 
     def check_process(self) -> None:
         """Raises ManagerClosedError in a forked child, where waiting would never end."""
-        if os.getpid() != self._pid:
-            raise ManagerClosedError(
-                f"this manager belongs to process {self._pid}, which made it, and this process "
-                f"({os.getpid()}) was forked from that one; make a manager of its own here"
-            )
+        check_process(self._pid)
 
     def ask(self, question: Callable[[], T]) -> T:
         """The answer of ``question``, called in the loop's thread. Raises ManagerClosedError."""

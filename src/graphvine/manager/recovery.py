@@ -234,6 +234,7 @@ def on_failed(state: State, worker: Worker, failure: TaskFailed) -> None:
     if failure.kind == "storage":
         table.avoid.setdefault(index, set()).add(worker.number)
     table.attempts[index] = table.attempts.get(index, 0) + 1
+    table.failed_of[table.category_of[index]] += 1
     again = sum(1 for death in tries if death.kind == failure.kind) < tries_allowed(
         state, table, index, failure.kind
     )

@@ -60,6 +60,8 @@ class ManagedRun:
         return [None] * len(self._raw) if self.keep else [_load(raw) for raw in self._raw]
 
     def files(self) -> list[int]:
+        if not self._taken.is_set():
+            self._loop.check_process()
         self._taken.wait()
         error = None if self._files else self._exception()
         if error is not None:
@@ -79,6 +81,7 @@ class ManagedRun:
     def cancel(self) -> bool:
         if self._finished.is_set():
             return False
+        self._loop.check_process()
         self._loop.call(lambda: self._loop.cancel(self))
         self._finished.wait()
         return isinstance(self._error, CancelledError)

@@ -139,6 +139,7 @@ class PlanTable:
         "end",
         "ended",
         "extra",
+        "failed_of",
         "foreign",
         "inputs",
         "keep",
@@ -203,6 +204,8 @@ class PlanTable:
         self.totals = [counted[category] for category in range(len(plan.categories))]
         self.done_of = [0] * len(plan.categories)
         self.running_of = [0] * len(plan.categories)
+        self.failed_of = [0] * len(plan.categories)
+        """Tries that failed, also of tasks that were done in the end."""
         self.recomputed = 0
         #: Of ``plan.externals``: table and index of each.
         self.origins: list[tuple[PlanTable, int]] = []

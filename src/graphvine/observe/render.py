@@ -138,7 +138,7 @@ def _words(progress: Progress, rate: float) -> list[str]:
     words = []
     left = time_left_s(progress, rate)
     if progress.failed:
-        words.append(f"{progress.failed:,} failed")
+        words.append(_failed_words(progress))
     if progress.finished:
         words.append(f"in {_short_seconds(progress.elapsed_s)}")
     elif left is not None:
@@ -157,10 +157,14 @@ def _words(progress: Progress, rate: float) -> list[str]:
 def _category_words(category: CategoryProgress) -> list[str]:
     words = []
     if category.failed:
-        words.append(f"{category.failed:,} failed")
+        words.append(_failed_words(category))
     if category.running and category.done < category.total:
         words.append(f"{category.running:,} on workers")
     return words
+
+
+def _failed_words(part: _Part) -> str:
+    return "1 try failed" if part.failed == 1 else f"{part.failed:,} tries failed"
 
 
 def _bar(part: _Part, width: int, style: Style) -> str:

@@ -5,6 +5,8 @@ A user's own exception is raised as itself; ``RemoteTraceback`` is its cause.
 
 from __future__ import annotations
 
+import os
+
 
 class GraphvineError(Exception):
     """Any error that comes from graphvine itself."""
@@ -54,6 +56,16 @@ class MissingKeyError(GraphError, KeyError):
 
 class ManagerClosedError(GraphvineError, RuntimeError):
     """The manager was closed; make a new one."""
+
+
+def check_process(pid: int) -> None:
+    """Raises ManagerClosedError in a process that was forked from ``pid``, which made a manager: the threads
+    that would answer are not there, and waiting for them would never end."""
+    if os.getpid() != pid:
+        raise ManagerClosedError(
+            f"this manager belongs to process {pid}, which made it, and this process ({os.getpid()}) was "
+            "forked from that one; make a manager of its own here"
+        )
 
 
 class PortInUseError(GraphvineError, OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import dask
@@ -92,6 +93,26 @@ def test_equal_annotations_are_one_object() -> None:
     assert len({id(options.of(key)) for key in range(100)}) == 1
     assert options.of(100) is None
     assert AnnotatedOptions(annotations, TaskOptions(priority=3)).of(1) is None
+
+
+@pytest.mark.parametrize("name", ["retries", "priority"])
+@pytest.mark.parametrize("value", ["a", "", [], 1.5, True, float("nan"), {}])
+def test_numbers_that_are_none_are_named(local: InProcessEngine, name: str, value: Any) -> None:
+    words = re.escape(f"{name} should be a whole number, not {value!r}")
+    with pytest.raises(ValueError, match=words):
+        local.get({"a": (abs, 1)}, "a", **{name: value})
+    with pytest.raises(ValueError, match=words):
+        local.executor(**{name: value})
+    with dask.annotate(**{name: lambda key: value}), pytest.raises(ValueError, match=words):
+        dask.delayed(abs)(1).compute(scheduler=local.get)
+
+
+@pytest.mark.parametrize("workers", [5, [5], [["a"]]])
+def test_workers_that_are_no_names_are_named(local: InProcessEngine, workers: Any) -> None:
+    with dask.annotate(workers=lambda key: workers):
+        task = dask.delayed(abs)(1)
+    with pytest.raises(ValueError, match="workers should be a worker's name or a list of names, not"):
+        task.compute(scheduler=local.get)
 
 
 @pytest.mark.parametrize("stated", [5, {"cores": float("inf")}, {"memory": float("nan")}])

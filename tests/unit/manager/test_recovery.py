@@ -179,6 +179,8 @@ def test_a_task_that_raises_is_tried_as_often_as_its_options_say(cluster: Rehear
         worker.begin(base)
         worker.fail(base, text=f"the {attempt}th")
         tell(cluster, worker)
+        progress = cluster.core.progress(base, cluster.now)
+        assert (progress.failed, progress.categories[0].failed) == (attempt + 1, attempt + 1)
     cluster.turn()
     failed = cluster.over[base]
     assert isinstance(failed, PlanFailed)

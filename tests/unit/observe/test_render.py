@@ -89,7 +89,7 @@ def test_the_end_says_how_long_it_took():
 
 def test_failures_waiting_and_recomputation_are_said():
     text = render_progress(snapshot(CategoryProgress("f", 10, 3, 0, 2), recomputed=4), 150, 1.0, PLAIN)[0]
-    assert "2 failed" in text
+    assert "2 tries failed" in text
     assert "4 made again" in text
     waiting = render_progress(snapshot(CategoryProgress("f", 10), workers=0, cores=0.0), 120, 0.0, PLAIN)[0]
     assert "waiting for a worker" in waiting
