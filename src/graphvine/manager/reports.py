@@ -156,7 +156,7 @@ def on_fetched(state: State, worker: Worker, number: int) -> None:
     if not known(state, worker, number):
         return
     table = state.table_of(number)
-    state.relayed.discard((number, worker.number))
+    not_relayed(state, number, worker.number)
     if table is None:
         worker.outbox.drops.append(number)
         return
@@ -211,17 +211,25 @@ def on_missing(state: State, worker: Worker, missing: Missing) -> None:
         box.update_values[missing.file] = data
         add_replica(table, index, worker, held=True)
         return
-    relayed = (missing.file, worker.number) in state.relayed
+    relayed = worker.number in state.relayed.get(missing.file, ())
     source = source_of(state, table, index, worker, missing.holders)
     if (source.holders and not (relayed and not missing.holders)) or not relayed:
         if not source.holders:
-            state.relayed.add((missing.file, worker.number))
+            state.relayed.setdefault(missing.file, set()).add(worker.number)
         box.updates.append(source)
         add_replica(table, index, worker, held=False)
         return
-    state.relayed.discard((missing.file, worker.number))
     state.note("warning", f"file {missing.file} can't be had from any holder: {missing.reason}")
     recovery.lose_everywhere(state, table, index)
+
+
+def not_relayed(state: State, number: int, worker: int) -> None:
+    """A worker has what it was to get through the manager."""
+    waiting = state.relayed.get(number)
+    if waiting is not None:
+        waiting.discard(worker)
+        if not waiting:
+            del state.relayed[number]
 
 
 def compact_log(state: State, worker: Worker) -> None:

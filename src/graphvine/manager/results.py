@@ -213,7 +213,7 @@ def _leave_file(
 
 
 def fail(state: State, table: PlanTable, index: int, kind: str, text: str, error: bytes = b"") -> None:
-    """A task failed for good: its plan fails, and every plan that builds on that one and is not over."""
+    """A task failed for good: its plan fails, and every plan that builds on that one and is not whole."""
     tries = table.tries.get(index, [])
     reported = fail_plan(state, table, index, kind, text, error, tries)
     doomed = [table]
@@ -223,13 +223,18 @@ def fail(state: State, table: PlanTable, index: int, kind: str, text: str, error
             continue
         for plan in list(state.plans.values()):
             names = [-1 - i for i, (source, _) in enumerate(plan.origins) if source is origin]
-            if names and plan.base in state.plans:
+            if names and plan.base in state.plans and not is_whole(plan):
                 fail_plan(state, plan, names[0], kind, text, error, tries)
                 doomed.append(plan)
     if not reported:
         state.note(
             "warning", f"kept results are lost: task {table.base + index} failed when made again: {text}"
         )
+
+
+def is_whole(plan: PlanTable) -> bool:
+    """Whether all that was wanted of a plan was made, and what is kept of it is there."""
+    return plan.over and all(plan.state[index] == DONE for index in plan.kept)
 
 
 def fail_plan(

@@ -53,7 +53,7 @@ class State:
         #: Tasks called back: for which worker (0: for none in particular).
         self.recalled: dict[int, int] = {}
         #: Files of which a worker was told to fetch through the manager.
-        self.relayed: set[tuple[int, int]] = set()
+        self.relayed: dict[int, set[int]] = {}
         #: Workers from which work may be had, the longest wait first, by an old measure: (-seconds, number).
         self.victims: list[tuple[float, int]] = []
         #: Keys of tasks that must run alone.

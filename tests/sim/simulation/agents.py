@@ -354,12 +354,12 @@ class SimAgent:
     # -- files -----------------------------------------------------------------------------------------
 
     def open(self, file: int) -> Content:
-        """What an executor finds under a path. Raises FileNotFoundError."""
+        """What an executor finds under a path. Raises FileNotFoundError, which names the file."""
         content = self.store.get(file)
         if content is None:
             if file not in self.vanished:
                 self.world.complain(f"{self.name}: an executor needs file {file}, which is not in the store")
-            raise FileNotFoundError(f"No such file: {file}")
+            raise FileNotFoundError(str(file))
         return content
 
     def lose_file(self, file: int) -> None:

@@ -106,7 +106,7 @@ class SimExecutor:
             work, index = self._entry(task)
             values = [self._input(given) for given in task.inputs]
         except FileNotFoundError as error:
-            self._end(task, 0.0, "undecodable", str(error))
+            self._end(task, 0.0, "vanished", str(error))
             return
         spec = work.specs[index]
         work.begun[index] += 1

@@ -280,9 +280,8 @@ def may_fail(work: Work, task: int, kind: str, losses: int) -> bool:
     """Whether a task may have failed for good in this way."""
     spec = work.specs[task]
     if kind == "killed":
-        return work.killed[task] >= SETTINGS.max_deaths
-    if kind == "lost":
-        return losses + work.killed[task] >= SETTINGS.max_shared_losses + SETTINGS.max_lone_losses
+        lost = losses + work.killed[task] >= SETTINGS.max_shared_losses + SETTINGS.max_lone_losses
+        return lost or work.killed[task] >= SETTINGS.max_deaths
     if spec.behaviour != kind:
         return False
     if kind == "raised":

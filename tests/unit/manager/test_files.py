@@ -60,12 +60,14 @@ def test_a_copy_nobody_counts_on_is_dropped_where_it_lies(cluster: Rehearsal) ->
 def two_sides(cluster: Rehearsal) -> tuple[int, int, int]:
     """A large file on one worker, and a task on another that waits for it. Returns base, holder, other."""
     cluster.join(name="ant")
-    first = cluster.run(plan_of([()], wanted=[0]), keep=True, large=True)
+    from graphvine.manager.plan import TaskOptions
+
+    origin = plan_of([()], wanted=[0])
+    origin.default_options = TaskOptions(workers=("ant",))
+    first = cluster.run(origin, keep=True, large=True)
     cluster.settle()
     cluster.join(name="bee")
     second = plan_of([(), (-1, 0)], wanted=[1], externals=[first])
-    from graphvine.manager.plan import TaskOptions
-
     second.default_options = TaskOptions(workers=("bee",))
     base = cluster.run(second)
     return base, 1, 2
@@ -125,3 +127,29 @@ def test_words_about_numbers_that_never_were_are_noted_and_do_nothing(cluster: R
     cluster.turn()
     assert [note.level for note in cluster.notes] == ["warning"] * 3
     assert bytes(next(iter(cluster.core.state.plans.values())).state) == before
+
+
+def test_a_late_word_that_a_file_is_missing_does_not_undo_its_being_made_again(cluster: Rehearsal) -> None:
+    base, holder, other = two_sides(cluster)
+    file = base - 2
+    cluster.turn()
+    cluster.core.on_message(other, Report(missing=[Missing(file, [holder], "no route")]), 0.0)
+    cluster.turn()
+    worker = cluster.workers[holder]
+    while cluster.to_worker[holder]:
+        cluster.deliver_to_worker(holder)
+    worker.lose(file)
+    worker.send()
+    cluster.deliver_to_manager(holder)
+    cluster.turn()
+    while cluster.to_worker[holder]:
+        cluster.deliver_to_worker(holder)
+    worker.begin(file)
+    worker.finish(file)
+    worker.send()
+    while cluster.to_manager[holder]:
+        cluster.deliver_to_manager(holder)
+    cluster.core.on_message(other, Report(missing=[Missing(file, [], "nobody has it")]), 0.0)
+    cluster.settle()
+    assert cluster.results[base] == cluster.expected(base)
+    assert worker.ran.count(file) == 2

@@ -186,3 +186,39 @@ def test_recomputed_tasks_are_counted(cluster: Rehearsal) -> None:
     cluster.settle()
     progress = cluster.core.progress(base, 1.0)
     assert (progress.recomputed, progress.done) == (2, 2)
+
+
+def test_what_is_kept_and_whole_outlives_the_failure_of_what_it_was_made_from(cluster: Rehearsal) -> None:
+    worker = cluster.join()
+    one = cluster.run(plan_of([(), ()], [0, 1]), keep=True, large=True)
+    cluster.turn()
+    cluster.deliver_to_worker(1)
+    worker.begin(one)
+    worker.finish(one)
+    worker.begin(one + 1)
+    worker.send()
+    cluster.deliver_to_manager(1)
+    two = cluster.run(plan_of([(-1,)], [0], [one]), keep=True, large=True)
+    cluster.turn()
+    cluster.deliver_to_worker(1)
+    worker.begin(two)
+    worker.finish(two)
+    worker.fail(one + 1)
+    worker.send()
+    cluster.deliver_to_manager(1)
+    cluster.settle()
+    assert isinstance(cluster.over[one], PlanFailed)
+    assert cluster.over[two] == PlanDone(two)
+    fetch = cluster.core.on_wanted([two], 0.0)
+    cluster.settle()
+    assert cluster.results[fetch] == {0: cluster.values[two]}
+    worker.lose(two)
+    worker.send()
+    cluster.settle()
+    fetch = cluster.core.on_wanted([two], 0.0)
+    cluster.settle()
+    assert cluster.results[fetch] == {0: cluster.values[two]}
+    cluster.core.on_release([two], 0.0)
+    cluster.settle()
+    assert not worker.files
+    assert not cluster.core.state.plans
