@@ -52,6 +52,9 @@ class DaskClient(ABC):
     def release(self, files: Sequence[int]) -> None: ...
 
     @abstractmethod
+    def cancel_tasks(self, files: Sequence[int]) -> None: ...
+
+    @abstractmethod
     def worker_names(self) -> list[str]: ...
 
     def expect_work(self) -> None:  # noqa: B027 -- an engine that has nothing to prepare does nothing

@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphvine.dask_adapter.client import DaskClient
-from graphvine.manager.engine import Progress, Run
-from graphvine.manager.plan import Plan
+from graphvine.manager.engine import Outcome, Progress, Run
+from graphvine.manager.plan import GivenValue, Plan
 from graphvine.protocol import payload, values
 from graphvine.protocol.errors import NoWorkerError
+from graphvine.protocol.outcomes import Failed
 
 
 def round_trip(value: Any) -> Any:
@@ -55,14 +56,27 @@ class InProcessEngine(DaskClient):
         blobs: dict[int, Any] = {}
         results: list[Any] = []
         for task, needs in enumerate(plan.inputs):
+            given = plan.given.get(task)
+            if given is not None:
+                assert isinstance(given, GivenValue), "files need a worker that fetches them"
+                results.append(values.loads_inline(given.data))
+                continue
             blob = plan.blob_of[task]
             if blob not in blobs:
                 blobs[blob] = pickle.loads(plan.blobs[blob])
             inputs = [
                 results[need] if need >= 0 else self._value(plan.externals[-1 - need]) for need in needs
             ]
-            results.append(round_trip(payload.run(blobs[blob][plan.blob_index[task]], inputs)))
+            results.append(self._result(plan, blobs[blob][plan.blob_index[task]], inputs))
         return results
+
+    def _result(self, plan: Plan, entry: payload.Entry, inputs: list[Any]) -> Any:
+        try:
+            return round_trip(payload.run(entry, inputs))
+        except Exception as error:
+            if not plan.separate:
+                raise
+            return Failed("raised", f"{type(error).__name__}: {error}", pickle.dumps(error))
 
     def _value(self, file: int) -> Any:
         if file not in self.files:
@@ -84,6 +98,9 @@ class InProcessEngine(DaskClient):
         self.released += files
         for file in files:
             self.files.pop(file, None)
+
+    def cancel_tasks(self, files: Sequence[int]) -> None:
+        """Everything is done already."""
 
     def worker_names(self) -> list[str]:
         return ["here"]
@@ -125,6 +142,15 @@ class InProcessRun:
     def add_result_callback(self, callback: Callable[[int], None]) -> None:
         for position in range(len(self.values)):
             callback(position)
+
+    def add_outcome_callback(self, callback: Callable[[Outcome], None]) -> None:
+        for position, value in enumerate(self.values if self._plan.separate else ()):
+            file = self._files[position]
+            outcome = Outcome(position, file, True, "", "", b"", 0, None, "here", "here", 0.0, 0.0, 0.0, 1)
+            if isinstance(value, Failed):
+                outcome.ok = False
+                outcome.kind, outcome.text, outcome.error = value.kind, value.text, value.error
+            callback(outcome)
 
     def value(self, position: int) -> Any:
         return round_trip(self.values[position])

@@ -18,9 +18,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphvine.manager import files, placement, recovery, reports, results, returning, starving, suspects
+from graphvine.manager import (
+    files,
+    orders,
+    placement,
+    recovery,
+    reports,
+    results,
+    returning,
+    starving,
+    suspects,
+)
 from graphvine.manager.dispatch import fill
-from graphvine.manager.engine import CategoryProgress, Progress
+from graphvine.manager.engine import CategoryProgress, Progress, Stats
 from graphvine.manager.instructions import Instruction, PartWorker, Say
 from graphvine.manager.plan import Plan
 from graphvine.manager.plans import admit
@@ -143,6 +153,16 @@ class Core:
                 continue
             results.release_kept(self.state, table, number - table.base)
 
+    def on_cancel_tasks(self, tasks: Sequence[int], now: float) -> None:
+        """Tasks of separate plans, by their files, are not wanted any more."""
+        self.state.now = now
+        orders.cancel_tasks(self.state, tasks)
+
+    def on_prune(self, pruned: Sequence[int], now: float) -> None:
+        """Copies of kept files take room; the files are made again when they are needed."""
+        self.state.now = now
+        orders.prune(self.state, pruned)
+
     # -- time ---------------------------------------------------------------------------------------------
 
     def on_time(self, now: float) -> None:
@@ -249,6 +269,10 @@ class Core:
         if index >= table.size:
             return [worker for worker, held in table.blob_at[index - table.size].items() if held]
         return files.holders(table, index)
+
+    def stats(self) -> Stats:
+        """What there is now."""
+        return orders.stats(self.state)
 
     def blob(self, file: int) -> bytes | None:
         """The bytes of a blob of a plan that goes on; None for any other file."""

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from graphvine.manager.plan import Plan
+from graphvine.protocol.outcomes import OutcomeKind
 
 
 class CategoryProgress(msgspec.Struct):
@@ -45,6 +46,48 @@ class Progress(msgspec.Struct):
     categories: list[CategoryProgress]
 
 
+class Outcome(msgspec.Struct):
+    """How a wanted task of a separate plan ended."""
+
+    position: int
+    """In ``plan.wanted``."""
+    file: int
+    ok: bool
+    kind: OutcomeKind
+    """"" when it went well."""
+    text: str
+    error: bytes
+    """The pickled exception of one that raised, b"" where there is none."""
+    size: int
+    value: bytes | None
+    """The inline pickle of a small result."""
+    worker: str
+    """Name and host of the worker where it ran last; "" where it never did."""
+    host: str
+    began_s: float
+    """Unix time."""
+    duration_s: float
+    memory_mb: float
+    tries: int
+    """How often it was run to its end, well or not."""
+    note: bytes = b""
+    """What the task attached (``graphvine.worker.scratch.set_note``)."""
+
+
+class Stats(msgspec.Struct):
+    """What there is now; a snapshot."""
+
+    workers: int
+    cores: float
+    waiting: int
+    """Tasks that wait for inputs or for a worker."""
+    running: int
+    """Given to a worker and not yet done."""
+    done: int
+    """Done, of the plans that are not gone."""
+    plans: int
+
+
 class Run(Protocol):
     """A plan that was handed over. All methods may be called from any thread."""
 
@@ -74,6 +117,12 @@ class Run(Protocol):
     def add_result_callback(self, callback: Callable[[int], None]) -> None:
         """Call ``callback(position)`` once for each wanted result (of a run that is not kept) when its value
         is here, from the manager's thread: keep it short."""
+        ...
+
+    def add_outcome_callback(self, callback: Callable[[Outcome], None]) -> None:
+        """Call ``callback(outcome)`` once for each wanted task of a separate plan (a kept one, too) when it
+        is done or has failed for good, always from the manager's thread: keep it short. One callback a run;
+        what was released before it was made has no outcome."""
         ...
 
     def value(self, position: int) -> Any:
@@ -108,6 +157,26 @@ class Engine(Protocol):
         """Kept files are no longer needed. Safe to call from a finalizer and after closing."""
         ...
 
+    def cancel_tasks(self, files: Sequence[int]) -> None:
+        """Tasks of separate plans, by the files they make: what has not begun never does, what runs is
+        stopped; the outcome is "cancelled". Nothing happens to those that are done."""
+        ...
+
     def worker_names(self) -> list[str]:
         """Names and hosts that ``TaskOptions.workers`` can match now."""
         ...
+
+
+class TaskEngine(Engine, Protocol):
+    """What whoever hands over single tasks and files needs beside that."""
+
+    def replicas(self, file: int) -> int:
+        """How many workers hold a file now."""
+        ...
+
+    def prune(self, files: Sequence[int]) -> None:
+        """Drop all copies of kept files, but for those that a task waits for. Each is made again when it is
+        needed."""
+        ...
+
+    def stats(self) -> Stats: ...

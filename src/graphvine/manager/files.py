@@ -74,7 +74,16 @@ def forget_extra(table: PlanTable, index: int, worker: int) -> None:
 
 def exists(table: PlanTable, index: int) -> bool:
     """Whether the bytes of a done task are somewhere."""
-    return table.where[index] != 0 or isinstance(table.data[index], bytes)
+    return table.where[index] != 0 or isinstance(table.data[index], bytes) or index in table.given
+
+
+def restore(table: PlanTable, index: int) -> bool:
+    """Have a released file exist again that nobody has to make. False when there is no such file."""
+    if table.state[index] != RELEASED or index not in table.given:
+        return False
+    table.state[index] = DONE
+    table.data[index] = table.given[index]
+    return True
 
 
 def drop_everywhere(state: State, table: PlanTable, index: int) -> None:
@@ -117,6 +126,23 @@ def needless(state: State, table: PlanTable, index: int) -> None:
             for origin, name in table.input_files(index):
                 origin.need[name] -= 1
                 stack.append((origin, name))
+
+
+def ready(state: State, table: PlanTable, index: int) -> None:
+    """Every input of a waiting task exists."""
+    table.state[index] = READY
+    state.fresh.append(table.base + index)
+
+
+def one_less(state: State, table: PlanTable, index: int) -> None:
+    """One more input slot of a task has its file."""
+    table.waits[index] -= 1
+    if table.waits[index]:
+        return
+    if table.state[index] == WAITING:
+        ready(state, table, index)
+    elif table.state[index] == AHEAD:
+        table.state[index] = READY
 
 
 def supply(state: State, table: PlanTable, index: int, worker: Worker) -> None:

@@ -6,7 +6,9 @@ from typing import Literal
 
 import msgspec
 
+from graphvine.manager.engine import Outcome
 from graphvine.protocol.messages import ToWorker
+from graphvine.protocol.outcomes import OutcomeKind
 
 
 class Say(msgspec.Struct, gc=False):
@@ -41,6 +43,13 @@ class PlanDone(msgspec.Struct):
     plan: int
 
 
+class Settled(msgspec.Struct):
+    """A wanted task of a separate plan is done, or has failed for good."""
+
+    plan: int
+    outcome: Outcome
+
+
 class Death(msgspec.Struct):
     """One try of a task that did not succeed."""
 
@@ -56,7 +65,7 @@ class PlanFailed(msgspec.Struct):
 
     plan: int
     task: int
-    kind: Literal["raised", "killed", "unpicklable", "undecodable", "storage", "unrunnable"]
+    kind: OutcomeKind
     text: str
     error: bytes
     tries: list[Death]
@@ -69,4 +78,4 @@ class Note(msgspec.Struct):
     text: str
 
 
-Instruction = Say | PartWorker | Available | PlanDone | PlanFailed | Note
+Instruction = Say | PartWorker | Available | Settled | PlanDone | PlanFailed | Note

@@ -21,7 +21,7 @@ import zmq
 import graphvine
 from graphvine.manager.collect import MANAGER, Collector, Wish
 from graphvine.manager.core import Core
-from graphvine.manager.engine import Progress
+from graphvine.manager.engine import Progress, Stats
 from graphvine.manager.failure import exception_from
 from graphvine.manager.gate import Gate
 from graphvine.manager.instructions import (
@@ -32,6 +32,7 @@ from graphvine.manager.instructions import (
     PlanDone,
     PlanFailed,
     Say,
+    Settled,
 )
 from graphvine.manager.peers import Peer, Peers, refusal
 from graphvine.manager.plan import Plan
@@ -159,6 +160,18 @@ class Loop:
 
     def release(self, files: list[int]) -> None:
         self._core.on_release(files, time.monotonic())
+
+    def cancel_tasks(self, files: list[int]) -> None:
+        self._core.on_cancel_tasks(files, time.monotonic())
+
+    def prune(self, files: list[int]) -> None:
+        self._core.on_prune(files, time.monotonic())
+
+    def replicas(self, file: int) -> int:
+        return len(self._core.holders(file))
+
+    def stats(self) -> Stats:
+        return self._core.stats()
 
     def progress(self, run: ManagedRun) -> Progress:
         return run.last or self._core.progress(run.plan, time.monotonic()) or NOTHING_KNOWN
@@ -314,6 +327,10 @@ class Loop:
                 self._say(instruction.worker, instruction.messages)
             elif isinstance(instruction, Available):
                 self._on_available(instruction)
+            elif isinstance(instruction, Settled):
+                run = self._runs.get(instruction.plan)
+                if run is not None:
+                    run.on_outcome(instruction.outcome)
             elif isinstance(instruction, PlanDone):
                 self._finish(instruction.plan, None)
             elif isinstance(instruction, PlanFailed):

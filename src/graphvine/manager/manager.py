@@ -24,6 +24,7 @@ import msgspec
 from graphvine.dask_adapter.client import DaskClient
 from graphvine.manager.core import Core
 from graphvine.manager.embedded import Embedded, LocalWish
+from graphvine.manager.engine import Stats
 from graphvine.manager.gate import Gate, Port
 from graphvine.manager.loop import Loop
 from graphvine.manager.plan import Plan
@@ -143,6 +144,24 @@ class Manager(DaskClient):
         """Kept files are no longer needed."""
         loop, numbers = self._loop, list(files)
         loop.call(lambda: loop.release(numbers))
+
+    def cancel_tasks(self, files: Sequence[int]) -> None:
+        """Tasks of separate plans are not wanted any more. See ``engine.Engine.cancel_tasks``."""
+        loop, numbers = self._loop, list(files)
+        loop.call(lambda: loop.cancel_tasks(numbers))
+
+    def prune(self, files: Sequence[int]) -> None:
+        """Drop all copies of kept files that no task waits for; each is made again when it is needed."""
+        loop, numbers = self._loop, list(files)
+        loop.call(lambda: loop.prune(numbers))
+
+    def replicas(self, file: int) -> int:
+        """How many workers hold a file now. Raises ManagerClosedError."""
+        return self._loop.ask(lambda: self._loop.replicas(file))
+
+    def stats(self) -> Stats:
+        """What there is now. Raises ManagerClosedError."""
+        return self._loop.ask(self._loop.stats)
 
     def worker_names(self) -> list[str]:
         """Names and hosts of the workers that are connected now."""

@@ -19,7 +19,9 @@ class TaskOptions(msgspec.Struct, frozen=True):
 
     ``priority``: larger runs earlier, before the plan's own order. ``retries``: how often the task is run
     again after it raised. ``workers``: names or hosts it may run on (empty: any); with
-    ``allow_other_workers`` they are a preference only.
+    ``allow_other_workers`` they are a preference only. ``max_s``: seconds that one run may take (0: any).
+    ``features``: what its worker must have been started with. ``limit``: the name of a limit, of whose tasks
+    only so many run at once, on all workers together (see ``Engine.limit``).
     """
 
     request: Resources = Resources()
@@ -27,6 +29,9 @@ class TaskOptions(msgspec.Struct, frozen=True):
     retries: int = 0
     workers: tuple[str, ...] = ()
     allow_other_workers: bool = False
+    max_s: float = 0.0
+    features: tuple[str, ...] = ()
+    limit: str = ""
 
 
 class Code(msgspec.Struct, frozen=True):
@@ -37,6 +42,26 @@ class Code(msgspec.Struct, frozen=True):
     imports: tuple[str, ...] = ()
 
 
+class GivenValue(msgspec.Struct, frozen=True):
+    """A value that is there from the start: its inline pickle."""
+
+    data: bytes
+
+
+class GivenFile(msgspec.Struct, frozen=True):
+    """A file or directory of the manager's machine. ``size``: bytes of what travels (of a tree: its flat
+    form). ``tree``: consumers get it as a ``Tree``; otherwise it is a file of values, and they its value.
+    ``mtime_ns``: when it was last changed, as it was declared (0: nobody looks)."""
+
+    path: str
+    size: int
+    tree: bool = True
+    mtime_ns: int = 0
+
+
+Given = GivenValue | GivenFile
+
+
 class Plan(msgspec.Struct):
     """Tasks with integer ids, their dependencies, payloads, categories.
 
@@ -44,7 +69,9 @@ class Plan(msgspec.Struct):
     order, each once: a task number of this plan, or ``-1 - i`` for ``externals[i]``, an earlier plan's file.
     Task ``t`` is entry ``blob_index[t]`` of ``blobs[blob_of[t]]``. ``category_of[t]`` indexes
     ``categories``. ``wanted``: tasks whose results the user asked for (each once). ``options`` holds only
-    the tasks that differ from ``default_options``.
+    the tasks that differ from ``default_options``. ``given``: tasks that are never run (nor have a blob, or
+    inputs), as their results are there from the start. ``separate``: one task that fails for good does not
+    fail the plan: its result is a ``protocol.outcomes.Failed``.
     """
 
     keys: Sequence[object]
@@ -60,6 +87,8 @@ class Plan(msgspec.Struct):
     default_options: TaskOptions = TaskOptions()
     code: Code = Code()
     label: str = ""
+    given: dict[int, Given] = {}
+    separate: bool = False
 
     def __len__(self) -> int:
         return len(self.inputs)

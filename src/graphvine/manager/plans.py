@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from operator import not_
 
-from graphvine.manager import recovery, results
+from graphvine.manager import recovery, results, separate
+from graphvine.manager.files import needless, restore
 from graphvine.manager.instructions import PlanFailed
-from graphvine.manager.plan import Plan
+from graphvine.manager.plan import GivenValue, Plan
 from graphvine.manager.state import State
 from graphvine.manager.tasks import DONE, READY, RELEASED, PlanTable, UnknownFileError
 from graphvine.protocol.messages import Context
@@ -27,16 +28,40 @@ def admit(state: State, plan: Plan, *, keep: bool, now: float) -> int:
     table.context = context_of(state, plan)
     take_pools(state, table)
     results.watch(table)
+    take_given(table)
     revive = tie(table)
     for origin, index in revive:
         recovery.remake(state, origin, index)
     make_leaves_ready(state, table)
+    for index in plan.given:
+        settle_given(state, table, index)
     for origin, index in results.wanted_of(table) if not table.size else ():
         if origin.state[index] == DONE:
             results.announce_to(state, table, origin, index)
     if not table.left:
         results.finish(state, table)
     return table.base
+
+
+def take_given(table: PlanTable) -> None:
+    """Results that are there from the start exist, before anything is ready."""
+    for index, given in table.plan.given.items():
+        table.given[index] = data = given.data if isinstance(given, GivenValue) else given.size
+        table.data[index] = data
+        table.state[index] = DONE
+        table.done_of[table.category_of[index]] += 1
+        for consumer in table.consumers[index]:
+            table.waits[consumer] -= 1
+
+
+def settle_given(state: State, table: PlanTable, index: int) -> None:
+    """Say that a given result exists, or let it go when nobody needs it."""
+    if index in table.wanted_by:
+        if index in table.untold:
+            separate.tell_done(state, table, index, None, None)
+        results.announce(state, table, index)
+    if not table.need[index]:
+        needless(state, table, index)
 
 
 def find_origins(state: State, plan: Plan) -> tuple[list[tuple[PlanTable, int]], list[int]]:
@@ -101,19 +126,29 @@ def tie(table: PlanTable) -> list[tuple[PlanTable, int]]:
         for name in names:
             if name < 0:
                 origin, index = table.origins[-1 - name]
+                restore(origin, index)
                 origin.foreign.setdefault(index, []).append((table, task))
                 origin.need[index] += 1
                 if origin.state[index] == DONE:
                     table.waits[task] -= 1
     for origin in {origin.base: origin for origin, _ in table.origins}.values():
         origin.refs += 1
+    for origin, index in table.origins:
+        restore(origin, index)
     return [(origin, index) for origin, index in table.origins if origin.state[index] == RELEASED]
 
 
 def make_leaves_ready(state: State, table: PlanTable) -> None:
     """Put the tasks that wait for nothing into the pools, as segments where no worker can be preferred."""
     waits, states = table.waits, table.state
-    if not (table.origins or table.pools or table.soft or table.priorities or state.settings.checked):
+    if not (
+        table.origins
+        or table.pools
+        or table.soft
+        or table.priorities
+        or state.settings.checked
+        or table.given
+    ):
         # READY is 1 and WAITING 0: the common case at the speed of C.
         states[:] = bytes(map(not_, waits))
         key0 = table.key0
@@ -125,7 +160,7 @@ def make_leaves_ready(state: State, table: PlanTable) -> None:
     plain: list[int] = []
     special: dict[int, tuple[object, list[int]]] = {}
     for task, missing in enumerate(waits):
-        if missing:
+        if missing or states[task] == DONE:
             continue
         states[task] = READY
         if table.inputs[task] or task in table.soft:

@@ -18,8 +18,17 @@ from __future__ import annotations
 
 import heapq
 
-from graphvine.manager import results, suspects
-from graphvine.manager.files import drop, drop_everywhere, exists, forget_extra, forget_replica, holders
+from graphvine.manager import results, separate, suspects
+from graphvine.manager.files import (
+    drop,
+    drop_everywhere,
+    exists,
+    forget_extra,
+    forget_replica,
+    holders,
+    ready,
+    restore,
+)
 from graphvine.manager.instructions import Death
 from graphvine.manager.state import State
 from graphvine.manager.tasks import AHEAD, DISPATCHED, DONE, KEY_MASK, READY, RELEASED, WAITING, PlanTable
@@ -79,7 +88,7 @@ def remake(state: State, table: PlanTable, index: int) -> None:
     stack = [(table, index)]
     while stack:
         table, index = stack.pop()
-        if table.state[index] < DONE:
+        if table.state[index] < DONE or restore(table, index):
             continue
         table.state[index] = WAITING
         table.where[index] = 0
@@ -89,30 +98,13 @@ def remake(state: State, table: PlanTable, index: int) -> None:
         missing = 0
         for origin, name in table.input_files(index):
             origin.need[name] += 1
-            if origin.state[name] != DONE:
+            if origin.state[name] != DONE and not restore(origin, name):
                 missing += 1
                 if origin.state[name] == RELEASED:
                     stack.append((origin, name))
         table.waits[index] = missing
         if not missing:
             ready(state, table, index)
-
-
-def ready(state: State, table: PlanTable, index: int) -> None:
-    """Every input of a waiting task exists."""
-    table.state[index] = READY
-    state.fresh.append(table.base + index)
-
-
-def one_less(state: State, table: PlanTable, index: int) -> None:
-    """One more input slot of a task has its file."""
-    table.waits[index] -= 1
-    if table.waits[index]:
-        return
-    if table.state[index] == WAITING:
-        ready(state, table, index)
-    elif table.state[index] == AHEAD:
-        table.state[index] = READY
 
 
 # -- orders ---------------------------------------------------------------------------------------------
@@ -204,7 +196,7 @@ def lose_worker(state: State, worker: Worker, blame: bool) -> None:
     for table, index in doomed:
         if table.base in state.plans:
             text = "every worker that ran it alone was lost"
-            results.fail(state, table, index, "killed", text)
+            separate.fail(state, table, index, "killed", text)
 
 
 def replace(state: State, keys: list[int]) -> None:
@@ -241,10 +233,10 @@ def on_failed(state: State, worker: Worker, failure: TaskFailed) -> None:
     )
     if give_back(state, table, index):
         state.fresh.append(failure.task)
-    if again:
+    if again or table.plan.separate:
         call_back_followers(state, table, index, worker.number)
-    else:
-        results.fail(state, table, index, failure.kind, failure.text, failure.error)
+    if not again:
+        separate.fail(state, table, index, failure.kind, failure.text, failure, worker)
 
 
 def tries_allowed(state: State, table: PlanTable, index: int, kind: str) -> int:

@@ -15,8 +15,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from graphvine.manager.core import Core
-from graphvine.manager.instructions import Available, Instruction, Note, PartWorker, PlanDone, PlanFailed, Say
-from graphvine.manager.plan import Plan
+from graphvine.manager.engine import Outcome
+from graphvine.manager.instructions import (
+    Available,
+    Instruction,
+    Note,
+    PartWorker,
+    PlanDone,
+    PlanFailed,
+    Say,
+    Settled,
+)
+from graphvine.manager.plan import GivenValue, Plan
 from graphvine.protocol.codec import decode_to_manager, decode_to_worker, encode
 from graphvine.protocol.messages import (
     Address,
@@ -224,6 +234,8 @@ class Rehearsal:
         self.values: dict[int, bytes] = {}
         self.results: dict[int, dict[int, bytes]] = {}
         self.wishes: list[Available] = []
+        #: Outcomes of the tasks of separate plans, by plan and position.
+        self.outcomes: dict[int, dict[int, Outcome]] = {}
         self.over: dict[int, PlanDone | PlanFailed] = {}
         self.notes: list[Note] = []
         self.parted: list[PartWorker] = []
@@ -282,6 +294,11 @@ class Rehearsal:
         self.large.update(base + task for task in tasks)
         self.plans[base] = plan
         for task, names in enumerate(plan.inputs):
+            if task in plan.given:
+                given = plan.given[task]
+                assert isinstance(given, GivenValue)
+                self.values[base + task] = given.data
+                continue
             inputs = [self.values[base + name if name >= 0 else plan.externals[-1 - name]] for name in names]
             blob = plan.blobs[plan.blob_of[task]]
             self.values[base + task] = digest(blob, plan.blob_index[task], inputs)
@@ -311,6 +328,11 @@ class Rehearsal:
                 self.wishes.append(instruction)
             else:
                 self.results.setdefault(instruction.plan, {})[instruction.position] = instruction.value
+        elif isinstance(instruction, Settled):
+            told = self.outcomes.setdefault(instruction.plan, {})
+            if instruction.outcome.position in told:
+                raise Complaint(f"{instruction} was told before")
+            told[instruction.outcome.position] = instruction.outcome
         elif isinstance(instruction, PlanDone | PlanFailed):
             if instruction.plan in self.over:
                 raise Complaint(f"plan {instruction.plan} was over already")

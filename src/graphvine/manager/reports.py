@@ -7,8 +7,15 @@ about a file only while the file exists; a copy of anything else is dropped wher
 
 from __future__ import annotations
 
-from graphvine.manager import recovery, results
-from graphvine.manager.files import add_replica, hold_blob, needless, source_of, supply_blob_again
+from graphvine.manager import recovery, results, separate
+from graphvine.manager.files import (
+    add_replica,
+    hold_blob,
+    needless,
+    one_less,
+    source_of,
+    supply_blob_again,
+)
 from graphvine.manager.state import State
 from graphvine.manager.tasks import AHEAD, DONE, READY, RELEASED, WAITING, PlanTable
 from graphvine.manager.workers import LOG_LIMIT, Worker
@@ -100,20 +107,24 @@ def on_done(state: State, worker: Worker, rows: list[TaskDone]) -> None:
                 elif current == AHEAD:
                     states[consumer] = READY
         if index in wanted_by or foreign or not need[index] or state.recalled or state.lonely:
-            settle(state, table, index, number)
+            settle(state, table, index, number, row, worker)
     worker.load = worker.load - gone if worker.queue else 0.0
     for category in measured:
         state.category_mean[category] = max(time[category] / count[category], state.settings.floor_s)
 
 
-def settle(state: State, table: PlanTable, index: int, number: int) -> None:
+def settle(
+    state: State, table: PlanTable, index: int, number: int, row: TaskDone | None, worker: Worker
+) -> None:
     """What is seldom to be done when a task is done."""
     if table.foreign and index in table.foreign:
         for plan, task in table.foreign[index]:
-            recovery.one_less(state, plan, task)
+            one_less(state, plan, task)
     if state.recalled or state.lonely:
         results.forget_order(state, table.where[index], number)
     if index in table.wanted_by:
+        if index in table.untold:
+            separate.tell_done(state, table, index, row, worker)
         results.announce(state, table, index)
     if not table.need[index]:
         needless(state, table, index)

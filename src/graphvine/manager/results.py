@@ -17,6 +17,7 @@ from graphvine.manager.files import drop, drop_everywhere, holders, needless
 from graphvine.manager.instructions import Available, Death, PlanDone, PlanFailed
 from graphvine.manager.state import State
 from graphvine.manager.tasks import DISPATCHED, DONE, PlanTable
+from graphvine.protocol.outcomes import OutcomeKind
 
 
 def watch(table: PlanTable) -> None:
@@ -212,8 +213,11 @@ def _leave_file(
 # -- failing --------------------------------------------------------------------------------------------
 
 
-def fail(state: State, table: PlanTable, index: int, kind: str, text: str, error: bytes = b"") -> None:
-    """A task failed for good: its plan fails, and every plan that builds on that one and is not whole."""
+def fail(
+    state: State, table: PlanTable, index: int, kind: OutcomeKind, text: str, error: bytes = b""
+) -> None:
+    """A task that does not stand alone failed for good: its plan fails, and every plan that builds on that
+    one and is not whole."""
     tries = table.tries.get(index, [])
     reported = fail_plan(state, table, index, kind, text, error, tries)
     doomed = [table]
@@ -238,12 +242,12 @@ def is_whole(plan: PlanTable) -> bool:
 
 
 def fail_plan(
-    state: State, plan: PlanTable, index: int, kind: str, text: str, error: bytes, tries: list[Death]
+    state: State, plan: PlanTable, index: int, kind: OutcomeKind, text: str, error: bytes, tries: list[Death]
 ) -> bool:
     """Say that a plan failed, unless it was over, and close it; what was kept of it is gone."""
     told = not plan.over
     if told:
-        state.tell(PlanFailed(plan.base, index, kind, text, error, tries))  # type: ignore[arg-type]
+        state.tell(PlanFailed(plan.base, index, kind, text, error, tries))
     abandon(state, plan)
     return told
 

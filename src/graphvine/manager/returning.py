@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from graphvine.manager import recovery, reports
-from graphvine.manager.files import needless
+from graphvine.manager import reports
+from graphvine.manager.files import needless, one_less
 from graphvine.manager.state import State
 from graphvine.manager.tasks import AHEAD, DONE, READY, WAITING, PlanTable
 from graphvine.manager.workers import Worker
@@ -44,9 +44,9 @@ def on_found(state: State, table: PlanTable, index: int, worker: Worker, size: i
     worker.log.append(number)
     table.done_of[table.category_of[index]] += 1
     for consumer in table.consumers[index]:
-        recovery.one_less(state, table, consumer)
+        one_less(state, table, consumer)
     for origin, name in table.input_files(index):
         origin.need[name] -= 1
         if not origin.need[name]:
             needless(state, origin, name)
-    reports.settle(state, table, index, number)
+    reports.settle(state, table, index, number, None, worker)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
-from graphvine.manager.engine import Progress, Run
+from graphvine.manager.engine import Outcome, Progress, Run
 from graphvine.protocol import values
 from graphvine.protocol.errors import UndecodableError
 
@@ -42,6 +42,9 @@ class ManagedRun:
         """Makes the error, of what came over the wire."""
         self._callbacks: list[Callable[[Run], None]] = []
         self._result_callbacks: list[Callable[[int], None]] = []
+        self._outcomes: list[Outcome] = []
+        """Told before anybody wanted to hear."""
+        self._on_outcome: Callable[[Outcome], None] | None = None
         self._lock = threading.Lock()
         self.last: Progress | None = None
         """Where it stood when it was finished."""
@@ -108,6 +111,10 @@ class ManagedRun:
         for position in here:
             callback(position)
 
+    def add_outcome_callback(self, callback: Callable[[Outcome], None]) -> None:
+        # From the manager's thread always, so that none overtakes another.
+        self._loop.call(lambda: self._hear_outcomes(callback))
+
     def value(self, position: int) -> Any:
         self._loop.flush_output()
         return _load(self._raw[position])
@@ -125,6 +132,18 @@ class ManagedRun:
             callbacks = list(self._result_callbacks)
         for callback in callbacks:
             callback(position)
+
+    def on_outcome(self, outcome: Outcome) -> None:
+        if self._on_outcome is None:
+            self._outcomes.append(outcome)
+        else:
+            self._on_outcome(outcome)
+
+    def _hear_outcomes(self, callback: Callable[[Outcome], None]) -> None:
+        self._on_outcome = callback
+        told, self._outcomes = self._outcomes, []
+        for outcome in told:
+            callback(outcome)
 
     def on_finished(self, error: BaseException | Callable[[], BaseException] | None, last: Progress) -> None:
         """It is over; ``error``: why it failed, or what makes that in the thread that asks."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from graphvine.manager import results
+from graphvine.manager import separate
 from graphvine.manager.pools import Pool
 from graphvine.manager.state import State
 from graphvine.manager.tasks import KEY_MASK, READY, PlanTable
@@ -70,7 +70,7 @@ def give_up(state: State, pool: Pool) -> None:
     """Fail every plan that has a task in a pool for which there is nobody."""
     for table, index in list(tasks_in(state, pool)):
         if table.base in state.plans:
-            results.fail(state, table, index, "unrunnable", describe(state, pool, table, index))
+            separate.fail(state, table, index, "unrunnable", describe(state, pool, table, index))
     pool.starving_since = None
     pool.warned = False
 

@@ -10,6 +10,7 @@ Rules:
 - ``where[i]`` is the worker a dispatched task was given to, then the first worker that holds its result; 0 is
   none. ``extra[i]`` holds what further workers have, or were told to fetch.
 - ``data[i]`` is the value of a small result, the size of a large one.
+- ``given[i]`` says that nobody has to make file ``i``: it exists as soon as it is needed.
 - Slots count, not files: a task that names the same input twice waits for it twice, and needs it twice.
 
 The lists are lists because a Python list is the quickest thing to index and holds small integers without
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 from graphvine.manager.instructions import Death
 from graphvine.manager.plan import Plan, TaskOptions
 from graphvine.protocol.messages import Resources
+from graphvine.protocol.outcomes import OutcomeKind
 
 if TYPE_CHECKING:
     from graphvine.manager.pools import Pool
@@ -52,7 +54,8 @@ LEGAL: dict[int, frozenset[int]] = {
     AHEAD: frozenset({READY, DISPATCHED, WAITING, DONE, RELEASED}),
     DISPATCHED: frozenset({DONE, READY, WAITING}),
     DONE: frozenset({RELEASED, WAITING}),
-    RELEASED: frozenset({WAITING}),
+    # To done without being made again: what was given, and what has failed for good.
+    RELEASED: frozenset({WAITING, DONE}),
 }
 
 #: Bits of a key below the user's priority. A key is ``number - (priority << KEY_BITS)``: smaller runs
@@ -140,7 +143,9 @@ class PlanTable:
         "ended",
         "extra",
         "failed_of",
+        "failures",
         "foreign",
+        "given",
         "inputs",
         "keep",
         "kept",
@@ -167,6 +172,7 @@ class PlanTable:
         "state",
         "totals",
         "tries",
+        "untold",
         "waits",
         "wanted_by",
         "wanted_files",
@@ -223,6 +229,14 @@ class PlanTable:
         self.over = False
         #: When it was over.
         self.ended = now
+        #: Results that no task makes, and that are never lost: an inline pickle (what was given, and what a
+        #: failed task of a separate plan left), or the size of a file that lies with the manager.
+        self.given: dict[int, bytes | int] = {}
+        #: Of a separate plan: how tasks failed, and positions of the wanted ones whose outcome was not told.
+        self.failures: dict[int, OutcomeKind] = {}
+        self.untold: dict[int, int] = {}
+        if plan.separate:
+            self.untold = {task: position for position, task in enumerate(plan.wanted)}
         self.attempts: dict[int, int] = {}
         self.tries: dict[int, list[Death]] = {}
         #: Workers that had no room for a task's result.

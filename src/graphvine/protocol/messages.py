@@ -21,7 +21,9 @@ PROTOCOL_VERSION = 1
 
 class Resources(msgspec.Struct, frozen=True, array_like=True):
     """What a task asks for, or a worker has: cores, memory and disk in MB, gpus. 0 memory or disk in a
-    request means "an equal share, not stated"."""
+    request means "an equal share, not stated". 0 cores in a request are not stated either: the worker gives
+    that share of its cores which is the largest stated share of its memory, disk and gpus, and all where
+    nothing is stated."""
 
     cores: float = 1.0
     memory_mb: float = 0.0
@@ -119,6 +121,8 @@ class Assign(msgspec.Struct, tag="assign", omit_defaults=True):
     peers: dict[int, list[Address]] = {}
     requests: dict[int, Resources] = {}
     """Requests of tasks that ask for something other than one core."""
+    limits: dict[int, float] = {}
+    """Seconds that a run may take, of tasks that are not to run for ever."""
 
 
 class Sources(msgspec.Struct, tag="sources"):
@@ -175,6 +179,8 @@ class Hello(msgspec.Struct, tag="hello"):
     addresses: list[Address]
     holds: list[tuple[int, int]] = []
     """Results still held from before a ``Rejoin``: file and size in bytes."""
+    features: list[str] = []
+    """What this worker has that tasks may ask for, by name."""
 
 
 class TaskDone(msgspec.Struct, array_like=True, gc=False):
@@ -188,9 +194,11 @@ class TaskDone(msgspec.Struct, array_like=True, gc=False):
     began_s: float
     duration_s: float
     memory_mb: float = 0.0
+    note: bytes = b""
+    """What the task attached to its result."""
 
 
-FailureKind = Literal["raised", "killed", "unpicklable", "undecodable", "storage"]
+FailureKind = Literal["raised", "killed", "unpicklable", "undecodable", "storage", "timeout"]
 
 
 class TaskFailed(msgspec.Struct, array_like=True):
@@ -199,7 +207,8 @@ class TaskFailed(msgspec.Struct, array_like=True):
     raised: the user's function raised; ``error`` is the pickled exception ("" when it cannot be pickled),
     ``text`` the formatted traceback. killed: its executor died; ``text`` says how (signal, exit code,
     memory, last lines of stderr). unpicklable: the result cannot be pickled. undecodable: the payload or
-    an input cannot be unpickled there (a missing module, say). storage: no room for the result.
+    an input cannot be unpickled there (a missing module, say). storage: no room for the result. timeout: it
+    ran for longer than it may.
     """
 
     task: int
@@ -210,6 +219,7 @@ class TaskFailed(msgspec.Struct, array_like=True):
     began_s: float = 0.0
     duration_s: float = 0.0
     memory_mb: float = 0.0
+    note: bytes = b""
 
 
 class Missing(msgspec.Struct, array_like=True):

@@ -238,7 +238,15 @@ class Core:
                 value = result.value
                 job.packet = GONE
                 report.append(
-                    TaskDone(task, result.size, value, result.began_s, result.duration_s, result.memory_mb)
+                    TaskDone(
+                        task,
+                        result.size,
+                        value,
+                        result.began_s,
+                        result.duration_s,
+                        result.memory_mb,
+                        result.note,
+                    )
                 )
                 learn(job.order.category, result.duration_s)
                 if task in waiters:
@@ -268,6 +276,7 @@ class Core:
                 result.began_s,
                 result.duration_s,
                 result.memory_mb,
+                result.note,
             )
         )
 

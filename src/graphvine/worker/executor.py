@@ -30,6 +30,7 @@ from graphvine.worker import scratch, spare
 from graphvine.worker.failures import describe, pickle_error
 from graphvine.worker.marks import LAYOUT, NOTHING
 from graphvine.worker.modules import Contexts
+from graphvine.worker.notes import take_note
 from graphvine.worker.packets import (
     MAX_MESSAGE_BYTES,
     ExecutorUp,
@@ -187,7 +188,7 @@ class Executor:
             result = self._run_task(task, packet)
             scratch.end_task()
             under_way.add(result)
-            waiting_bytes += len(result.value or result.text) + len(result.error) + 1
+            waiting_bytes += len(result.value or result.text) + len(result.error) + len(result.note) + 1
 
     def _relieve(self, under_way: UnderWay) -> None:
         """Called from another thread while a task takes long."""
@@ -238,6 +239,7 @@ class Executor:
             began + self._unix_offset,
             duration,
             self._peak(duration),
+            take_note(),
         )
 
     def _carry(self, task: int, value: Any, packet: Packet) -> tuple[bytes | None, int]:
@@ -279,6 +281,7 @@ class Executor:
             began + self._unix_offset,
             duration,
             self._peak(duration),
+            take_note(),
         )
 
 

@@ -66,9 +66,9 @@ def _portions(rows: list[Row], weigh: Callable[[Row], int]) -> list[list[Row]]:
 
 
 def _weight_of_done(done: TaskDone) -> int:
-    return _HEAD_BYTES + (len(done.value) if done.value is not None else 0)
+    return _HEAD_BYTES + (len(done.value) if done.value is not None else 0) + len(done.note)
 
 
 def _weight_of_failed(failed: TaskFailed) -> int:
     # Text: at most four bytes a character.
-    return _HEAD_BYTES + len(failed.error) + 4 * len(failed.text)
+    return _HEAD_BYTES + len(failed.error) + 4 * len(failed.text) + len(failed.note)

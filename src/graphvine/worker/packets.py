@@ -82,6 +82,7 @@ class TaskResult(msgspec.Struct, array_like=True, gc=False):
     began_s: float
     duration_s: float
     memory_mb: float
+    note: bytes = b""
 
 
 class PacketDone(msgspec.Struct, array_like=True, tag=0):

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 from graphvine.protocol import tree_files
+from graphvine.worker.notes import set_note as set_note
 
 #: Where this process makes them; "" outside of executors.
 _parent = ""

@@ -1,0 +1,304 @@
+"""Plans whose tasks stand alone, and what is given to a plan."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from graphvine.manager.check import check
+from graphvine.manager.core import Core
+from graphvine.manager.engine import Outcome
+from graphvine.manager.instructions import PlanDone
+from graphvine.manager.plan import GivenValue, Plan, TaskOptions
+from graphvine.manager.rehearsal import FakeWorker, Rehearsal
+from graphvine.manager.settings import Settings
+from graphvine.protocol.messages import Resources
+from graphvine.protocol.outcomes import Failed
+
+
+def plan_of(inputs: list[tuple[int, ...]], wanted: list[int] | None = None, **more: object) -> Plan:
+    size = len(inputs)
+    fields: dict[str, object] = {
+        "keys": [f"t{task}" for task in range(size)],
+        "inputs": inputs,
+        "blobs": [b"blob"],
+        "blob_of": [0] * size,
+        "blob_index": list(range(size)),
+        "categories": ["work"],
+        "category_of": [0] * size,
+        "wanted": list(range(size)) if wanted is None else wanted,
+        "separate": True,
+    }
+    return Plan(**{**fields, **more})  # type: ignore[arg-type]
+
+
+def hear(cluster: Rehearsal, worker: FakeWorker) -> None:
+    while cluster.to_worker[worker.number]:
+        cluster.deliver_to_worker(worker.number)
+
+
+def tell(cluster: Rehearsal, worker: FakeWorker) -> None:
+    worker.send()
+    while cluster.to_manager[worker.number]:
+        cluster.deliver_to_manager(worker.number)
+    cluster.turn()
+
+
+def given_out(cluster: Rehearsal, worker: FakeWorker) -> None:
+    cluster.turn()
+    hear(cluster, worker)
+
+
+def kinds(cluster: Rehearsal, base: int) -> dict[int, str]:
+    return {position: outcome.kind for position, outcome in cluster.outcomes.get(base, {}).items()}
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_each_wanted_task_has_its_outcome(cluster: Rehearsal, keep: bool) -> None:
+    worker = cluster.join()
+    base = cluster.run(plan_of([(), (0,)]), keep=keep, large=[1])
+    cluster.settle()
+    first, second = cluster.outcomes[base][0], cluster.outcomes[base][1]
+    assert (first.ok, first.file, first.value, first.size) == (True, base, cluster.values[base], 8)
+    assert (first.worker, first.host, first.tries) == (worker.hello.name, worker.hello.host, 1)
+    assert (second.ok, second.value, second.size) == (True, None, 1_000_000)
+    assert isinstance(cluster.over[base], PlanDone)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_task_that_fails_leaves_the_others_alone(cluster: Rehearsal, keep: bool) -> None:
+    worker = cluster.join(cores=3)
+    base = cluster.run(plan_of([(), (), (0, 1)]), keep=keep)
+    given_out(cluster, worker)
+    worker.begin(base)
+    worker.fail(base, "raised", "trouble")
+    tell(cluster, worker)
+    cluster.settle()
+    assert kinds(cluster, base) == {0: "raised", 1: "", 2: ""}
+    assert cluster.outcomes[base][0].text == "trouble"
+    assert isinstance(cluster.over[base], PlanDone)
+
+
+def test_what_builds_on_a_failure_has_it_as_its_input(cluster: Rehearsal) -> None:
+    worker = cluster.join()
+    base = cluster.run(plan_of([(), (0,)]))
+    given_out(cluster, worker)
+    assert set(worker.orders) == {base, base + 1}, "also what waits there for the other"
+    worker.begin(base)
+    worker.fail(base, "unpicklable", "it can't travel")
+    tell(cluster, worker)
+    for _ in range(3):
+        given_out(cluster, worker)
+        tell(cluster, worker)
+    assert pickle.loads(worker.files[base]) == Failed("unpicklable", "it can't travel")
+    cluster.settle()
+    assert worker.ran == [base + 1]
+    assert cluster.results[base][0] == pickle.dumps(Failed("unpicklable", "it can't travel"), protocol=5)
+
+
+def test_a_failure_is_not_made_again_for_somebody_who_needs_it_later(cluster: Rehearsal) -> None:
+    worker = cluster.join()
+    base = cluster.run(plan_of([()]), keep=True)
+    given_out(cluster, worker)
+    worker.begin(base)
+    worker.fail(base)
+    tell(cluster, worker)
+    cluster.kill(worker.number)
+    worker = cluster.join()
+    fetch = cluster.core.on_wanted([base], 0.0)
+    cluster.settle()
+    assert pickle.loads(cluster.results[fetch][0]).kind == "raised"
+    assert worker.ran == []
+
+
+def test_tries_are_counted_and_every_death_is_told(cluster: Rehearsal) -> None:
+    worker = cluster.join()
+    base = cluster.run(plan_of([()]))
+    for death in ("first", "second", "third"):
+        given_out(cluster, worker)
+        worker.begin(base)
+        worker.fail(base, "killed", death)
+        tell(cluster, worker)
+    outcome = cluster.outcomes[base][0]
+    assert (outcome.kind, outcome.tries) == ("killed", 3)
+    assert [line.partition(": ")[2] for line in outcome.text.splitlines()] == ["first", "second", "third"]
+
+
+def test_an_outcome_is_told_once_though_the_result_is_made_again(cluster: Rehearsal) -> None:
+    worker = cluster.join()
+    base = cluster.run(plan_of([(), ()]), keep=True, large=[0, 1])
+    cluster.settle()
+    cluster.kill(worker.number)
+    other = cluster.join()
+    cluster.settle()  # the rehearsal complains of a second one
+    assert sorted(other.ran) == [base, base + 1]
+
+
+def test_what_no_worker_can_ever_run_fails_alone() -> None:
+    cluster = Rehearsal(Core(Settings(checked=True)), check)
+    cluster.join()
+    large = TaskOptions(request=Resources(64))
+    base = cluster.run(plan_of([(), ()], options={0: large}))
+    cluster.settle()
+    cluster.wait(10.0)
+    assert [note.level for note in cluster.notes] == ["warning"]
+    assert kinds(cluster, base) == {1: ""}
+    cluster.wait(200.0)
+    cluster.settle()
+    assert kinds(cluster, base) == {0: "unrunnable", 1: ""}
+    assert isinstance(cluster.over[base], PlanDone)
+
+
+# -- cancelling -----------------------------------------------------------------------------------------
+
+
+def test_what_has_not_begun_never_does_and_what_runs_is_stopped(cluster: Rehearsal) -> None:
+    worker = cluster.join()
+    base = cluster.run(plan_of([()] * 8))
+    given_out(cluster, worker)
+    worker.begin(base)
+    cluster.core.on_cancel_tasks([base, base + 7], 0.0)
+    given_out(cluster, worker)
+    assert base not in worker.begun
+    cluster.settle()
+    assert kinds(cluster, base) == {0: "cancelled", 7: "cancelled"} | dict.fromkeys(range(1, 7), "")
+    assert sorted(worker.ran) == [base + task for task in range(1, 7)]
+
+
+def test_what_waits_for_a_cancelled_task_gets_the_news_as_its_input(cluster: Rehearsal) -> None:
+    worker = cluster.join()
+    base = cluster.run(plan_of([(), (0,), (1,)]))
+    given_out(cluster, worker)
+    cluster.core.on_cancel_tasks([base], 0.0)
+    cluster.settle()
+    assert kinds(cluster, base) == {0: "cancelled", 1: "", 2: ""}
+
+
+def test_a_result_that_comes_too_late_for_the_cancelling_counts_for_nothing(cluster: Rehearsal) -> None:
+    worker = cluster.join()
+    base = cluster.run(plan_of([(), ()]), keep=True)
+    given_out(cluster, worker)
+    worker.begin(base)
+    worker.finish(base)
+    worker.send()
+    cluster.core.on_cancel_tasks([base], 0.0)
+    cluster.settle()
+    assert kinds(cluster, base) == {0: "cancelled", 1: ""}
+    assert pickle.loads(cluster.core.state.file(base)[0].data[0]).kind == "cancelled"  # type: ignore[arg-type]
+
+
+def test_cancelling_what_is_done_or_not_separate_does_nothing(cluster: Rehearsal) -> None:
+    cluster.join()
+    done = cluster.run(plan_of([()]), keep=True)
+    cluster.settle()
+    whole = cluster.run(plan_of([()], separate=False))
+    cluster.core.on_cancel_tasks([done, whole, 99], 0.0)
+    cluster.settle()
+    assert kinds(cluster, done) == {0: ""}
+    assert cluster.results[whole] == cluster.expected(whole)
+
+
+# -- pruning --------------------------------------------------------------------------------------------
+
+
+def test_a_pruned_file_is_made_again_when_it_is_needed(cluster: Rehearsal) -> None:
+    worker = cluster.join()
+    base = cluster.run(plan_of([(), ()]), keep=True, large=[0, 1])
+    cluster.settle()
+    cluster.core.on_prune([base], 0.0)
+    cluster.settle()
+    assert set(worker.files) == {base + 1}
+    fetch = cluster.core.on_wanted([base], 0.0)
+    cluster.settle()
+    assert cluster.results[fetch] == {0: cluster.values[base]}
+    assert worker.ran == [base, base + 1, base]
+
+
+def test_a_file_somebody_waits_for_is_not_pruned(cluster: Rehearsal) -> None:
+    worker = cluster.join()
+    base = cluster.run(plan_of([()]), keep=True, large=[0])
+    cluster.settle()
+    cluster.run(plan_of([(-1,)], externals=[base]))
+    cluster.core.on_prune([base], 0.0)
+    cluster.settle()
+    assert worker.ran == [base, base + 2]
+
+
+def test_pruning_before_the_plan_is_over_does_not_keep_it_open(cluster: Rehearsal) -> None:
+    worker = cluster.join()
+    base = cluster.run(plan_of([(), ()]), keep=True, large=[0, 1])
+    given_out(cluster, worker)
+    worker.begin(base)
+    worker.finish(base)
+    tell(cluster, worker)
+    cluster.core.on_prune([base], 0.0)
+    fetch = cluster.core.on_wanted([base], 0.0)
+    cluster.settle()
+    assert isinstance(cluster.over[base], PlanDone)
+    assert cluster.results[fetch] == {0: cluster.values[base]}
+
+
+# -- what is given --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_a_given_value_is_an_input_and_its_task_never_runs(cluster: Rehearsal, separate: bool) -> None:
+    worker = cluster.join()
+    plan = plan_of([(), (0,), (0, 1)], given={0: GivenValue(b"given")}, blob_of=[-1, 0, 0], separate=separate)
+    base = cluster.run(plan)
+    cluster.settle()
+    assert cluster.results[base] == cluster.expected(base)
+    assert cluster.results[base][0] == b"given"
+    assert worker.ran == [base + 1, base + 2]
+
+
+def test_what_is_given_can_be_kept_and_used_later(cluster: Rehearsal) -> None:
+    base = cluster.run(
+        plan_of([(), ()], given={0: GivenValue(b"a"), 1: GivenValue(b"b")}, blobs=[]), keep=True
+    )
+    cluster.turn()
+    assert isinstance(cluster.over[base], PlanDone)
+    worker = cluster.join()
+    later = cluster.run(plan_of([(-1, -2)], externals=[base, base + 1]))
+    cluster.settle()
+    assert cluster.results[later] == cluster.expected(later)
+    cluster.core.on_prune([base], 0.0)
+    again = cluster.run(plan_of([(-1,)], externals=[base]))
+    cluster.settle()
+    assert cluster.results[again] == cluster.expected(again)
+    cluster.core.on_release([base, base + 1], 0.0)
+    cluster.settle()
+    assert not cluster.core.state.plans
+    assert not worker.files
+
+
+def test_what_is_given_exists_again_when_its_consumer_is_made_again(cluster: Rehearsal) -> None:
+    worker = cluster.join()
+    plan = plan_of([(), (0,), (1,)], wanted=[2], given={0: GivenValue(b"given")})
+    base = cluster.run(plan, large=[1, 2])
+    given_out(cluster, worker)
+    worker.begin(base + 1)
+    worker.finish(base + 1)
+    tell(cluster, worker)
+    cluster.kill(worker.number)
+    cluster.join()
+    cluster.settle()
+    assert cluster.results[base] == cluster.expected(base)
+
+
+def test_outcomes_of_what_is_given_are_told(cluster: Rehearsal) -> None:
+    base = cluster.run(plan_of([()], given={0: GivenValue(b"given")}, blobs=[]), keep=True)
+    cluster.turn()
+    assert cluster.outcomes[base][0] == Outcome(
+        0, base, True, "", "", b"", 5, b"given", "", "", 0.0, 0.0, 0.0, 0
+    )
+
+
+def test_stats_count_what_there_is(cluster: Rehearsal) -> None:
+    worker = cluster.join(cores=2)
+    cluster.run(plan_of([()] * 20))
+    given_out(cluster, worker)
+    stats = cluster.core.stats()
+    assert (stats.workers, stats.cores, stats.plans) == (1, 2.0, 1)
+    assert (stats.waiting + stats.running, stats.running > 0, stats.done) == (20, True, 0)
