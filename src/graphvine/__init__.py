@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for type checkers and editors: the names of _HOME, no others (a test compares them)
     from graphvine.manager.manager import Manager as DaskVine  # noqa: F401 -- a second public name
     from graphvine.manager.manager import Manager as Manager
+    from graphvine.protocol.errors import EnvironmentUnusableError as EnvironmentUnusableError
     from graphvine.protocol.errors import GraphError as GraphError
     from graphvine.protocol.errors import GraphvineError as GraphvineError
+    from graphvine.protocol.errors import LibraryError as LibraryError
     from graphvine.protocol.errors import ManagerClosedError as ManagerClosedError
     from graphvine.protocol.errors import MissingKeyError as MissingKeyError
     from graphvine.protocol.errors import NotPicklableError as NotPicklableError
@@ -33,8 +35,10 @@ _ERRORS = "graphvine.protocol.errors:"
 #: Every public name, and where it lives.
 _HOME = {
     "DaskVine": _MANAGER,
+    "EnvironmentUnusableError": _ERRORS + "EnvironmentUnusableError",
     "GraphError": _ERRORS + "GraphError",
     "GraphvineError": _ERRORS + "GraphvineError",
+    "LibraryError": _ERRORS + "LibraryError",
     "Manager": _MANAGER,
     "ManagerClosedError": _ERRORS + "ManagerClosedError",
     "MissingKeyError": _ERRORS + "MissingKeyError",

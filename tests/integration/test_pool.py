@@ -20,8 +20,20 @@ import psutil
 import pytest
 
 from graphvine.protocol import values
+from graphvine.protocol.libraries import Setup, dump_setup
+from graphvine.worker import library
 from graphvine.worker.packets import ContextRef, Packet, PacketTask, TaskResult
-from graphvine.worker.pool import ExecutorDied, ExecutorReady, Pool, PoolEvent, ResultsArrived, ZygoteDied
+from graphvine.worker.pool import (
+    ExecutorDied,
+    ExecutorReady,
+    Pool,
+    PoolEvent,
+    ResultsArrived,
+    ZygoteDied,
+    ZygoteFailed,
+    ZygoteReady,
+)
+from graphvine.worker.zygote import Prepare
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -451,6 +463,231 @@ def test_libraries_with_threads_survive_the_fork(driver: Driver, module: str) ->
         assert driver.call(executor, use) == 300.0**3
 
 
+# -- libraries --------------------------------------------------------------------------------------------
+
+
+def prepare(driver: Driver, setup: Setup, archive: str = "", limit_s: float = 60.0) -> Prepare:
+    path = driver.directory / f"setup-{len(list(driver.directory.glob('setup-*')))}"
+    path.write_bytes(dump_setup(setup))
+    return Prepare(str(path), archive, [], str(driver.directory / "scratch"), limit_s)
+
+
+def test_a_set_up_runs_once_and_every_executor_has_what_it_made(driver: Driver) -> None:
+    def set_up(base: int) -> dict[str, Any]:
+        return {"pid": os.getpid(), "values": [base] * 3}
+
+    driver.pool.start("lib", prepare(driver, Setup(set_up, (7,))), {"GVT_COLOUR": "blue"})
+    assert the(ZygoteReady, driver.until_a(ZygoteReady)).zygote == "lib"
+    for executor in (1, 2):
+        driver.pool.spawn(executor, zygote="lib")
+    driver.pool.spawn(3)
+    driver.until_a(ExecutorReady, 3)
+
+    def read() -> tuple[Any, ...]:
+        from graphvine.worker.library import load_variable
+
+        return load_variable("pid"), load_variable("values"), os.environ.get("GVT_COLOUR")
+
+    first, second = driver.call(1, read), driver.call(2, read)
+    assert first == second
+    assert first[1:] == ([7, 7, 7], "blue")
+    assert driver.call(3, lambda: os.environ.get("GVT_COLOUR")) is None
+
+
+def test_a_set_up_uses_the_users_own_modules_and_executors_have_them_as_they_are_then(
+    driver: Driver, tmp_path: Path
+) -> None:
+    archive = tmp_path / "modules.zip"
+    with zipfile.ZipFile(archive, "w") as content:
+        content.writestr("gvt_state.py", "value = 1\n")
+
+    def set_up() -> None:
+        import gvt_state  # type: ignore[import-not-found]
+
+        gvt_state.value = 2
+
+    driver.pool.start("lib", prepare(driver, Setup(set_up), str(archive)), {})
+    driver.until_a(ZygoteReady)
+    driver.pool.spawn(1, zygote="lib")
+    driver.until_a(ExecutorReady)
+    ref = ContextRef(5, str(archive), [])
+    (result,) = driver.run(1, driver.packet(lambda: __import__("gvt_state").value, contexts=[ref]))
+    assert pickle.loads(result.value or b"") == 2
+
+
+def test_a_set_up_that_raises_says_so_and_is_gone(driver: Driver) -> None:
+    def set_up() -> None:
+        raise ValueError("no such calibration")
+
+    driver.pool.start("lib", prepare(driver, Setup(set_up)), {})
+    failed = the(ZygoteFailed, driver.until_a(ZygoteFailed))
+    assert failed.zygote == "lib"
+    assert str(pickle.loads(failed.error)) == "no such calibration"
+    assert "in set_up" in failed.text
+    driver.pool.start("lib", prepare(driver, Setup(dict)), {})
+    driver.until_a(ZygoteReady)
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (lambda: os._exit(4), "exited with code 4"),
+        (lambda: os.kill(os.getpid(), signal.SIGSEGV), "SIGSEGV"),
+        (lambda: (print("last words", file=sys.stderr), os.abort()), "last words"),
+    ],
+)
+def test_a_set_up_that_ends_its_process_touches_nobody_else(
+    one: Driver, act: Callable[[], Any], words: str
+) -> None:
+    one.pool.start("other", prepare(one, Setup(dict)), {})
+    one.until_a(ZygoteReady)
+    one.pool.spawn(2, zygote="other")
+    one.until_a(ExecutorReady)
+    one.pool.start("lib", prepare(one, Setup(act)), {})
+    died = the(ZygoteDied, one.until_a(ZygoteDied))
+    assert died.zygote == "lib"
+    assert words in died.cause
+    assert one.call(1, lambda: 1) == one.call(2, lambda: 1) == 1
+
+
+def test_a_set_up_that_does_not_end_is_ended_and_where_it_was_is_told(driver: Driver) -> None:
+    def wait_for_ever() -> None:
+        import subprocess
+
+        subprocess.run(["sleep", "600"], check=False)
+
+    driver.pool.start("lib", prepare(driver, Setup(wait_for_ever), limit_s=0.2), {})
+    died = the(ZygoteDied, driver.until_a(ZygoteDied))
+    assert "Timeout (0:00:00.2" in died.cause
+    assert "wait_for_ever" in died.cause
+
+
+def test_a_zygote_that_is_killed_takes_its_own_executors_only(one: Driver) -> None:
+    one.pool.start("lib", prepare(one, Setup(lambda: {"pid": os.getpid()})), {})
+    one.until_a(ZygoteReady)
+    one.pool.spawn(2, zygote="lib")
+    one.until_a(ExecutorReady)
+    os.kill(one.call(2, lambda: library.load_variable("pid")), signal.SIGKILL)
+    events = one.until_a(ZygoteDied)
+    assert the(ExecutorDied, events).executor == 2
+    assert the(ZygoteDied, events).zygote == "lib"
+    assert one.call(1, lambda: 1) == 1
+
+
+def test_a_zygote_that_is_ended_is_gone_without_a_word_and_can_be_started_again(one: Driver) -> None:
+    for round_ in (2, 3):
+        one.pool.start("lib", prepare(one, Setup(lambda: {"pid": os.getpid()})), {})
+        one.until_a(ZygoteReady)
+        one.pool.spawn(round_, zygote="lib")
+        one.until_a(ExecutorReady)
+        pid = one.call(round_, lambda: library.load_variable("pid"))
+        one.pool.end("lib")
+        events = one.until(lambda events: any(isinstance(event, ExecutorDied) for event in events))
+        assert the(ExecutorDied, events).killed_by_us
+        assert gone(pid)
+    assert one.call(1, lambda: 1) == 1
+
+
+def test_an_agent_that_is_killed_during_a_set_up_leaves_nothing(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    os.mkfifo(begun)
+
+    def set_up(path: str) -> None:
+        import subprocess
+
+        with subprocess.Popen(["sleep", "600"]) as child:
+            with open(path, "w") as file:
+                file.write(f"{os.getpid()} {child.pid}")
+            child.wait()
+
+    (tmp_path / "setup").write_bytes(dump_setup(Setup(set_up, (str(begun),))))
+    script = (
+        "import sys, time\n"
+        "from graphvine.worker.pool import Pool\n"
+        "from graphvine.worker.zygote import Prepare\n"
+        "base = sys.argv[1]\n"
+        "pool = Pool(base, base)\n"
+        "pool.start('lib', Prepare(base + '/setup', '', [], base, 600.0), {})\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)]) as agent:
+        pids = [int(word) for word in read_all(str(begun)).split()]
+        agent.kill()
+    assert all(gone(pid) for pid in pids)
+
+
+# -- calls in a child ---------------------------------------------------------------------------------------
+
+
+def forked(driver: Driver, function: Callable[..., Any], *arguments: Any) -> TaskResult:
+    """One call in a child of executor 1."""
+    blob = cloudpickle.dumps([(library.call_forked, (function, arguments, {}), ())])
+    (result,) = driver.run(1, driver.packet(None, blob=blob, inputs=[[]]))  # type: ignore[arg-type]
+    return result
+
+
+def test_a_forked_call_leaves_no_trace_in_its_executor(one: Driver) -> None:
+    def mark() -> int:
+        sys.gvt_mark = True  # type: ignore[attr-defined]
+        return os.getpid()
+
+    result = forked(one, mark)
+    assert pickle.loads(result.value or b"") != one.call(1, os.getpid)
+    assert not one.call(1, lambda: hasattr(sys, "gvt_mark"))
+    assert result.duration_s > 0
+
+
+def test_the_result_of_a_forked_call_is_stored_like_any_other(one: Driver) -> None:
+    result = forked(one, bytes, 50_000)
+    assert result.value is None
+    path = one.store / str(result.task)
+    assert path.stat().st_size == result.size
+    assert values.loads_file(str(path)) == bytes(50_000)
+
+
+def test_a_forked_call_that_raises_or_cannot_be_carried_is_told_as_ever(one: Driver) -> None:
+    def fail() -> None:
+        raise ValueError("mine")
+
+    result = forked(one, fail)
+    assert result.kind == "raised"
+    assert str(pickle.loads(result.error)) == "mine"
+    assert forked(one, lambda: (x for x in ())).kind == "unpicklable"
+
+
+def test_a_forked_call_that_crashes_is_its_own_failure_only(one: Driver) -> None:
+    pid = one.call(1, os.getpid)
+
+    def crash() -> None:
+        print("about to crash", file=sys.stderr)
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    result = forked(one, crash)
+    assert result.kind == "killed"
+    assert "SIGSEGV" in result.text
+    assert "about to crash" in result.text
+    assert "could not" not in result.text
+    assert forked(one, lambda: os._exit(5)).text.startswith("exited with code 5")
+    assert one.call(1, os.getpid) == pid
+
+
+def test_a_forked_call_dies_with_its_executor(one: Driver, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    os.mkfifo(begun)
+
+    def wait(path: str) -> None:
+        with open(path, "w") as file:
+            file.write(str(os.getpid()))
+        time.sleep(600)
+
+    blob = cloudpickle.dumps([(library.call_forked, (wait, (str(begun),), {}), ())])
+    assert one.pool.send(1, one.packet(None, blob=blob, inputs=[[]]))  # type: ignore[arg-type]
+    child = int(read_all(str(begun)))
+    one.pool.kill(1)
+    one.until_a(ExecutorDied)
+    assert gone(child)
+
+
 # -- dying ------------------------------------------------------------------------------------------------
 
 
@@ -622,7 +859,7 @@ def test_an_agent_killed_with_minus_nine_leaves_nothing(tmp_path: Path) -> None:
         "while len(pids) < 2:\n"
         "    pids += [e.pid for e in pool.on_readable(0) if isinstance(e, ExecutorReady)]\n"
         "    time.sleep(0.01)\n"
-        "print(*pids, pool._zygote.process.pid, flush=True)\n"
+        "print(*pids, pool._zygotes[''].process.pid, flush=True)\n"
         "time.sleep(600)\n"
     )
     (tmp_path / "m").mkdir()

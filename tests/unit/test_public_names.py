@@ -15,8 +15,10 @@ SOURCE = Path(graphvine.__file__)
 
 PUBLIC = {
     "DaskVine",
+    "EnvironmentUnusableError",
     "GraphError",
     "GraphvineError",
+    "LibraryError",
     "Manager",
     "ManagerClosedError",
     "MissingKeyError",

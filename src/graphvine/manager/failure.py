@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 from graphvine.manager.instructions import Death, PlanFailed
 from graphvine.protocol.errors import (
+    EnvironmentUnusableError,
+    LibraryError,
     NotPicklableError,
     NoWorkerError,
     RemoteTraceback,
@@ -43,6 +45,8 @@ def exception_from(failure: PlanFailed, key: object) -> BaseException:
             f"{_task(key)} ran{_where(failure)}, but its result cannot be sent: {_last_line(failure.text)}. "
             "Return something that pickle or cloudpickle can carry (no open files, locks, connections)."
         )
+    if failure.kind in ("library", "environment"):
+        return _of_context(failure, key)
     return _of_undecodable(failure, key)
 
 
@@ -69,6 +73,16 @@ def _of_undecodable(failure: PlanFailed, key: object) -> BaseException:
         f"{_task(key)}{_where(failure)}: its function or an input cannot be unpickled there: {reason}; "
         f"{advice}"
     )
+    error.__cause__ = RemoteTraceback(failure.text)
+    return error
+
+
+def _of_context(failure: PlanFailed, key: object) -> BaseException:
+    kind = LibraryError if failure.kind == "library" else EnvironmentUnusableError
+    title, _, rest = failure.text.partition("\n")
+    if rest.strip():
+        title += f" {_last_line(rest)}"
+    error = kind(f"{title} (needed by {_task(key)}{_where(failure)})")
     error.__cause__ = RemoteTraceback(failure.text)
     return error
 

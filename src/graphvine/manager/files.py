@@ -206,7 +206,7 @@ def supply_blob(state: State, table: PlanTable, blob: int, worker: Worker) -> No
     box = worker.outbox
     if table.context and table.context not in worker.contexts:
         worker.contexts.add(table.context)
-        box.contexts.append(state.contexts[table.plan.code.name])
+        box.contexts.append(state.contexts[table.context])
     worker.blobs.add(number)
     data = table.plan.blobs[blob]
     if len(data) < state.settings.blob_by_peer_bytes:

@@ -35,11 +35,25 @@ class TaskOptions(msgspec.Struct, frozen=True):
 
 
 class Code(msgspec.Struct, frozen=True):
-    """The user's own modules (a zip archive, may be empty) and the modules to import before any task."""
+    """What executors need before any task: the user's own modules (a zip archive, may be empty), and modules
+    to import.
+
+    What follows gives the plan executors of their own; plans that state the same share them. ``environment``:
+    the result that is a packed environment (as a task names its inputs: ``-1 - i`` is ``externals[i]``), to
+    be
+    kept or given, and there before the plan is; ``environment_name`` is its name by content. ``variables``:
+    environment variables. ``setup``: run once per worker before anything else (see ``protocol.libraries``),
+    called ``setup_name`` in messages: a library.
+    """
 
     name: str = ""
     modules: bytes = b""
     imports: tuple[str, ...] = ()
+    environment: int | None = None
+    environment_name: str = ""
+    variables: tuple[tuple[str, str], ...] = ()
+    setup: bytes = b""
+    setup_name: str = ""
 
 
 class GivenValue(msgspec.Struct, frozen=True):

@@ -91,13 +91,21 @@ def refuse(state: State, plan: Plan, position: int, now: float) -> int:
 def context_of(state: State, plan: Plan) -> int:
     """The number of a plan's context, equal for equal code; 0 when it brings nothing."""
     code = plan.code
-    if not code.modules and not code.imports:
+    if not (code.modules or code.imports or code.variables or code.setup):
         return 0
-    known = state.contexts.get(code.name)
-    if known is None:
-        known = Context(len(state.contexts) + 1, code.name, code.modules, list(code.imports))
-        state.contexts[code.name] = known
-    return known.context
+    number = state.context_numbers.get(code)
+    if number is None:
+        number = state.context_numbers[code] = len(state.contexts) + 1
+        state.contexts[number] = Context(
+            number,
+            code.name,
+            code.modules,
+            list(code.imports),
+            variables=list(code.variables),
+            setup=code.setup,
+            setup_name=code.setup_name,
+        )
+    return number
 
 
 def take_pools(state: State, table: PlanTable) -> None:

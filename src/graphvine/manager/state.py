@@ -10,7 +10,7 @@ from bisect import bisect_right
 from typing import Literal
 
 from graphvine.manager.instructions import Instruction, Note
-from graphvine.manager.plan import TaskOptions
+from graphvine.manager.plan import Code, TaskOptions
 from graphvine.manager.pools import Pool
 from graphvine.manager.settings import Settings
 from graphvine.manager.tasks import PlanTable, UnknownFileError
@@ -45,7 +45,9 @@ class State:
         self.category_count: list[int] = []
         self.category_time: list[float] = []
         self.category_mean: list[float] = []
-        self.contexts: dict[str, Context] = {}
+        #: Contexts by number, and the numbers of equal code.
+        self.contexts: dict[int, Context] = {}
+        self.context_numbers: dict[Code, int] = {}
         #: Tasks that became ready since the last turn and are not placed.
         self.fresh: list[int] = []
         #: Workers to be looked at in this turn.

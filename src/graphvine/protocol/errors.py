@@ -43,6 +43,15 @@ class StorageError(TaskError):
     """No worker had room for a result."""
 
 
+class LibraryError(TaskError):
+    """A library could not be started on a worker: its set-up raised, took too long, or ended its process."""
+
+
+class EnvironmentUnusableError(TaskError):
+    """An environment cannot be used on a worker: damaged, of another platform or Python, or without
+    Python."""
+
+
 class GraphError(GraphvineError, ValueError):
     """The graph itself is wrong: a cycle, or a task that names a key which is not there."""
 

@@ -67,12 +67,22 @@ class Context(msgspec.Struct, array_like=True):
     ``name`` is a digest of the content, so that two plans with the same code share executors. ``modules``
     is a zip archive of source files ("" when there are none), put on ``sys.path`` of the executors of this
     context; ``imports`` are imported once in the zygote, then forked.
+
+    Contexts that state more than that have zygotes of their own. ``environment``: the file that is a packed
+    environment in which executors run (0: the worker's own), ``environment_name`` its name by content.
+    ``variables``: environment variables. ``setup``: what is run once in the zygote (see ``plan.Code``), known
+    to users as ``setup_name``.
     """
 
     context: int
     name: str
     modules: bytes
     imports: list[str]
+    environment: int = 0
+    environment_name: str = ""
+    variables: list[tuple[str, str]] = []
+    setup: bytes = b""
+    setup_name: str = ""
 
 
 class BlobData(msgspec.Struct, array_like=True):
@@ -198,7 +208,9 @@ class TaskDone(msgspec.Struct, array_like=True, gc=False):
     """What the task attached to its result."""
 
 
-FailureKind = Literal["raised", "killed", "unpicklable", "undecodable", "storage", "timeout"]
+FailureKind = Literal[
+    "raised", "killed", "unpicklable", "undecodable", "storage", "timeout", "environment", "library"
+]
 
 
 class TaskFailed(msgspec.Struct, array_like=True):
@@ -208,7 +220,8 @@ class TaskFailed(msgspec.Struct, array_like=True):
     ``text`` the formatted traceback. killed: its executor died; ``text`` says how (signal, exit code,
     memory, last lines of stderr). unpicklable: the result cannot be pickled. undecodable: the payload or
     an input cannot be unpickled there (a missing module, say). storage: no room for the result. timeout: it
-    ran for longer than it may.
+    ran for longer than it may. environment: the context's environment cannot be used there. library: the
+    context's set-up did not succeed there.
     """
 
     task: int

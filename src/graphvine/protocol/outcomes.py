@@ -24,6 +24,8 @@ OutcomeKind = Literal[
     "cancelled",
     "timeout",
     "missing",
+    "environment",
+    "library",
 ]
 
 

@@ -10,12 +10,14 @@ import logging
 import os
 from collections.abc import Callable
 
+import msgspec
 import xxhash
 
 from graphvine.protocol.messages import Context, Piece, ToManager
 from graphvine.worker.core import Core
 from graphvine.worker.instructions import (
     DropFiles,
+    EndZygote,
     FinishPull,
     Instruction,
     KillExecutor,
@@ -25,6 +27,7 @@ from graphvine.worker.instructions import (
     SendPiece,
     SpawnExecutor,
     StartFetch,
+    StartZygote,
     StoreBlob,
     StoreContext,
     TakeBack,
@@ -32,10 +35,21 @@ from graphvine.worker.instructions import (
 )
 from graphvine.worker.packets import ContextRef, PacketDone
 from graphvine.worker.pool import Pool
+from graphvine.worker.settings import Settings
 from graphvine.worker.store import Store
 from graphvine.worker.transfer import Fetcher
+from graphvine.worker.zygote import Prepare
 
 log = logging.getLogger("graphvine.worker")
+
+
+class Base(msgspec.Struct):
+    """What a zygote is made of: paths of a set-up and of an archive of modules ("": none), and so on."""
+
+    setup: str
+    archive: str
+    imports: list[str]
+    variables: dict[str, str]
 
 
 class Hands:
@@ -48,13 +62,17 @@ class Hands:
         pool: Pool,
         fetcher: Fetcher,
         say: Callable[[list[ToManager]], None],
+        settings: Settings,
     ) -> None:
         self._core = core
         self._store = store
         self._pool = pool
         self._fetcher = fetcher
         self._say = say
+        self._settings = settings
         self._contexts = {0: ContextRef(0, "", [])}
+        self._bases: dict[int, Base] = {}
+        """What the zygotes of contexts are made of."""
         self._pulls: dict[int, int] = {}
         """Descriptor of each file that is pulled through the manager."""
 
@@ -62,9 +80,9 @@ class Hands:
         """Let the core decide, and do what it says, until it says nothing more."""
         while instructions := self._core.turn(now):
             for instruction in instructions:
-                self._do(instruction)
+                self._do(instruction, now)
 
-    def _do(self, instruction: Instruction) -> None:
+    def _do(self, instruction: Instruction, now: float) -> None:
         match instruction:
             case RunPacket():
                 self._run(instruction)
@@ -78,8 +96,12 @@ class Hands:
                 self._store_blob(blob, data)
             case StoreContext(context):
                 self._store_context(context)
-            case SpawnExecutor(executor, number):
-                self._pool.spawn(executor, self._contexts[number] if number else None)
+            case SpawnExecutor(executor, number, zygote):
+                self._pool.spawn(executor, self._contexts[number] if number else None, zygote)
+            case StartZygote(zygote, number):
+                self._start_zygote(zygote, number, now)
+            case EndZygote(zygote):
+                self._pool.end(zygote)
             case KillExecutor(executor):
                 self._pool.kill(executor)
             case StartFetch():
@@ -145,12 +167,33 @@ class Hands:
             self._core.on_blob_refused(blob, f"no room for the tasks themselves: {error}")
 
     def _store_context(self, context: Context) -> None:
-        path = ""
-        if context.modules:
-            path = os.path.join(self._store.scratch, f"modules-{context.context}.zip")
+        number = context.context
+        # Named by content: executors see by the path that they have these modules already.
+        archive = self._scratch_file("modules", context.modules, ".zip")
+        self._contexts[number] = ContextRef(number, archive, context.imports)
+        if context.setup or context.variables:
+            setup = self._scratch_file("setup", context.setup)
+            self._bases[number] = Base(setup, archive, context.imports, dict(context.variables))
+
+    def _scratch_file(self, kind: str, content: bytes, ending: str = "") -> str:
+        """The path of a file with this content; "" when there is none."""
+        if not content:
+            return ""
+        name = f"{kind}-{xxhash.xxh3_128_hexdigest(content)}{ending}"
+        path = os.path.join(self._store.scratch, name)
+        if not os.path.exists(path):
             with open(path, "wb") as file:
-                file.write(context.modules)
-        self._contexts[context.context] = ContextRef(context.context, path, context.imports)
+                file.write(content)
+        return path
+
+    def _start_zygote(self, zygote: str, context: int, now: float) -> None:
+        base = self._bases[context]
+        scratch, limit_s = self._store.scratch, self._settings.setup_s
+        prepare = Prepare(base.setup, base.archive, base.imports, scratch, limit_s)
+        try:
+            self._pool.start(zygote, prepare, base.variables)
+        except OSError as error:
+            self._core.on_zygote_died(zygote, f"no process could be started: {error}", now)
 
     def take_fetched(self, file: int, size: int) -> None:
         if self._store.adopt(file, size):

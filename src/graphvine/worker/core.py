@@ -9,6 +9,7 @@ The loop calls ``on_*`` for whatever happened and then ``turn``, which returns i
 - An executor's death is blamed on the one task it had begun; everything else it held goes back to the front.
 - What was not read by an executor can be taken back: on recall, on cancel, and when another one is idle.
 - What is recalled goes back with all that waits here for its result.
+- Jobs of a context whose zygote is not ready are held back, and nobody else's (see ``nursery``).
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from graphvine.worker.instructions import (
     StoreContext,
     TakeBack,
 )
+from graphvine.worker.nursery import Nursery
 from graphvine.worker.outbox import Outbox
 from graphvine.worker.packets import PacketDone, TaskResult
 from graphvine.worker.settings import Settings
@@ -55,14 +57,14 @@ class Core:
         self._files = Files(settings, self._outbox)
         self._crew = Crew(capacity)
         self._queue = Queue()
-        self._codes = Codes({0: ""}, {"": 0}, {})
+        self._codes = Codes({0: ""}, {0: ""}, {("", ""): 0}, {})
+        self._nursery = Nursery(settings, self._outbox, self._queue, self._crew)
         self._dispatcher = Dispatcher(
-            settings, self._outbox, self._queue, self._files, self._crew, self._codes
+            settings, self._outbox, self._queue, self._files, self._crew, self._codes, self._nursery
         )
         self._recalled: set[int] = set()
         """Recalled tasks that lie in packets; known for sure when those were taken back."""
         self._sequence = 0
-        self._false_starts = 0
 
     # -- the manager's messages ------------------------------------------------------------------------
 
@@ -95,8 +97,10 @@ class Core:
 
     def _on_context(self, context: Context) -> None:
         key = " ".join(sorted(context.imports))
+        zygote = self._nursery.learn(context)
         self._codes.imports[context.context] = key
-        self._codes.context_with.setdefault(key, context.context)
+        self._codes.zygotes[context.context] = zygote
+        self._codes.context_with.setdefault((zygote, key), context.context)
         self._outbox.instructions.append(StoreContext(context))
 
     def _on_orders(self, orders: list[TaskOrder], requests: dict[int, Resources]) -> None:
@@ -129,8 +133,10 @@ class Core:
                     self._queue.list(job_lane)
 
     def _lane(self, blob: int, request: Resources) -> Lane:
-        key = self._codes.imports.get(self._codes.of_blob.get(blob, 0), "")
-        return self._queue.lane(key, cut_down(request, self._crew.capacity))
+        context = self._codes.of_blob.get(blob, 0)
+        key, zygote = self._codes.imports.get(context, ""), self._codes.zygotes.get(context, "")
+        lane = self._queue.lane(key, cut_down(request, self._crew.capacity), zygote)
+        return self._nursery.lane_of(lane)
 
     def on_sources(self, sources: Sources) -> None:
         self._files.note_peers(sources.peers)
@@ -213,7 +219,7 @@ class Core:
         executor = self._crew.executors.get(number)
         if executor is not None:
             executor.ready = True
-            self._false_starts = 0
+            self._nursery[executor.zygote].false_starts = 0
 
     def on_packet_results(self, number: int, done: PacketDone, now: float) -> None:
         """Results of one packet, perhaps not all of it yet."""
@@ -359,12 +365,14 @@ class Core:
         self._remove(executor)
 
     def _on_false_start(self, executor: Executor, cause: str, now: float) -> None:
-        self._false_starts += 1
-        self._dispatcher.not_before = now + self._settings.start_delay_s
-        if self._false_starts < self._settings.start_tries:
+        zygote = self._nursery[executor.zygote]
+        zygote.false_starts += 1
+        zygote.not_before = now + self._settings.start_delay_s
+        if zygote.false_starts < self._settings.start_tries:
             return
         for lane in self._queue.ready:
-            job = lane.front() if lane.key == executor.key else None
+            same = lane.zygote == executor.zygote and lane.key == executor.key
+            job = lane.front() if same else None
             if job is not None:
                 text = f"no executor could be started: {cause}"
                 self._outbox.failed.append(TaskFailed(job.order.task, job.order.attempt, "killed", text))
@@ -398,6 +406,20 @@ class Core:
         else:
             self._queue.wake([job])
 
+    # -- zygotes ---------------------------------------------------------------------------------------
+
+    def on_zygote_ready(self, zygote: str, duration_s: float) -> None:
+        """A zygote has done its set-up, which took so long."""
+        self._nursery.on_ready(zygote, duration_s)
+
+    def on_zygote_failed(self, zygote: str, text: str, error: bytes, now: float) -> None:
+        """The set-up of a zygote raised (``text`` is the traceback); the zygote is gone."""
+        self._nursery.on_failed(zygote, text, error, now)
+
+    def on_zygote_died(self, zygote: str, cause: str, now: float) -> None:
+        """A zygote is gone, ready or not; ``on_executor_died`` came for each of its executors."""
+        self._nursery.on_died(zygote, cause, now)
+
     # -- files -----------------------------------------------------------------------------------------
 
     def on_fetched(self, file: int, size: int) -> None:
@@ -429,6 +451,7 @@ class Core:
     def turn(self, now: float) -> list[Instruction]:
         """Hand out what is ready, and return all instructions since the last turn. Called again after they
         were carried out, until there are none."""
+        self._nursery.turn(now)
         if self._queue.ready:
             self._dispatcher.dispatch(now)
         self._dispatcher.steal(now)
@@ -442,8 +465,9 @@ class Core:
         times = [e.doomed_at for e in self._crew.executors.values() if e.doomed_at is not None]
         if self._dispatcher.overdue_at is not None:
             times.append(self._dispatcher.overdue_at)
-        if self._dispatcher.not_before:
-            times.append(self._dispatcher.not_before)
+        again_at = self._nursery.deadline()
+        if again_at is not None:
+            times.append(again_at)
         return min(times, default=None)
 
     def on_time(self, now: float) -> None:
@@ -451,8 +475,7 @@ class Core:
         for executor in list(self._crew.executors.values()):
             if executor.doomed_at is not None and executor.doomed_at <= now:
                 self._stop(executor)
-        if self._dispatcher.not_before <= now:
-            self._dispatcher.not_before = 0.0
+        self._nursery.on_time(now)
 
     def running(self) -> int:
         """How many executors have work."""

@@ -20,6 +20,9 @@ from graphvine.worker.tasks import Job, Lane
 
 #: Fractions of cores are sums of floats.
 _SLACK = 1e-9
+#: Executors of several zygotes may be idle at the same time, so that work that alternates between them finds
+#: some; so many times the number that can be busy.
+_IDLE_CREWS = 2
 #: Requests below a quarter of a core do not get more executors than that.
 _SMALLEST_SHARE = 0.25
 
@@ -52,11 +55,13 @@ class Executor:
         "ready",
         "stolen",
         "taking",
+        "zygote",
     )
 
-    def __init__(self, number: int, key: str) -> None:
+    def __init__(self, number: int, key: str, zygote: str) -> None:
         self.number = number
         self.key = key
+        self.zygote = zygote
         self.lane: Lane | None = None
         """Whose request it occupies while it holds packets."""
         self.ready = False
@@ -74,6 +79,10 @@ class Executor:
     @property
     def idle(self) -> bool:
         return self.ready and not self.bundles
+
+    def serves(self, lane: Lane) -> bool:
+        """Whether it can run the lane's jobs at all."""
+        return self.zygote == lane.zygote and lane.key in ("", self.key)
 
 
 def cut_down(request: Resources, capacity: Resources) -> Resources:
@@ -95,8 +104,8 @@ class Crew:
         self._disk_mb = capacity.disk_mb
         self._gpus = capacity.gpus
 
-    def add(self, number: int, key: str) -> Executor:
-        executor = self.executors[number] = Executor(number, key)
+    def add(self, number: int, key: str, zygote: str = "") -> Executor:
+        executor = self.executors[number] = Executor(number, key, zygote)
         return executor
 
     # -- resources -------------------------------------------------------------------------------------
@@ -140,17 +149,26 @@ class Crew:
         """An idle executor for a lane's jobs; one without imports the lane does not need, if there is one."""
         found = None
         for executor in self.executors.values():
-            if executor.ready and not executor.bundles:
+            if executor.ready and not executor.bundles and executor.zygote == lane.zygote:
                 if executor.key == lane.key:
                     return executor
                 if not lane.key:
                     found = executor
         return found
 
+    def has_place(self, lane: Lane) -> bool:
+        """Whether there may be one more executor for a lane's jobs."""
+        limit = self.limit(lane.request)
+        siblings = sum(1 for executor in self.executors.values() if executor.zygote == lane.zygote)
+        return siblings < limit and len(self.executors) < limit * _IDLE_CREWS
+
     def idle_stranger(self, lane: Lane) -> Executor | None:
-        """An idle executor that cannot run this lane's jobs."""
-        for executor in self.executors.values():
-            if executor.idle and lane.key and executor.key != lane.key:
+        """An idle executor that cannot run this lane's jobs, and without which there is a place for one that
+        can. Of another zygote's the first: it is the oldest."""
+        siblings = [executor for executor in self.executors.values() if executor.zygote == lane.zygote]
+        among = siblings if len(siblings) >= self.limit(lane.request) else self.executors.values()
+        for executor in among:
+            if executor.idle and not executor.serves(lane):
                 return executor
         return None
 
@@ -171,7 +189,7 @@ class Crew:
         return found
 
     def count_starting(self, lane: Lane) -> int:
-        return sum(1 for e in self.executors.values() if not e.ready and lane.key in ("", e.key))
+        return sum(1 for e in self.executors.values() if not e.ready and e.serves(lane))
 
     def count_idle(self) -> int:
         return sum(1 for e in self.executors.values() if e.idle)

@@ -15,6 +15,7 @@ from graphvine.protocol.messages import Resources, TaskOrder
 from graphvine.worker.crew import Bundle, Crew, Executor
 from graphvine.worker.files import STORED, Files
 from graphvine.worker.instructions import KillExecutor, RunPacket, SpawnExecutor, TakeBack
+from graphvine.worker.nursery import Nursery
 from graphvine.worker.outbox import Outbox
 from graphvine.worker.packets import Packet, PacketTask
 from graphvine.worker.packing import Durations, Load, fill, share_of
@@ -30,8 +31,10 @@ class Codes(msgspec.Struct):
 
     imports: dict[int, str]
     """Number of a context -> the names it imports ahead, in one string."""
-    context_with: dict[str, int]
-    """... and back: some context with these imports."""
+    zygotes: dict[int, str]
+    """... -> the key of its zygote."""
+    context_with: dict[tuple[str, str], int]
+    """... and back: some context with this zygote and these imports."""
     of_blob: dict[int, int]
 
 
@@ -39,11 +42,16 @@ class Dispatcher:
     """Hands ready jobs to executors."""
 
     def __init__(
-        self, settings: Settings, outbox: Outbox, queue: Queue, files: Files, crew: Crew, codes: Codes
+        self,
+        settings: Settings,
+        outbox: Outbox,
+        queue: Queue,
+        files: Files,
+        crew: Crew,
+        codes: Codes,
+        nursery: Nursery,
     ) -> None:
         self.inline_bytes = 0
-        self.not_before = 0.0
-        """No executor is started before this: the last ones did not come up."""
         self.overdue_at: float | None = None
         """When a packet is to be looked at again: what waits behind it may have to be moved."""
         self.durations = Durations()
@@ -53,6 +61,7 @@ class Dispatcher:
         self._files = files
         self._crew = crew
         self._codes = codes
+        self._nursery = nursery
         self._packets = 0
         self._spawned = 0
 
@@ -60,14 +69,19 @@ class Dispatcher:
         """Hand out what is ready, as far as it can be run."""
         queue = self._queue
         queue.tidy()
-        while lane := queue.first_lane():
-            if not self._serve(lane, now):
+        passed: list[Lane] = []
+        while lane := queue.first_lane(passed):
+            if self._serve(lane, now):
+                continue
+            if not self._nursery.is_paused(lane.zygote, now):
                 return
+            # Others need not wait for a zygote whose executors don't come up.
+            passed.append(lane)
 
     def warm_up(self) -> None:
         """Ask for the first executors, before there is any work."""
         for _ in range(min(self._settings.warm_executors, self._crew.limit(Resources()))):
-            self._spawn("")
+            self._spawn("", "")
 
     def stop(self, executor: Executor) -> None:
         """Stop an idle executor."""
@@ -98,23 +112,23 @@ class Dispatcher:
     def _start_more(self, lane: Lane, now: float) -> None:
         """Executors for the ready jobs of a lane that nobody idle can take."""
         crew = self._crew
-        if self.not_before > now:
+        if self._nursery.is_paused(lane.zygote, now):
             return
         starting = crew.count_starting(lane)
-        limit = crew.limit(lane.request)
         while starting < lane.size and crew.fits(lane.request, starting + 1):
-            if len(crew.executors) >= limit:
+            if not crew.has_place(lane):
                 stranger = crew.idle_stranger(lane)
                 if stranger is None:
                     return
                 self.stop(stranger)
-            self._spawn(lane.key)
+            self._spawn(lane.zygote, lane.key)
             starting += 1
 
-    def _spawn(self, key: str) -> None:
+    def _spawn(self, zygote: str, key: str) -> None:
         self._spawned += 1
-        self._crew.add(self._spawned, key)
-        self._outbox.instructions.append(SpawnExecutor(self._spawned, self._codes.context_with[key]))
+        self._crew.add(self._spawned, key, zygote)
+        context = self._codes.context_with[zygote, key]
+        self._outbox.instructions.append(SpawnExecutor(self._spawned, context, zygote))
 
     def _give(self, executor: Executor, lane: Lane, takers: int, now: float) -> None:
         load = fill(lane, share_of(lane, takers), self.durations.means, self._settings)

@@ -27,7 +27,9 @@ import msgspec
 from graphvine.protocol import payload, tree_files, values
 from graphvine.protocol.trees import BadTreeError, NewTree, Tree
 from graphvine.worker import scratch, spare
+from graphvine.worker.deaths import OutOfMemoryKills, explain
 from graphvine.worker.failures import describe, pickle_error
+from graphvine.worker.forking import run_in_child
 from graphvine.worker.marks import LAYOUT, NOTHING
 from graphvine.worker.modules import Contexts
 from graphvine.worker.notes import take_note
@@ -53,6 +55,10 @@ FLUSH_BYTES = MAX_MESSAGE_BYTES // 2
 MEASURED_FROM_S = 0.001
 #: Unpickled blobs kept, in bytes of their pickles.
 BLOB_CACHE_BYTES = 256 * 2**20
+
+
+#: Attribute of functions of entries that are to run in a child process (see ``library.in_child``).
+IN_CHILD = "graphvine_in_child"
 
 
 class VanishedError(Exception):
@@ -133,18 +139,23 @@ class PeakMemory:
 class Executor:
     """The loop of one executor. ``link``: its end of the socket pair; ``page``: its marks."""
 
-    def __init__(self, link: socket.socket, page: mmap.mmap, passing: str) -> None:
-        """``passing``: where long messages lie, and the directories of tasks."""
+    def __init__(self, link: socket.socket, page: mmap.mmap, passing: str, contexts: Contexts) -> None:
+        """``passing``: where long messages lie, and the directories of tasks. ``contexts``: those the zygote
+        has."""
         self._link = link
         self._page = page
         self._passing = passing
         scratch.begin(passing)
         self._pid = os.getpid()
+        self._is_child = False
+        """Whether this is a child that an executor forked for one task."""
         self._blobs = Blobs()
-        self._contexts = Contexts()
+        self._contexts = contexts
         self._memory = PeakMemory()
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(Packet).decode
+        self._decode_result = msgspec.msgpack.Decoder(TaskResult).decode
+        self._memory_kills = OutOfMemoryKills()
         self._unix_offset = 0.0
         self._relief = Relief(self._relieve)
         self._streams = Streams(link.fileno())
@@ -201,6 +212,8 @@ class Executor:
             if task.context != self._contexts.active:
                 self._contexts.activate(task.context)
             entry = self._blobs.get(task.blob)[task.index]
+            if getattr(entry[0], IN_CHILD, False) and not self._is_child:
+                return self._run_apart(task, packet, began)
             inputs = [
                 pickle.loads(given) if type(given) is bytes else load_file(given) for given in task.inputs
             ]
@@ -242,6 +255,34 @@ class Executor:
             take_note(),
         )
 
+    def _run_apart(self, task: PacketTask, packet: Packet, began: float) -> TaskResult:
+        """Run a task in a child of this process: whatever becomes of it there, this one goes on."""
+        try:
+            end = run_in_child(lambda: self._encode(self._run_as_child(task, packet)))
+        except OSError as error:
+            return self._failed(task, began, "killed", error)
+        if end.data is not None:
+            return self._decode_result(end.data)
+        for path in scratch.left_by(self._passing, end.pid):
+            tree_files.remove(path)
+        for directory in filter(None, (packet.directory, packet.fallback)):
+            tree_files.remove(f"{directory}/{temporary_name(task.task, end.pid)}")
+        # Its last words are with the agent, which reads what executors and their children print.
+        text = explain(end.status, end.peak_mb, self._memory_kills.grown(), "")
+        result = self._failed(task, began, "killed", ChildProcessError(text))
+        result.memory_mb = end.peak_mb
+        return result
+
+    def _run_as_child(self, task: PacketTask, packet: Packet) -> TaskResult:
+        self._is_child = True
+        self._pid = os.getpid()
+        self._memory = PeakMemory()
+        self._memory.reset()
+        try:
+            return self._run_task(task, packet)
+        finally:
+            scratch.end_task()
+
     def _carry(self, task: int, value: Any, packet: Packet) -> tuple[bytes | None, int]:
         """The result inline and its length, or None and the size of the file (or tree) it was written to."""
         if type(value) is NewTree or type(value) is Tree:
@@ -269,7 +310,7 @@ class Executor:
 
     def _failed(self, task: PacketTask, began: float, kind: ResultKind, error: BaseException) -> TaskResult:
         duration = perf_counter() - began
-        ours = kind in ("unpicklable", "storage", "vanished")
+        ours = kind in ("unpicklable", "storage", "vanished", "killed")
         return TaskResult(
             task.task,
             task.attempt,
@@ -344,7 +385,7 @@ def store_tree(new: NewTree, task: int, directory: str) -> int:
     return size
 
 
-def main(link: socket.socket, page: mmap.mmap, passing: str) -> NoReturn:
+def main(link: socket.socket, page: mmap.mmap, passing: str, contexts: Contexts) -> NoReturn:
     """Serve until the agent is gone, then end without the interpreter's exit handlers."""
-    Executor(link, page, passing).serve()
+    Executor(link, page, passing, contexts).serve()
     os._exit(0)

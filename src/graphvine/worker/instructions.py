@@ -28,11 +28,28 @@ class TakeBack(msgspec.Struct):
     executor: int
 
 
+class StartZygote(msgspec.Struct):
+    """Start the zygote that ``context`` needs, to be known as ``zygote``; answer with ``on_zygote_ready``,
+    ``on_zygote_failed`` or ``on_zygote_died``."""
+
+    zygote: str
+    context: int
+
+
+class EndZygote(msgspec.Struct):
+    """End a zygote, and its executors with it; the core has forgotten them already."""
+
+    zygote: str
+
+
 class SpawnExecutor(msgspec.Struct):
-    """Start executor number ``executor`` (never used before), with the imports of ``context`` (0: plain)."""
+    """Start executor number ``executor`` (never used before), with the imports of ``context`` (0: plain),
+    from
+    the zygote of that key, which is ready."""
 
     executor: int
     context: int
+    zygote: str = ""
 
 
 class KillExecutor(msgspec.Struct):
@@ -102,6 +119,8 @@ class Note(msgspec.Struct):
 Instruction = (
     RunPacket
     | TakeBack
+    | StartZygote
+    | EndZygote
     | SpawnExecutor
     | KillExecutor
     | StoreBlob

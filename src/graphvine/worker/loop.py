@@ -43,7 +43,14 @@ from graphvine.worker.core import Core
 from graphvine.worker.link import Link, ProtocolError
 from graphvine.worker.node import capacity, resident_mb
 from graphvine.worker.output import Allowance, Printed
-from graphvine.worker.pool import ExecutorDied, ExecutorReady, Pool, ResultsArrived
+from graphvine.worker.pool import (
+    ExecutorDied,
+    ExecutorReady,
+    Pool,
+    ResultsArrived,
+    ZygoteFailed,
+    ZygoteReady,
+)
 from graphvine.worker.settings import Settings
 from graphvine.worker.store import SpillFailed, Store
 from graphvine.worker.transfer import Fetched, Fetcher, TransferServer
@@ -87,7 +94,7 @@ class Loop:
         self._link = Link(connection, settings.lost_s)
         self._server = TransferServer(store.lookup, connection.secret, offer.listen_on)
         self._fetcher = Fetcher(connection.secret)
-        self._hands = Hands(self._core, store, pool, self._fetcher, self._say)
+        self._hands = Hands(self._core, store, pool, self._fetcher, self._say, settings)
         self._allowance = Allowance()
         self._joined = False
         self._hopeless = False
@@ -315,8 +322,13 @@ class Loop:
             elif isinstance(event, ExecutorDied):
                 if not event.killed_by_us:
                     core.on_executor_died(event.executor, event.cause, event.task, now)
+            elif isinstance(event, ZygoteReady):
+                core.on_zygote_ready(event.zygote, event.duration_s)
+            elif isinstance(event, ZygoteFailed):
+                core.on_zygote_failed(event.zygote, event.text, event.error, now)
             else:
                 log.error("%s", event.cause)
+                core.on_zygote_died(event.zygote, event.cause, now)
 
     def _on_printed(self, printed: Printed, now: float) -> None:
         # Before the results that are reported in this turn.

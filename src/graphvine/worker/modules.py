@@ -19,9 +19,12 @@ class Contexts:
 
     def __init__(self) -> None:
         self.active = 0
+        self._shown = ""
+        """The archive whose modules are seen; several contexts may have the same one."""
         self._archives: dict[int, str] = {0: ""}
-        self._names: dict[int, frozenset[str]] = {0: frozenset()}
-        self._parked: dict[int, dict[str, ModuleType]] = {}
+        self._names: dict[str, frozenset[str]] = {}
+        """Top-level names, and modules that were taken out, of each archive."""
+        self._parked: dict[str, dict[str, ModuleType]] = {}
         self._imports: dict[int, list[str]] = {}
 
     def tell(self, ref: ContextRef) -> None:
@@ -35,30 +38,33 @@ class Contexts:
         if context == self.active:
             return
         archive = self._archives[context]
-        if context not in self._names:
-            self._names[context] = _top_names(archive)
-        self._leave()
+        if archive != self._shown:
+            self._show(archive)
         self.active = context
-        if archive:
-            _take_out(self._names[context])
-            sys.path.insert(0, archive)
-            sys.modules.update(self._parked.pop(context, {}))
         for name in self._imports.pop(context, ()):
             _import_if_possible(name)
 
-    def _leave(self) -> None:
-        archive = self._archives[self.active]
+    def _show(self, archive: str) -> None:
+        if archive and archive not in self._names:
+            self._names[archive] = _top_names(archive)
+        self._leave()
         if archive:
-            self._parked[self.active] = _take_out(self._names[self.active])
+            _take_out(self._names[archive])
+            sys.path.insert(0, archive)
+            sys.modules.update(self._parked.pop(archive, {}))
+        self._shown = archive
+
+    def _leave(self) -> None:
+        archive = self._shown
+        if archive:
+            self._parked[archive] = _take_out(self._names[archive])
             if archive in sys.path:
                 sys.path.remove(archive)
-        self.active = 0
+        self.active, self._shown = 0, ""
 
 
 def _top_names(archive: str) -> frozenset[str]:
     """Names of the top-level modules and packages in an archive."""
-    if not archive:
-        return frozenset()
     import zipfile  # 10 ms, which an agent never needs; the zygote has it
 
     with zipfile.ZipFile(archive) as content:

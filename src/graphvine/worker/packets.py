@@ -16,7 +16,7 @@ REFERENCE = b"\xc1"
 #: Messages longer than this go by reference (a socket buffer holds about 200 kB where nobody tuned it).
 MAX_MESSAGE_BYTES = 96 * 1024
 
-ResultKind = Literal["", "raised", "unpicklable", "undecodable", "storage", "vanished"]
+ResultKind = Literal["", "raised", "killed", "unpicklable", "undecodable", "storage", "vanished"]
 
 
 class ContextRef(msgspec.Struct, array_like=True):
@@ -64,7 +64,7 @@ class PacketHead(msgspec.Struct, array_like=True):
 
 class TaskResult(msgspec.Struct, array_like=True, gc=False):
     """What became of one task. ``kind`` "": it ran; "vanished": a file it needs is not there any more (its
-    number is ``text``), so it did not run.
+    number is ``text``), so it did not run; "killed": it ran in a child of the executor, which died.
 
     ``value`` is the pickled result when that is small; otherwise the result is the file ``task`` of ``size``
     bytes in one of the packet's directories. ``text`` is a traceback or a reason; ``error`` is the pickled

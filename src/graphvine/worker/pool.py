@@ -1,7 +1,8 @@
 """The executors of a worker, as the agent's loop sees them. Nothing here waits.
 
-The pool starts the zygote, asks it for executors, sends packets, and turns what the zygote and the executors
-say into events. The agent polls ``descriptors()`` together with its own sockets and calls ``on_readable``.
+The pool starts the zygotes, asks them for executors, sends packets, and turns what the zygotes and the
+executors say into events. The agent polls ``descriptors()`` together with its own sockets and calls
+``on_readable``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import socket
 import subprocess
 import time
 from collections import deque
+from collections.abc import Mapping
 
 import msgspec
 
@@ -39,6 +41,9 @@ from graphvine.worker.zygote import (
     FromZygote,
     Gone,
     Importing,
+    Prepare,
+    Prepared,
+    PrepareFailed,
     Spawn,
     SpawnFailed,
     ToZygote,
@@ -78,20 +83,37 @@ class ExecutorDied(msgspec.Struct):
 
 
 class ZygoteDied(msgspec.Struct):
-    """The zygote is gone, and its executors with it: an ``ExecutorDied`` of each precedes this event. The
-    next ``spawn`` starts another zygote."""
+    """A zygote is gone, and its executors with it: an ``ExecutorDied`` of each precedes this event. The
+    next ``spawn`` starts another base zygote ("")."""
 
     cause: str
+    zygote: str = ""
 
 
-PoolEvent = ExecutorReady | ResultsArrived | Printed | ExecutorDied | ZygoteDied
+class ZygoteReady(msgspec.Struct):
+    """A zygote that was started with ``start`` has done its set-up, which took so long."""
+
+    zygote: str
+    duration_s: float
+
+
+class ZygoteFailed(msgspec.Struct):
+    """The set-up of a zygote raised; the zygote is gone."""
+
+    zygote: str
+    text: str
+    error: bytes
+
+
+PoolEvent = ExecutorReady | ResultsArrived | Printed | ExecutorDied | ZygoteDied | ZygoteReady | ZygoteFailed
 
 
 class _Executor:
     """What the pool knows of one executor."""
 
-    def __init__(self, number: int, log: str) -> None:
+    def __init__(self, number: int, log: str, zygote: _Zygote) -> None:
         self.number = number
+        self.zygote = zygote
         self.link, self.inbox = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         """Our end, and the executor's, of which we keep a copy: what it has not read can be taken back."""
         for end in (self.link, self.inbox):
@@ -114,9 +136,15 @@ class _Executor:
 class _Zygote:
     """A running zygote and the link to it. Messages that find the link full wait here."""
 
-    def __init__(self, launched: Launched) -> None:
+    def __init__(self, key: str, launched: Launched, log: str) -> None:
+        self.key = key
         self.control = launched.control
         self.process = launched.process
+        self.log = log
+        self.log_begin = launched.log_begin
+        self.importing = ""
+        self.ended = False
+        """It was asked to leave: nobody wants to hear that it did."""
         self._unsent: deque[tuple[ToZygote, list[int]]] = deque()
         self._encode = msgspec.msgpack.Encoder().encode
 
@@ -135,6 +163,12 @@ class _Zygote:
                 return
             self._unsent.popleft()
 
+    def end(self) -> None:
+        """Ask it to leave, without waiting: it hears the end of our words."""
+        self.ended = True
+        with contextlib.suppress(OSError):
+            self.control.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         """Closing the link is the word to leave."""
         self.control.close()
@@ -143,6 +177,9 @@ class _Zygote:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        # What a set-up started and left behind.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
 
 class Pool:
@@ -169,11 +206,13 @@ class Pool:
         self._printing = select.epoll()
         """Apart, so that what a task printed can be read whenever its results are."""
         self._epoll.register(self._printing, select.EPOLLIN)
-        self._zygote: _Zygote | None = None
+        self._zygotes: dict[str, _Zygote] = {}
+        self._by_control: dict[int, _Zygote] = {}
+        """All that run, also those that were asked to leave."""
+        self._started = 0
         self._executors: dict[int, _Executor] = {}
         self._by_descriptor: dict[int, _Executor] = {}
         self._pipes: dict[int, tuple[Outlet, Pipe]] = {}
-        self._importing = ""
         self._harmful: set[str] = set()
         """Modules whose import killed a zygote: left to the tasks that need them."""
         self._memory_kills = OutOfMemoryKills()
@@ -184,27 +223,50 @@ class Pool:
         self._decode_head = msgspec.msgpack.Decoder(PacketHead).decode
         self._decode_control = msgspec.msgpack.Decoder(FromZygote).decode
         if zygote is not None:
-            self._adopt(zygote)
+            self._adopt("", zygote, zygote_log(log_directory))
 
     # -- what the agent asks for -----------------------------------------------------------------------
 
     def start_zygote(self) -> None:
         """Start it now, so that it is warm when the first ``spawn`` comes. Otherwise ``spawn`` does."""
-        if self._zygote is None:
-            self._adopt(Launched(zygote_log(self._log_directory), self._environment))
+        if "" not in self._zygotes:
+            log = zygote_log(self._log_directory)
+            self._adopt("", Launched(log, self._environment), log)
 
-    def _adopt(self, launched: Launched) -> None:
-        self._zygote = _Zygote(launched)
-        self._epoll.register(self._zygote.control, select.EPOLLIN)
-        self._zygote.say(Watch(self._watched), [])
+    def start(self, zygote: str, prepare: Prepare, variables: Mapping[str, str]) -> None:
+        """Start a zygote beside the base one, with environment variables of its own. Ends in ZygoteReady,
+        ZygoteFailed or ZygoteDied. Raises OSError."""
+        assert zygote not in self._zygotes
+        self._started += 1
+        log = zygote_log(self._log_directory, self._started)
+        self._adopt(zygote, Launched(log, {**(self._environment or {}), **variables}), log).say(prepare, [])
 
-    def spawn(self, executor: int, context: ContextRef | None = None) -> None:
+    def end(self, zygote: str) -> None:
+        """End a zygote and its executors, of which nothing more is heard."""
+        known = self._zygotes.pop(zygote, None)
+        if known is None:
+            return
+        for executor in self._executors.values():
+            if executor.zygote is known:
+                executor.killed = True
+        known.end()
+
+    def _adopt(self, key: str, launched: Launched, log: str) -> _Zygote:
+        zygote = self._zygotes[key] = _Zygote(key, launched, log)
+        self._by_control[zygote.control.fileno()] = zygote
+        self._epoll.register(zygote.control, select.EPOLLIN)
+        zygote.say(Watch(self._watched), [])
+        return zygote
+
+    def spawn(self, executor: int, context: ContextRef | None = None, zygote: str = "") -> None:
         """Ask for executor number ``executor`` (never used before). ``send`` may follow at once. With a
-        context, its modules are imported in the zygote first. Ends in ExecutorReady or ExecutorDied."""
-        self.start_zygote()
-        assert self._zygote is not None
+        context, its modules are imported in the zygote first. Ends in ExecutorReady or ExecutorDied.
+        ``zygote``: the key of one that is ready."""
+        if not zygote:
+            self.start_zygote()
+        parent = self._zygotes[zygote]
         log = os.path.join(self._log_directory, f"executor-{executor}.log")
-        new = _Executor(executor, log)
+        new = _Executor(executor, log, parent)
         self._executors[executor] = new
         self._by_descriptor[new.link.fileno()] = new
         self._epoll.register(new.link, select.EPOLLIN)
@@ -214,7 +276,7 @@ class Pool:
         imports = [name for name in context.imports if name not in self._harmful] if context else []
         writers = [pipe.writer for pipe in new.outlet.pipes]
         spawn = Spawn(executor, imports, self._scratch)
-        self._zygote.say(spawn, [new.inbox.fileno(), new.page_descriptor, *writers])
+        parent.say(spawn, [new.inbox.fileno(), new.page_descriptor, *writers])
 
     def send(self, executor: int, packet: Packet) -> bool:
         """Put a packet into an executor's inbox. False: no room, or no such executor (any more); nothing
@@ -264,8 +326,8 @@ class Pool:
             executor = self._by_descriptor.get(ready)
             if executor is not None:
                 self._read_results(executor, events)
-            elif self._zygote is not None and ready == self._zygote.control.fileno():
-                self._read_control(self._zygote, events)
+            elif ready in self._by_control:
+                self._read_control(self._by_control[ready], events)
         # After the results, so that all a task printed before its result is seen not later than that.
         for ready, _ in self._printing.poll(0):
             outlet, pipe = self._pipes[ready]
@@ -277,9 +339,13 @@ class Pool:
         for executor in self._executors.values():
             if executor.pid:
                 _kill_group(executor.pid)
-        if self._zygote is not None:
-            self._zygote.close()
-            self._zygote = None
+        for zygote in self._by_control.values():
+            # All at once: they are waited for one after the other.
+            zygote.end()
+        for zygote in self._by_control.values():
+            zygote.close()
+        self._by_control.clear()
+        self._zygotes.clear()
         for executor in self._executors.values():
             executor.close()
         self._executors.clear()
@@ -302,7 +368,18 @@ class Pool:
                 self._on_pid(executor, message.pid)
                 events.append(ExecutorReady(executor.number, message.pid))
             else:
+                if any(result.kind == "killed" for result in message.results):
+                    self._add_last_words(executor, message, events)
                 events.append(ResultsArrived(executor.number, message))
+
+    def _add_last_words(self, executor: _Executor, done: PacketDone, events: list[PoolEvent]) -> None:
+        """To results of tasks whose process died: a child of the executor, which printed to its pipes."""
+        for pipe in executor.outlet.pipes:
+            events += executor.outlet.on_readable(pipe, self._printing)
+        words = last_lines_of(executor.outlet.last_words())
+        for result in done.results:
+            if result.kind == "killed" and words:
+                result.text += f"; last lines of its output:\n{words}"
 
     def _on_pid(self, executor: _Executor, pid: int) -> None:
         executor.pid = pid
@@ -323,13 +400,19 @@ class Pool:
             if not data:
                 self._on_zygote_gone(zygote, events)
                 return
-            self._on_control(self._decode_control(data), events)
+            message = self._decode_control(resolve(memoryview(data)))
+            if isinstance(message, Importing):
+                zygote.importing = message.name
+            elif isinstance(message, Prepared):
+                events.append(ZygoteReady(zygote.key, message.duration_s))
+            elif isinstance(message, PrepareFailed):
+                events.append(ZygoteFailed(zygote.key, message.text, message.error))
+                self.end(zygote.key)
+            else:
+                self._on_control(message, events)
         zygote.say_waiting()
 
-    def _on_control(self, message: Forked | Gone | Importing | SpawnFailed, events: list[PoolEvent]) -> None:
-        if isinstance(message, Importing):
-            self._importing = message.name
-            return
+    def _on_control(self, message: Forked | Gone | SpawnFailed, events: list[PoolEvent]) -> None:
         executor = self._executors.get(message.executor)
         if executor is None:
             return
@@ -370,24 +453,31 @@ class Pool:
             self._remover.remove(path)
 
     def _on_zygote_gone(self, zygote: _Zygote, events: list[PoolEvent]) -> None:
+        del self._by_control[zygote.control.fileno()]
         self._epoll.unregister(zygote.control)
         zygote.close()
-        self._zygote = None
-        cause = f"the zygote, parent of all executors, is gone: {_exit_words(zygote.process.returncode)}"
-        if self._importing:
-            self._harmful.add(self._importing)
-            cause += f" while it imported {self._importing}"
-            self._importing = ""
-        last_lines = tail(zygote_log(self._log_directory))
-        if last_lines:
-            cause += f"; last lines of its output:\n{last_lines}"
-        pids = [executor.pid for executor in self._executors.values() if executor.pid]
+        if self._zygotes.get(zygote.key) is zygote:
+            del self._zygotes[zygote.key]
+        cause = self._cause_of_end(zygote)
+        children = [executor for executor in self._executors.values() if executor.zygote is zygote]
+        pids = [executor.pid for executor in children if executor.pid]
         for pid in pids:
             _kill_group(pid)
         _await_gone(pids)
-        for executor in list(self._executors.values()):
+        for executor in children:
             self._bury(executor, cause, events)
-        events.append(ZygoteDied(cause))
+        if not zygote.ended:
+            events.append(ZygoteDied(cause, zygote.key))
+
+    def _cause_of_end(self, zygote: _Zygote) -> str:
+        """Why a zygote is gone, in words. Learns which modules do harm."""
+        whose = "its" if zygote.key else "all"
+        cause = f"the zygote, parent of {whose} executors, is gone: {_exit_words(zygote.process.returncode)}"
+        if zygote.importing:
+            self._harmful.add(zygote.importing)
+            cause += f" while it imported {zygote.importing}"
+        last_lines = tail(zygote.log, zygote.log_begin)
+        return f"{cause}; last lines of its output:\n{last_lines}" if last_lines else cause
 
 
 def _exit_words(code: int) -> str:

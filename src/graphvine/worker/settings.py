@@ -31,6 +31,14 @@ class Settings(msgspec.Struct, frozen=True):
     start_tries: int = 5
     """When so many in a row die before they are ready, a task is failed with the cause."""
     start_delay_s: float = 0.5
+    setup_s: float = 600.0
+    """How long the set-up of a library may take."""
+    setup_tries: int = 3
+    """When a set-up took its zygote down so often, the tasks that wait for it are failed."""
+    failure_kept_s: float = 10.0
+    """What could not be started is the answer to tasks for so long, before it is tried again."""
+    zygotes: int = 4
+    """Beyond so many, besides the base one, zygotes that nobody needs are ended."""
     cancel_grace_s: float = 0.5
     """A short task that was cancelled gets so long to end by itself before its executor is stopped."""
 

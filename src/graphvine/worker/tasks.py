@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 
 import msgspec
@@ -34,17 +34,21 @@ class Job(msgspec.Struct, gc=False):
 
 
 class Lane:
-    """Ready jobs of one request whose contexts import the same."""
+    """Ready jobs of one request whose contexts have one zygote and import the same."""
 
-    __slots__ = ("_arrived", "_woken", "key", "listed", "request", "size")
+    __slots__ = ("_arrived", "_woken", "held", "key", "listed", "request", "size", "zygote")
 
-    def __init__(self, key: str, request: Resources) -> None:
+    def __init__(self, key: str, request: Resources, zygote: str = "") -> None:
         self.key = key
         """What its executors must have imported before they were forked ("": nothing)."""
+        self.zygote = zygote
+        """Key of the zygote from which its executors are forked."""
+        self.held = False
+        """Nobody runs its jobs: its zygote is not ready."""
         self.request = request
         self.size = 0
         self.listed = False
-        """Whether it is in ``Queue.ready``."""
+        """Whether it is in ``Queue.ready``, or in ``Queue.held``."""
         # Most jobs are ready when they come, and so are in order by themselves.
         self._arrived: deque[Job] = deque()
         self._woken: list[tuple[int, Job]] = []
@@ -91,18 +95,43 @@ class Queue:
         self.jobs: dict[int, Job] = {}
         self.ready: list[Lane] = []
         """Lanes that have ready jobs (and some that had, until ``tidy``)."""
-        self._lanes: dict[tuple[str, Resources], Lane] = {}
+        self.held: list[Lane] = []
+        """The like, of zygotes that are not ready."""
+        self._lanes: dict[tuple[str, Resources, str], Lane] = {}
 
-    def lane(self, key: str, request: Resources) -> Lane:
-        lane = self._lanes.get((key, request))
+    def lane(self, key: str, request: Resources, zygote: str = "") -> Lane:
+        lane = self._lanes.get((key, request, zygote))
         if lane is None:
-            lane = self._lanes[key, request] = Lane(key, request)
+            lane = self._lanes[key, request, zygote] = Lane(key, request, zygote)
         return lane
 
     def list(self, lane: Lane) -> None:
         """A lane that had no ready jobs has some."""
         lane.listed = True
-        self.ready.append(lane)
+        (self.held if lane.held else self.ready).append(lane)
+
+    def hold(self, zygote: str, held: bool) -> None:
+        """The lanes of a zygote are held back, or not any more."""
+        for lane in self._lanes.values():
+            if lane.zygote == zygote:
+                lane.held = held
+        listed = self.ready + self.held
+        self.ready = [lane for lane in listed if not lane.held]
+        self.held = [lane for lane in listed if lane.held]
+
+    def forget_lanes(self, zygote: str) -> None:
+        """A zygote is not needed any more, and nor are its lanes, which are empty."""
+        self._lanes = {key: lane for key, lane in self._lanes.items() if lane.zygote != zygote}
+        self.ready = [lane for lane in self.ready if lane.zygote != zygote]
+        self.held = [lane for lane in self.held if lane.zygote != zygote]
+
+    def drain(self, lane: Lane) -> Iterator[Job]:
+        """Take the jobs out of a lane; they are gone."""
+        while lane.front() is not None:
+            job = lane.take()
+            del self.jobs[job.order.task]
+            job.packet = GONE
+            yield job
 
     def wake(self, jobs: Iterable[Job]) -> None:
         """These jobs have all their inputs (those that are gone are passed over)."""
@@ -129,12 +158,12 @@ class Queue:
             lane.listed = lane.size > 0
         self.ready = [lane for lane in self.ready if lane.listed]
 
-    def first_lane(self) -> Lane | None:
-        """The lane whose front job came first."""
+    def first_lane(self, but: Sequence[Lane] = ()) -> Lane | None:
+        """The lane whose front job came first, of those that are not in ``but``."""
         best, least = None, 0
         for lane in self.ready:
             job = lane.front()
-            if job is not None and (best is None or job.sequence < least):
+            if job is not None and (best is None or job.sequence < least) and lane not in but:
                 best, least = lane, job.sequence
         return best
 

@@ -1,4 +1,4 @@
-"""The zygote: a warm process that imports what tasks need, once, and forks the executors from itself.
+"""A zygote: a warm process that imports what tasks need, once, and forks executors from itself.
 
 Run as ``python -m graphvine.worker.zygote DESCRIPTOR`` by the pool, with one end of a SOCK_SEQPACKET pair.
 
@@ -7,34 +7,43 @@ Run as ``python -m graphvine.worker.zygote DESCRIPTOR`` by the pool, with one en
 - Executors die with it (PR_SET_PDEATHSIG). Orphans of executors become its children (it is a subreaper).
 - When the agent is gone (end of file on the socket), it kills all of them, removes the directories it was
   told to watch, and exits: so the agent can be killed at any time and leaves nothing.
+- One that is told to prepare itself runs a library's set-up first. Meanwhile a thread looks out for the end
+  of
+  the agent, and is gone when the first executor is forked.
 """
 
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import gc
 import importlib
 import os
-import random
 import select
 import shutil
 import signal
 import socket
 import sys
+import threading
+import time
 import traceback
 import types
-import warnings
+from collections.abc import Callable
 from typing import NoReturn
 
 import msgspec
 
 from graphvine.worker import executor as executor_module
+from graphvine.worker import library
+from graphvine.worker.failures import describe, pickle_error
+from graphvine.worker.forking import die_with, fork, reseed
 from graphvine.worker.marks import map_page
-from graphvine.worker.packets import MAX_MESSAGE_BYTES
+from graphvine.worker.modules import Contexts
+from graphvine.worker.packets import MAX_MESSAGE_BYTES, ContextRef
+from graphvine.worker.passing import refer
 
 #: What executors need sooner or later, and the agent, which knows this module, never.
 _WARM = ("cloudpickle", "zipfile")
-_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -52,6 +61,18 @@ class Watch(msgspec.Struct, array_like=True, tag=1):
     """Remove these directories when the agent is gone."""
 
     directories: list[str]
+
+
+class Prepare(msgspec.Struct, array_like=True, tag=2):
+    """Import ``imports``, then run the set-up in the file ``setup`` ("": none) with the modules of
+    ``archive``
+    ("": none). The answer is ``Prepared`` or ``PrepareFailed``, or an end after ``limit_s``."""
+
+    setup: str
+    archive: str
+    imports: list[str]
+    scratch: str
+    limit_s: float
 
 
 class Forked(msgspec.Struct, array_like=True, tag=0):
@@ -78,8 +99,19 @@ class SpawnFailed(msgspec.Struct, array_like=True, tag=3):
     reason: str
 
 
-ToZygote = Spawn | Watch
-FromZygote = Forked | Gone | Importing | SpawnFailed
+class Prepared(msgspec.Struct, array_like=True, tag=4):
+    duration_s: float
+
+
+class PrepareFailed(msgspec.Struct, array_like=True, tag=5):
+    """The set-up raised; the pickled exception is b"" when it cannot be carried."""
+
+    text: str
+    error: bytes
+
+
+ToZygote = Spawn | Watch | Prepare
+FromZygote = Forked | Gone | Importing | SpawnFailed | Prepared | PrepareFailed
 
 
 class Zygote:
@@ -89,6 +121,7 @@ class Zygote:
         """Pid to executor number."""
         self._imported: set[str] = set()
         self._watched: list[str] = []
+        self._contexts = Contexts()
         self._decode = msgspec.msgpack.Decoder(ToZygote).decode
         self._encode = msgspec.msgpack.Encoder().encode
         self._wake_in, self._wake_out = socket.socketpair()
@@ -141,9 +174,47 @@ class Zygote:
         message = self._decode(data)
         if isinstance(message, Watch):
             self._watched = message.directories
+        elif isinstance(message, Prepare):
+            self._on_prepare(message)
         else:
             self._on_spawn(message, descriptors)
         return True
+
+    def _on_prepare(self, prepare: Prepare) -> None:
+        began = time.perf_counter()
+        answer: FromZygote
+        try:
+            with _LookOut(self._control, self._leave_at_once):
+                self._import(prepare.imports)
+                self._set_up(prepare)
+        except BaseException as error:  # noqa: BLE001 -- a set-up is the user's code
+            answer = PrepareFailed(describe(error), pickle_error(error))
+        else:
+            answer = Prepared(time.perf_counter() - began)
+        # It may have installed handlers of its own.
+        self._catch_signals()
+        self._control.send(refer(self._encode(answer), prepare.scratch))
+
+    def _set_up(self, prepare: Prepare) -> None:
+        if not prepare.setup:
+            return
+        with open(prepare.setup, "rb") as file:
+            setup = file.read()
+        self._contexts.tell(ContextRef(-1, prepare.archive, []))
+        self._contexts.activate(-1)
+        # A thread in C, which also ends a set-up that never lets go of the interpreter, and says where it is.
+        faulthandler.dump_traceback_later(prepare.limit_s, exit=True)
+        try:
+            library.start(setup)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+    def _leave_at_once(self) -> None:
+        """The agent is gone while a set-up runs. Called from another thread."""
+        _kill_and_reap_all()
+        for directory in self._watched:
+            shutil.rmtree(directory, ignore_errors=True)
+        os._exit(1)
 
     def _on_spawn(self, spawn: Spawn, descriptors: list[int]) -> None:
         try:
@@ -173,16 +244,11 @@ class Zygote:
             self._say(Importing(""))
 
     def _fork(self, spawn: Spawn, descriptors: list[int]) -> int:
-        sys.stdout.flush()
-        sys.stderr.flush()
         # Keeps the pages of what is there shared: the collector does not touch them any more.
         gc.collect()
         gc.freeze()
         parent = os.getpid()
-        with warnings.catch_warnings():
-            # Threads that imports started do not exist in the child, and are not missed there.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            pid = os.fork()
+        pid = fork()
         if pid == 0:
             self._become_executor(spawn, descriptors, parent)
         return pid
@@ -190,9 +256,7 @@ class Zygote:
     def _become_executor(self, spawn: Spawn, descriptors: list[int], parent: int) -> NoReturn:
         try:
             os.setsid()
-            _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != parent:
-                os._exit(1)
+            die_with(parent)
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
@@ -204,7 +268,7 @@ class Zygote:
             page = map_page(descriptors[1])
             for descriptor in descriptors[1:]:
                 os.close(descriptor)
-            executor_module.main(link, page, spawn.scratch)
+            executor_module.main(link, page, spawn.scratch, self._contexts)
         except BaseException:  # noqa: BLE001 -- must never return into the zygote's loop
             traceback.print_exc()
             sys.stderr.flush()
@@ -238,6 +302,31 @@ class Zygote:
             shutil.rmtree(directory, ignore_errors=True)
 
 
+class _LookOut:
+    """While it lasts, ``leave`` is called from a thread when nobody is at the other end of ``control``."""
+
+    def __init__(self, control: socket.socket, leave: Callable[[], None]) -> None:
+        self._control = control
+        self._leave = leave
+        self._over = os.eventfd(0, os.EFD_CLOEXEC)
+        self._thread = threading.Thread(target=self._watch, name="zygote-look-out", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        os.eventfd_write(self._over, 1)
+        self._thread.join()
+        os.close(self._over)
+
+    def _watch(self) -> None:
+        poll = select.poll()
+        poll.register(self._control, select.POLLRDHUP)
+        poll.register(self._over, select.POLLIN)
+        if any(descriptor == self._control.fileno() for descriptor, _ in poll.poll()):
+            self._leave()
+
+
 def _kill_group(pid: int) -> None:
     try:
         os.killpg(pid, signal.SIGKILL)
@@ -269,17 +358,12 @@ def _redirect(output: int, error: int) -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     # Where a segmentation fault happened is worth more than that it did.
-    import faulthandler
-
     faulthandler.enable()
 
 
 def _freshen() -> None:
     """What a process of its own would have: another random state, an empty ``__main__``."""
-    random.seed()
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
+    reseed()
     sys.modules["__main__"] = types.ModuleType("__main__")
 
 

@@ -15,6 +15,7 @@ from graphvine.protocol.messages import (
     Address,
     Assign,
     Cancel,
+    Context,
     Drop,
     Goodbye,
     Heartbeat,
@@ -34,6 +35,7 @@ from graphvine.protocol.messages import (
 from graphvine.worker.core import Core
 from graphvine.worker.instructions import (
     DropFiles,
+    EndZygote,
     FinishPull,
     Instruction,
     KillExecutor,
@@ -43,6 +45,7 @@ from graphvine.worker.instructions import (
     SendPiece,
     SpawnExecutor,
     StartFetch,
+    StartZygote,
     StoreBlob,
     StoreContext,
     TakeBack,
@@ -77,6 +80,7 @@ class SimAgent:
         self.store: dict[int, Content] = {}
         #: Results in the store's directory of which the agent does not know yet.
         self.written: dict[int, Content] = {}
+        self.contexts: dict[int, Context] = {}
         self.fetching: dict[int, int] = {}
         self.pulling: dict[int, dict[int, bytes]] = {}
         self.vanished: set[int] = set()
@@ -304,10 +308,14 @@ class SimAgent:
                 self.core.on_taken_back(executor, self.pool.take_back(executor))
             case StoreBlob(blob, data):
                 self.store[blob] = Content(b"", len(data), bytes(data))
-            case StoreContext():
-                pass
-            case SpawnExecutor(executor, _):
-                self.pool.spawn(executor)
+            case StoreContext(context):
+                self.contexts[context.context] = context
+            case StartZygote(zygote, number):
+                self.pool.start_zygote(zygote, self.contexts[number])
+            case EndZygote(zygote):
+                self.pool.end_zygote(zygote)
+            case SpawnExecutor(executor, _, zygote):
+                self.pool.spawn(executor, zygote)
             case KillExecutor(executor):
                 self.pool.kill(executor)
             case StartFetch():

@@ -33,7 +33,7 @@ from simulation.work import Work
 SETTINGS = Settings(
     heartbeat_s=0.2, silent_s=1.0, inline_bytes=100, bandwidth=1e6, blob_by_peer_bytes=200, checked=True
 )
-WORKER_SETTINGS = WorkerSettings(piece_bytes=256, answer_s=0.7)
+WORKER_SETTINGS = WorkerSettings(piece_bytes=256, answer_s=0.7, setup_tries=12, zygotes=1)
 
 
 class Wrong(AssertionError):

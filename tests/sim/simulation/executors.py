@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from graphvine.protocol.messages import Context
 from graphvine.worker.packets import Packet, PacketDone, PacketTask, ResultKind, TaskResult
 from simulation.work import Content, TaskSpec, Work, digest, inline, value_in
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from simulation.agents import SimAgent
 
 FLUSH_S = 0.005
+#: The set-up of a library of this name raises.
+BROKEN = "broken"
 _decode = msgspec.msgpack.Decoder(Packet).decode
 _encode = msgspec.msgpack.Encoder().encode
 _decode_blob = msgspec.msgpack.Decoder(list[tuple[int, int]]).decode
@@ -27,9 +30,10 @@ _decode_blob = msgspec.msgpack.Decoder(list[tuple[int, int]]).decode
 class SimExecutor:
     """One executor. Its agent's ``later`` runs things as long as the agent lives and is not suspended."""
 
-    def __init__(self, agent: SimAgent, number: int) -> None:
+    def __init__(self, agent: SimAgent, number: int, zygote: str) -> None:
         self.agent = agent
         self.number = number
+        self.zygote = zygote
         self.up = False
         self.dead = False
         self.inbox: deque[Packet] = deque()
@@ -189,9 +193,54 @@ class SimPool:
     def __init__(self, agent: SimAgent) -> None:
         self._agent = agent
         self.executors: dict[int, SimExecutor] = {}
+        #: Zygotes beside the base one, and whether each is ready.
+        self.zygotes: dict[str, bool] = {}
+        self._starts: dict[str, int] = {}
 
-    def spawn(self, number: int) -> None:
-        executor = self.executors[number] = SimExecutor(self._agent, number)
+    def start_zygote(self, zygote: str, context: Context) -> None:
+        """Its set-up takes a while. One whose name says so raises; the weather takes others down."""
+        world = self._agent.world
+        if zygote in self.zygotes:
+            world.complain(f"{self._agent.name}: zygote {zygote} is started twice")
+        self.zygotes[zygote] = False
+        start = self._starts[zygote] = self._starts.get(zygote, 0) + 1
+
+        def end_set_up() -> None:
+            if self._starts[zygote] != start or zygote not in self.zygotes:
+                return
+            core = self._agent.core
+            if context.setup_name == BROKEN:
+                del self.zygotes[zygote]
+                self._tell(lambda: core.on_zygote_failed(zygote, "it is broken", b"", world.now))
+            elif world.chance.random() < world.weather.false_starts:
+                self.die_zygote(zygote)
+            else:
+                self.zygotes[zygote] = True
+                self._tell(lambda: core.on_zygote_ready(zygote, 0.0))
+
+        self._agent.later(world.chance.uniform(0.002, 0.2), end_set_up)
+
+    def end_zygote(self, zygote: str) -> None:
+        """The agent ends a zygote, and hears no more of it or its executors."""
+        del self.zygotes[zygote]
+        for executor in [one for one in self.executors.values() if one.zygote == zygote]:
+            if executor.packet is not None or executor.inbox:
+                self._agent.world.complain(f"{self._agent.name}: zygote {zygote} is ended while it works")
+            self.kill(executor.number)
+
+    def die_zygote(self, zygote: str) -> None:
+        """A zygote ends by itself, and its executors with it."""
+        for executor in [one for one in self.executors.values() if one.zygote == zygote]:
+            self.die(executor.number, "its zygote is gone")
+        del self.zygotes[zygote]
+        self._tell(lambda: self._agent.core.on_zygote_died(zygote, "it died", self._agent.world.now))
+
+    def spawn(self, number: int, zygote: str) -> None:
+        if zygote and not self.zygotes.get(zygote):
+            # It died, and the news of that is on its way.
+            self._agent.later(0.0, lambda: self._tell_death(number, "its zygote is gone", None))
+            return
+        executor = self.executors[number] = SimExecutor(self._agent, number, zygote)
         self._agent.later(self._agent.world.chance.uniform(0.002, 0.03), lambda: self._start(executor))
 
     def _start(self, executor: SimExecutor) -> None:
@@ -232,6 +281,9 @@ class SimPool:
         self._agent.world.losses += executor.packet is not None
         begun = executor.begun
         executor.die()
+        self._tell_death(number, cause, begun)
+
+    def _tell_death(self, number: int, cause: str, begun: int | None) -> None:
         self._tell(lambda: self._agent.core.on_executor_died(number, cause, begun, self._agent.world.now))
 
     def tell_results(self, number: int, done: PacketDone) -> None:

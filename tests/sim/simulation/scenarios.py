@@ -7,9 +7,10 @@ import random
 
 import msgspec
 
-from graphvine.manager.plan import Plan, TaskOptions
+from graphvine.manager.plan import Code, Plan, TaskOptions
 from graphvine.protocol.messages import Resources
 from simulation.cluster import SETTINGS, WORKER_SETTINGS, Cluster, Weather
+from simulation.executors import BROKEN
 from simulation.graphs import SHAPES, sinks
 from simulation.invariants import check_empty
 from simulation.managers import SimRun
@@ -25,6 +26,7 @@ MISHAPS = (
     "cut",
     "disconnect",
     "kill executor",
+    "kill zygote",
     "lose file",
     "leave",
     "join",
@@ -50,6 +52,8 @@ class PlanPart(msgspec.Struct, frozen=True):
     """How one task misbehaves always."""
     requests: bool = False
     few_sinks: bool = False
+    library: str = ""
+    """The library that its tasks use."""
 
 
 class Mishap(msgspec.Struct, frozen=True):
@@ -93,6 +97,7 @@ def make_work(part: PlanPart, serial: int, origin: SimRun | None) -> Work:
         wanted=wanted,
         externals=externals,
         options=make_options(part, len(graph), chance),
+        code=Code(setup=part.library.encode(), setup_name=part.library),
         label=f"plan {serial}",
     )
     return Work(serial, plan, make_specs(part, plan, chance), origin.expected if origin is not None else ())
@@ -190,6 +195,8 @@ class Play:
             part = self.story.plans[number]
             if run.failed is not None:
                 self._check_failure(part, run)
+            elif run.done and part.library == BROKEN and len(run.work.plan):
+                self.cluster.complain(f"{run.label} is done although its library is broken")
             elif run.done and part.doomed and part.cancel_s < 0:
                 self.cluster.complain(f"{run.label} is done although a task of it always {part.doomed}")
             elif run.done and run.work is not None and not part.keep:
@@ -204,6 +211,8 @@ class Play:
         assert work is not None
         origin = self.runs.get(part.on)
         if origin is not None and (origin.failed or origin.cancelled):
+            return
+        if failed.kind == "library" and part.library == BROKEN:
             return
         if failed.task < 0 or not may_fail(work, failed.task, failed.kind, self.cluster.losses):
             self.cluster.complain(f"{run.label} failed for no good reason: {failed}")
@@ -223,7 +232,8 @@ class Play:
             if run.done and run.keep:
                 fetch = cluster.manager.fetch(run.files, run.expected)
                 cluster.run_until(lambda f=fetch: f.over, PATIENCE_S)  # type: ignore[misc]
-                if fetch.failed is not None and not self.story.plans[number].doomed:
+                part = self.story.plans[number]
+                if fetch.failed is not None and not part.doomed and part.library != BROKEN:
                     cluster.complain(f"{fetch.label} failed: {fetch.failed}")
             if run.keep:
                 cluster.manager.release(run.files)
@@ -258,6 +268,8 @@ class Play:
             agent.leave()
         elif mishap.kind == "kill executor":
             self._kill_executor(agent, mishap.whom)
+        elif mishap.kind == "kill zygote":
+            self._kill_zygote(agent, mishap.whom)
         else:
             assert mishap.kind == "lose file"
             values = sorted(file for file in agent.store if file not in cluster.blobs)
@@ -269,11 +281,24 @@ class Play:
         if not numbers:
             return
         number = numbers[whom % len(numbers)]
-        begun = agent.pool.executors[number].begun
+        self._note_blame(agent.pool.executors[number].begun)
+        agent.pool.die(number, "somebody killed it")
+
+    def _kill_zygote(self, agent, whom: int) -> None:  # type: ignore[no-untyped-def]
+        keys = sorted(agent.pool.zygotes)
+        if not keys:
+            return
+        key = keys[whom % len(keys)]
+        for executor in agent.pool.executors.values():
+            if executor.zygote == key:
+                self._note_blame(executor.begun)
+        agent.pool.die_zygote(key)
+
+    def _note_blame(self, begun: int | None) -> None:
+        """A task is going to be blamed for what it did not do."""
         for run in self.runs.values():
             if begun is not None and run.work is not None and 0 <= begun - run.plan < len(run.work.plan):
                 run.work.killed[begun - run.plan] += 1
-        agent.pool.die(number, "somebody killed it")
 
 
 def may_fail(work: Work, task: int, kind: str, losses: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from simulation.cluster import Weather
+from simulation.executors import BROKEN
 from simulation.graphs import SHAPES
 from simulation.scenarios import MISHAPS, Mishap, PlanPart, Story
 
@@ -42,6 +43,7 @@ plans = st.builds(
     slow=shares(0.1, 0.0, 0.5),
     requests=st.booleans(),
     few_sinks=st.booleans(),
+    library=st.sampled_from(["", "", "", "fits", "cuts"]),
 )
 
 mishaps = st.builds(
@@ -67,6 +69,7 @@ def plan_groups(draw: st.DrawFn) -> tuple[PlanPart, ...]:
             "keep": draw(st.booleans()),
             "cancel_s": draw(shares(-1.0, -1.0, -1.0, 0.05, 0.5)),
             "faulty": draw(shares(0.0, 0.0, 0.1)),
+            "library": draw(st.sampled_from(["", "", "", "", "fits", "cuts", BROKEN])),
             "doomed": draw(
                 st.sampled_from(["", "", "", "", "raised", "killed", "unpicklable", "storage", "fatal"])
             ),

@@ -23,6 +23,7 @@ from graphvine.protocol.messages import (
 )
 from graphvine.worker import instructions as says
 from graphvine.worker.core import Core
+from graphvine.worker.nursery import READY
 from graphvine.worker.packets import Packet, PacketDone, ResultKind, TaskResult
 from graphvine.worker.settings import Settings
 from graphvine.worker.tasks import QUEUED
@@ -34,8 +35,9 @@ INLINE_BYTES = 100
 class ModelExecutor:
     """``inbox``: packets it has not read; ``at``: the one it runs; ``left``: its tasks that are not done."""
 
-    def __init__(self, context: int) -> None:
+    def __init__(self, context: int, zygote: str = "") -> None:
         self.context = context
+        self.zygote = zygote
         self.ready = False
         self.inbox: deque[Packet] = deque()
         self.at: Packet | None = None
@@ -61,6 +63,10 @@ class Bench:
         self.core.on_welcome(Welcome(7, 1.0, INLINE_BYTES))
         self.executors: dict[int, ModelExecutor] = {}
         self.stored: set[int] = set()
+        self.zygotes: dict[str, int] = {}
+        """Zygotes that were started and not ended or lost, and the context each was started for."""
+        self.ended_zygotes: list[str] = []
+        self.notes: list[says.Note] = []
         self.fetches: list[says.StartFetch] = []
         self.killed: list[int] = []
         self.order_of_starts: list[int] = []
@@ -136,6 +142,31 @@ class Bench:
 
     # -- the loop's side -----------------------------------------------------------------------------------
 
+    def zygote_ready(self, zygote: str) -> None:
+        assert zygote in self.zygotes
+        self.core.on_zygote_ready(zygote, 0.1)
+        self.turn()
+
+    def zygote_fails(self, zygote: str, text: str = "Traceback\nValueError: no", error: bytes = b"") -> None:
+        """Its set-up raises."""
+        del self.zygotes[zygote]
+        self.core.on_zygote_failed(zygote, text, error, self.now)
+        self.turn()
+
+    def zygote_dies(self, zygote: str) -> None:
+        """It is gone, and its executors, each in its next task."""
+        for number in self._lose_zygote(zygote):
+            self.core.on_executor_died(number, "the zygote is gone", None, self.now)
+        self.core.on_zygote_died(zygote, "signal 9", self.now)
+        self.turn()
+
+    def _lose_zygote(self, zygote: str) -> list[int]:
+        self.zygotes.pop(zygote, None)
+        lost = [number for number, executor in self.executors.items() if executor.zygote == zygote]
+        for number in lost:
+            del self.executors[number]
+        return lost
+
     def wait(self, seconds: float) -> None:
         self.now += seconds
         deadline = self.core.deadline()
@@ -168,9 +199,17 @@ class Bench:
                 numbers = [packet.number for packet in inbox]
                 inbox.clear()
                 self.core.on_taken_back(number, numbers)
-            case says.SpawnExecutor(number, context):
+            case says.SpawnExecutor(number, context, zygote):
                 assert number not in self.executors
-                self.executors[number] = ModelExecutor(context)
+                assert not zygote or self.core._nursery[zygote].state == READY
+                assert not zygote or zygote in self.zygotes
+                self.executors[number] = ModelExecutor(context, zygote)
+            case says.StartZygote(zygote, context):
+                assert zygote not in self.zygotes
+                self.zygotes[zygote] = context
+            case says.EndZygote(zygote):
+                self.ended_zygotes.append(zygote)
+                self._lose_zygote(zygote)
             case says.KillExecutor(number):
                 del self.executors[number]
                 self.killed.append(number)
@@ -191,8 +230,10 @@ class Bench:
                 self.served.append(instruction)
             case says.SayToManager(messages):
                 self._hear(decode_to_manager(encode(messages)))
-            case says.StoreContext() | says.Note():
+            case says.StoreContext():
                 pass
+            case says.Note():
+                self.notes.append(instruction)
             case _:
                 raise AssertionError(f"unexpected: {instruction}")
 
@@ -223,7 +264,9 @@ class Bench:
         ]
         assert len(in_packets) == len(set(in_packets))
         waiting = {job.order.task for jobs in files.waiters.values() for job in jobs if job.packet == QUEUED}
-        ready = sum(lane.size for lane in queue.ready)
+        ready = sum(lane.size for lane in queue.ready) + sum(lane.size for lane in queue.held)
+        assert not any(lane.held for lane in queue.ready)
+        assert all(lane.held for lane in queue.held)
         assert len(queue.jobs) == len(in_packets) + len(waiting) + ready
         assert not set(files.waiters) & set(files.held)
         self._check_resources()

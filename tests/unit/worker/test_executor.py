@@ -12,6 +12,7 @@ import pytest
 
 from graphvine.worker.executor import Blobs, Executor, PeakMemory, write_value_file
 from graphvine.worker.marks import make_page, map_page, read_mark
+from graphvine.worker.modules import Contexts
 from graphvine.worker.packets import ExecutorUp, FromExecutor, Packet, PacketDone, PacketTask
 
 
@@ -67,7 +68,7 @@ def agent_end(tmp_path: Path) -> Iterator[socket.socket]:
     descriptor = make_page()
     with map_page(descriptor) as page, ours, theirs:
         os.close(descriptor)
-        executor = Executor(theirs, page, str(tmp_path))
+        executor = Executor(theirs, page, str(tmp_path), Contexts())
         thread = threading.Thread(target=executor.serve)
         thread.start()
         yield ours

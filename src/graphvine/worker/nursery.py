@@ -1,0 +1,220 @@
+"""The zygotes of a worker as its core sees them: which are ready, which are to be started or ended. No I/O.
+
+- Contexts that state the same variables, environment and set-up share a zygote, named by a key. "" is the
+  base
+  zygote, which is always there; contexts that state nothing of that kind are served from it.
+- A zygote is started when a context comes that needs it, or ready jobs of one that has none. Until it is
+  ready, its lanes are held back; others run.
+- A set-up that raises fails the jobs that wait for it, at once. One that takes its zygote down is tried a few
+  times. For a while such a failure is the answer to all jobs that come; then it is tried again.
+- When there are more than a few, those that nobody needs are ended, the least recently used first.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import xxhash
+
+from graphvine.protocol.messages import Context, FailureKind, TaskFailed
+from graphvine.worker.crew import Crew
+from graphvine.worker.instructions import EndZygote, Note, StartZygote
+from graphvine.worker.outbox import Outbox
+from graphvine.worker.settings import Settings
+from graphvine.worker.tasks import Lane, Queue
+
+#: States of a zygote.
+ABSENT = 0
+STARTING = 1
+READY = 2
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why a zygote could not be started, and until when that is the answer to whoever needs it."""
+
+    kind: FailureKind
+    text: str
+    error: bytes
+    until: float
+
+
+class Zygote(msgspec.Struct):
+    """One zygote. ``context``: one of those that need it, so that the loop finds what makes it."""
+
+    key: str
+    context: int
+    title: str
+    state: int = ABSENT
+    used: int = 0
+    """When it was last needed, as a count of all needs."""
+    deaths: int = 0
+    """How often in a row it died before it was ready."""
+    false_starts: int = 0
+    """How many of its executors in a row died before they were ready."""
+    not_before: float = 0.0
+    """Neither it nor an executor of it is started before this: the last ones did not come up."""
+    failure: Failure | None = None
+
+
+class Nursery:
+    """All zygotes of a worker."""
+
+    def __init__(self, settings: Settings, outbox: Outbox, queue: Queue, crew: Crew) -> None:
+        self._settings = settings
+        self._outbox = outbox
+        self._queue = queue
+        self._crew = crew
+        self._uses = 0
+        self._coming: list[str] = []
+        """Zygotes whose contexts came in this turn."""
+        self._zygotes = {"": Zygote("", 0, "the base zygote", READY)}
+
+    def __getitem__(self, key: str) -> Zygote:
+        return self._zygotes[key]
+
+    def learn(self, context: Context) -> str:
+        """The key of the zygote that a context needs."""
+        key = zygote_key(context)
+        if key:
+            self._coming.append(key)
+            if key not in self._zygotes:
+                self._zygotes[key] = Zygote(key, context.context, title_of(context))
+        return key
+
+    def lane_of(self, lane: Lane) -> Lane:
+        """An order came for this lane."""
+        if lane.zygote:
+            self._uses += 1
+            zygote = self._zygotes[lane.zygote]
+            zygote.used = self._uses
+            lane.held = zygote.state != READY
+        return lane
+
+    def is_paused(self, key: str, now: float) -> bool:
+        """Whether no executor may be started from a zygote now."""
+        return self._zygotes[key].not_before > now
+
+    # -- what happens ----------------------------------------------------------------------------------
+
+    def on_ready(self, key: str, duration_s: float) -> None:
+        """A zygote has done its set-up."""
+        zygote = self._zygotes[key]
+        self._outbox.instructions.append(Note("info", f"{zygote.title} is ready, after {duration_s:.3f} s"))
+        zygote.state = READY
+        zygote.deaths = 0
+        zygote.not_before = 0.0
+        self._queue.hold(key, held=False)
+
+    def on_failed(self, key: str, text: str, error: bytes, now: float) -> None:
+        """The set-up of a zygote raised; the zygote is gone."""
+        zygote = self._zygotes[key]
+        self._set_absent(zygote)
+        self._fail(zygote, "library", text, error, now)
+
+    def on_died(self, key: str, cause: str, now: float) -> None:
+        """A zygote is gone, and its executors with it, which was told before."""
+        zygote = self._zygotes[key]
+        if not key or zygote.state == ABSENT:
+            return
+        was_ready = zygote.state == READY
+        self._set_absent(zygote)
+        zygote.not_before = now + self._settings.start_delay_s
+        if was_ready:
+            return
+        zygote.deaths += 1
+        if zygote.deaths >= self._settings.setup_tries:
+            self._fail(zygote, "library", cause, b"", now)
+
+    def _set_absent(self, zygote: Zygote) -> None:
+        zygote.state = ABSENT
+        self._queue.hold(zygote.key, held=True)
+
+    def _fail(self, zygote: Zygote, kind: FailureKind, reason: str, error: bytes, now: float) -> None:
+        text = f"{zygote.title} could not be started: {reason}"
+        zygote.failure = Failure(kind, text, error, now + self._settings.failure_kept_s)
+        zygote.deaths = 0
+        self._outbox.instructions.append(Note("error", text))
+
+    # -- what is to be done ----------------------------------------------------------------------------
+
+    def turn(self, now: float) -> None:
+        """Start what held jobs wait for, or fail them."""
+        held = self._queue.held
+        if not held and not self._coming:
+            return
+        for key in self._coming:
+            self._bring(self._zygotes[key], now)
+        self._coming.clear()
+        for lane in held:
+            if lane.size:
+                self._bring(self._zygotes[lane.zygote], now)
+        for lane in held:
+            failure = self._zygotes[lane.zygote].failure
+            if lane.size and failure is not None:
+                self._fail_jobs(lane, failure)
+            lane.listed = lane.size > 0
+        self._queue.held = [lane for lane in held if lane.listed]
+
+    def _bring(self, zygote: Zygote, now: float) -> None:
+        if zygote.failure is not None and zygote.failure.until <= now:
+            zygote.failure = None
+        if zygote.state == ABSENT and zygote.failure is None and zygote.not_before <= now:
+            zygote.state = STARTING
+            self._uses += 1
+            zygote.used = self._uses
+            self._outbox.instructions.append(StartZygote(zygote.key, zygote.context))
+            self._end_idle()
+
+    def _fail_jobs(self, lane: Lane, failure: Failure) -> None:
+        for job in self._queue.drain(lane):
+            order = job.order
+            failed = TaskFailed(order.task, order.attempt, failure.kind, failure.text, failure.error)
+            self._outbox.failed.append(failed)
+
+    def _end_idle(self) -> None:
+        """End zygotes that nobody needs, when there are too many."""
+        alive = [zygote for zygote in self._zygotes.values() if zygote.key and zygote.state == READY]
+        excess = len(alive) + 1 - self._settings.zygotes
+        if excess <= 0:
+            return
+        needed = {job.lane.zygote for job in self._queue.jobs.values()}
+        needed.update(executor.zygote for executor in self._crew.executors.values() if executor.bundles)
+        idle = sorted((zygote for zygote in alive if zygote.key not in needed), key=lambda z: z.used)
+        for zygote in idle[:excess]:
+            self._set_absent(zygote)
+            self._queue.forget_lanes(zygote.key)
+            for number in [e.number for e in self._crew.executors.values() if e.zygote == zygote.key]:
+                del self._crew.executors[number]
+            self._outbox.instructions.append(EndZygote(zygote.key))
+
+    def deadline(self) -> float | None:
+        """When something is to be tried again."""
+        return min((z.not_before for z in self._zygotes.values() if z.not_before), default=None)
+
+    def on_time(self, now: float) -> None:
+        """``deadline()`` has come."""
+        for zygote in self._zygotes.values():
+            if zygote.not_before <= now:
+                zygote.not_before = 0.0
+
+
+def zygote_key(context: Context) -> str:
+    """Equal for contexts whose executors can be forked from one zygote; "" for the base zygote."""
+    if not (context.environment or context.variables or context.setup):
+        return ""
+    # A set-up may use the user's own modules; without one they are no part of the zygote.
+    parts = (
+        context.environment_name,
+        context.variables,
+        context.setup,
+        context.modules * bool(context.setup),
+    )
+    return xxhash.xxh3_128_hexdigest(msgspec.msgpack.encode(parts))
+
+
+def title_of(context: Context) -> str:
+    """How messages call what a context's zygote brings."""
+    if context.setup:
+        return f"library {context.setup_name}"
+    return (
+        f"environment {context.environment_name}" if context.environment else "a process with its variables"
+    )
