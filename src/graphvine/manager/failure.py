@@ -45,7 +45,7 @@ def exception_from(failure: PlanFailed, key: object) -> BaseException:
             f"{_task(key)} ran{_where(failure)}, but its result cannot be sent: {_last_line(failure.text)}. "
             "Return something that pickle or cloudpickle can carry (no open files, locks, connections)."
         )
-    if failure.kind in ("library", "environment"):
+    if failure.kind == "library" or failure.kind == "environment":
         return _of_context(failure, key)
     return _of_undecodable(failure, key)
 

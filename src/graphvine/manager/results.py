@@ -237,8 +237,8 @@ def fail(
 
 
 def is_whole(plan: PlanTable) -> bool:
-    """Whether all that was wanted of a plan was made, and what is kept of it is there."""
-    return plan.over and all(plan.state[index] == DONE for index in plan.kept)
+    """Whether nothing of a plan is still to be made (again), for itself or for others that build on it."""
+    return plan.over and min(plan.state, default=DONE) >= DONE
 
 
 def fail_plan(
