@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # for type checkers and editors: the names of _HOME, no other
     from graphvine.protocol.errors import TaskError as TaskError
     from graphvine.protocol.errors import TaskKilledError as TaskKilledError
     from graphvine.protocol.errors import UndecodableError as UndecodableError
+    from graphvine.taskvine.files import File as File
+    from graphvine.taskvine.task import Task as Task
 
 __version__ = "0.1.0.dev0"
 
@@ -36,6 +38,7 @@ _ERRORS = "graphvine.protocol.errors:"
 _HOME = {
     "DaskVine": _MANAGER,
     "EnvironmentUnusableError": _ERRORS + "EnvironmentUnusableError",
+    "File": "graphvine.taskvine.files:File",
     "GraphError": _ERRORS + "GraphError",
     "GraphvineError": _ERRORS + "GraphvineError",
     "LibraryError": _ERRORS + "LibraryError",
@@ -47,6 +50,7 @@ _HOME = {
     "PortInUseError": _ERRORS + "PortInUseError",
     "RemoteTraceback": _ERRORS + "RemoteTraceback",
     "StorageError": _ERRORS + "StorageError",
+    "Task": "graphvine.taskvine.task:Task",
     "TaskError": _ERRORS + "TaskError",
     "TaskKilledError": _ERRORS + "TaskKilledError",
     "UndecodableError": _ERRORS + "UndecodableError",

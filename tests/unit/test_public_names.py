@@ -16,6 +16,7 @@ SOURCE = Path(graphvine.__file__)
 PUBLIC = {
     "DaskVine",
     "EnvironmentUnusableError",
+    "File",
     "GraphError",
     "GraphvineError",
     "LibraryError",
@@ -27,6 +28,7 @@ PUBLIC = {
     "PortInUseError",
     "RemoteTraceback",
     "StorageError",
+    "Task",
     "TaskError",
     "TaskKilledError",
     "UndecodableError",

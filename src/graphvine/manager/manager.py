@@ -39,13 +39,14 @@ from graphvine.protocol.connection import (
     write_connection,
 )
 from graphvine.protocol.node import node_id, process_exists
+from graphvine.taskvine.client import TaskClient
 
 _counter = itertools.count(1)
 #: A local worker may take so long to start (a cold file system, a busy machine) before anybody is alarmed.
 _LOCAL_WORKER_S = 30.0
 
 
-class Manager(DaskClient):
+class Manager(TaskClient, DaskClient):
     """Runs graphs on workers: ``result.compute(scheduler=manager.get)``.
 
     With nothing else said, a local worker with all cores starts by itself when the first work arrives, and
@@ -103,6 +104,7 @@ class Manager(DaskClient):
         atexit.register(self._closer)
         self._loop.start()
         super().__init__()
+        self._staging = str(self._scratch / "staging")
 
     def _announce(self) -> Path:
         """Write the connection file. Raises ValueError when another manager has that name."""
@@ -159,7 +161,7 @@ class Manager(DaskClient):
         """How many workers hold a file now. Raises ManagerClosedError."""
         return self._loop.ask(lambda: self._loop.replicas(file))
 
-    def stats(self) -> Stats:
+    def counts(self) -> Stats:
         """What there is now. Raises ManagerClosedError."""
         return self._loop.ask(self._loop.stats)
 

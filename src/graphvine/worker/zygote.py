@@ -4,7 +4,8 @@ Run as ``python -m graphvine.worker.zygote DESCRIPTOR`` by the pool, with one en
 
 - It is started by exec, so that it holds nothing of the agent's, and stays single-threaded itself (what user
   modules start at import is theirs to survive a fork; OpenBLAS and Arrow do).
-- Executors die with it (PR_SET_PDEATHSIG). Orphans of executors become its children (it is a subreaper).
+- Executors die with it (PR_SET_PDEATHSIG). Orphans of executors become its children (it is a subreaper). Each
+  executor has a session of its own: what is left of that is ended when the executor is.
 - When the agent is gone (end of file on the socket), it kills all of them, removes the directories it was
   told to watch, and exits: so the agent can be killed at any time and leaves nothing.
 - One that is told to prepare itself runs a library's set-up first. Meanwhile a thread looks out for the end
@@ -118,6 +119,8 @@ class Zygote:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._executors: dict[int, int] = {}
+        self._sessions: set[int] = set()
+        """Of executors that ended."""
         """Pid to executor number."""
         self._imported: set[str] = set()
         self._watched: list[str] = []
@@ -290,7 +293,20 @@ class Zygote:
                 _kill_group(pid)
             _, status, usage = os.wait4(pid, 0)
             if executor is not None:
+                self._sessions.add(pid)
                 self._say(Gone(executor, status, usage.ru_maxrss / 1024))
+            if self._sessions:
+                self._end_sessions()
+
+    def _end_sessions(self) -> None:
+        """End process groups that executors left behind: commands that they ran, say."""
+        for pid in _children():
+            try:
+                # Its number is its own as long as nobody but us may reap it.
+                if os.getsid(pid) in self._sessions:
+                    os.killpg(os.getpgid(pid), signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                continue
 
     def _leave(self) -> None:
         signal.set_wakeup_fd(-1)
@@ -337,18 +353,19 @@ def _kill_group(pid: int) -> None:
 
 def _kill_and_reap_all() -> None:
     """Kill all children, then those that become ours because their parent died, until none is left."""
-    while True:
-        try:
-            with open(f"/proc/self/task/{os.getpid()}/children") as file:
-                children = [int(word) for word in file.read().split()]
-        except OSError:
-            return
-        if not children:
-            return
+    while children := _children():
         for pid in children:
             os.kill(pid, signal.SIGKILL)
         for pid in children:
             os.waitpid(pid, 0)
+
+
+def _children() -> list[int]:
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []
 
 
 def _redirect(output: int, error: int) -> None:

@@ -1,0 +1,1 @@
+"""What users of TaskVine see of a manager: files, tasks that are commands, `submit` and `wait`."""

@@ -1,0 +1,155 @@
+"""Commands as entries of a plan, and what is heard of them.
+
+A command is one entry. With one output, that is the file; with several, each is picked from the command's
+result by an entry of its own, so that each goes where it is needed by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from graphvine.protocol.payload import Entry
+from graphvine.taskvine.files import Environment, File, MiniTask
+from graphvine.taskvine.plans import Builder, MissingInputError
+from graphvine.taskvine.remote import command as remote
+from graphvine.taskvine.results import WORD_OF_KIND, Report, Summary
+
+if TYPE_CHECKING:
+    from graphvine.manager.engine import Outcome
+    from graphvine.taskvine.task import Task
+
+
+def enter(builder: Builder, task: Task) -> None:
+    """Add a task and its outputs. Raises MissingInputError."""
+    outlets = [remote.Outlet(output.name, output.when) for output in task._outputs]
+    entry = _add(builder, task, outlets, f"task {task.id}")
+    files = [output.file for output in task._outputs]
+    builder.begin(task, entry, _members(builder, entry, files, task))
+
+
+def enter_minitask(builder: Builder, file: MiniTask) -> int:
+    """Add what makes a mini-task's file; the entry that the file is. Raises MissingInputError."""
+    return _add(builder, file.task, [remote.Outlet(file.output)], file.label)
+
+
+def _members(builder: Builder, entry: int, files: list[File], task: Task) -> list[tuple[File, int]]:
+    if len(files) == 1:
+        return [(files[0], entry)]
+    return [
+        (
+            file,
+            builder.add(
+                (remote.pick, (position,), None), [entry], f"output {position} of task {task.id}", "pick"
+            ),
+        )
+        for position, file in enumerate(files)
+    ]
+
+
+def _add(builder: Builder, task: Task, outlets: list[remote.Outlet], key: str) -> int:
+    slots: dict[int, int] = {}
+    # What is an output, too, will be written to.
+    written = [outlet.name for outlet in outlets]
+    mounts = [
+        remote.Mount(
+            _slot(builder, mount.file, slots, mount.name),
+            mount.name,
+            any(name == mount.name or name.startswith(f"{mount.name}/") for name in written),
+            mount.symlink,
+        )
+        for mount in task._inputs
+    ]
+    contexts = [
+        remote.Context(
+            _slot(builder, file, slots, "its environment"), file.name if isinstance(file, Environment) else ""
+        )
+        for file in task._contexts
+    ]
+    spec = remote.Command(
+        task.command, mounts, outlets, task._variables, contexts, task._time_max, task._time_end / 1e6
+    )
+    entry = (remote.run, (remote.encode(spec),), None)
+    return builder.add(entry, list(slots), key, task.category, builder.options_of(task))
+
+
+def _slot(builder: Builder, file: File, slots: dict[int, int], name: str) -> int:
+    try:
+        reference = builder.input(file)
+    except MissingInputError as error:
+        raise MissingInputError(f"{name}: {error}") from None
+    return slots.setdefault(reference, len(slots))
+
+
+def read(task: Task, outcome: Outcome) -> Report:
+    """What became of a command."""
+    report = report_of(outcome)
+    if not outcome.note:
+        if outcome.ok:
+            report.result, report.reason = "unknown", "the worker did not say what became of the command"
+        return report
+    status = remote.decode_status(outcome.note)
+    report.exit_code, report.output = status.exit_code, status.output
+    report.measured = _measured(task, status)
+    if outcome.ok or outcome.kind not in ("cancelled", "killed", "timeout"):
+        report.result, report.reason = status.word, status.reason
+    if not outcome.ok and status.word == "success":
+        report.result, report.reason = WORD_OF_KIND.get(outcome.kind, "unknown"), outcome.text
+    _write_summary(task, report)
+    return report
+
+
+#: Makes the standard output of a command's own result, where it is too long for a status.
+OUTPUT_ENTRY: Entry = (remote.output_of, (), None)
+
+
+def awaits_output(outcome: Outcome) -> bool:
+    """Whether a command's standard output is still to be fetched."""
+    return outcome.ok and bool(outcome.note) and remote.decode_status(outcome.note).kept_bytes > 0
+
+
+def take_output(report: Report, value: Any, error: BaseException | None) -> None:
+    """The standard output that was fetched."""
+    if error is None:
+        report.output = value
+    elif report.result == "success":
+        report.result, report.reason = "stdout missing", f"the standard output cannot be fetched: {error}"
+
+
+def report_of(outcome: Outcome) -> Report:
+    """What the engine says of an entry, for any kind of task."""
+    report = Report(worker=outcome.worker, host=outcome.host, tries=outcome.tries)
+    if not outcome.ok:
+        report.result, report.reason = WORD_OF_KIND.get(outcome.kind, "unknown"), outcome.text
+        report.exit_code = -1
+    return report
+
+
+def _measured(task: Task, status: remote.Status) -> Summary:
+    wall = max(0, status.ended - status.began)
+    return Summary(
+        category=task.category,
+        start=status.began,
+        end=status.ended,
+        wall_time=wall,
+        cpu_time=status.cpu,
+        cores=round(status.cpu / wall, 3) if wall else 0.0,
+        cores_avg=round(status.cpu / wall, 3) if wall else 0.0,
+        gpus=max(0.0, task._asked.gpus),
+        memory=round(status.memory, 3),
+        disk=round(status.disk, 3),
+        total_files=status.files,
+        exit_status=status.exit_code,
+    )
+
+
+def _write_summary(task: Task, report: Report) -> None:
+    if task._monitor_output is None or report.measured is None:
+        return
+    import msgspec
+
+    os.makedirs(task._monitor_output, exist_ok=True)
+    path = os.path.join(task._monitor_output, f"vine-{os.getpid()}-task-{task.id}.summary")
+    with open(path, "w") as file:
+        json.dump(msgspec.structs.asdict(report.measured), file, indent=1)

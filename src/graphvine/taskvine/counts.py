@@ -1,0 +1,143 @@
+"""Numbers about a manager and its tasks, under TaskVine's names. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from graphvine.manager.engine import Stats as EngineStats
+from graphvine.taskvine.ledger import Ledger, Totals
+from graphvine.taskvine.task import Task
+
+
+class Stats(msgspec.Struct):
+    """Times in microseconds, memory and disk in MB, bytes. What is not counted here is 0."""
+
+    workers_connected: int = 0
+    workers_init: int = 0
+    workers_idle: int = 0
+    workers_busy: int = 0
+    workers_able: int = 0
+    workers_joined: int = 0
+    workers_removed: int = 0
+    workers_released: int = 0
+    workers_idled_out: int = 0
+    workers_slow: int = 0
+    workers_blocked: int = 0
+    workers_lost: int = 0
+    tasks_waiting: int = 0
+    tasks_on_workers: int = 0
+    tasks_running: int = 0
+    tasks_with_results: int = 0
+    tasks_submitted: int = 0
+    tasks_dispatched: int = 0
+    tasks_done: int = 0
+    tasks_failed: int = 0
+    tasks_cancelled: int = 0
+    tasks_exhausted_attempts: int = 0
+    time_when_started: int = 0
+    time_send: int = 0
+    time_receive: int = 0
+    time_send_good: int = 0
+    time_receive_good: int = 0
+    time_status_msgs: int = 0
+    time_internal: int = 0
+    time_polling: int = 0
+    time_application: int = 0
+    time_scheduling: int = 0
+    time_workers_execute: int = 0
+    time_workers_execute_good: int = 0
+    time_workers_execute_exhaustion: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    bandwidth: float = 0.0
+    capacity_tasks: int = 0
+    capacity_cores: int = 0
+    capacity_memory: int = 0
+    capacity_disk: int = 0
+    capacity_gpus: int = 0
+    capacity_instantaneous: int = 0
+    capacity_weighted: int = 0
+    manager_load: float = 0.0
+    total_cores: int = 0
+    total_memory: int = 0
+    total_disk: int = 0
+    total_gpus: int = 0
+    committed_cores: int = 0
+    committed_memory: int = 0
+    committed_disk: int = 0
+    committed_gpus: int = 0
+    max_cores: int = 0
+    max_memory: int = 0
+    max_disk: int = 0
+    max_gpus: int = 0
+    min_cores: int = 0
+    min_memory: int = 0
+    min_disk: int = 0
+    min_gpus: int = 0
+    inuse_cache: int = 0
+
+
+def of_tasks(ledger: Ledger[Task], category: str | None = None) -> Stats:
+    """What is known of the tasks (of one category)."""
+    totals = Totals()
+    for name, one in ledger.totals.items():
+        if category in (None, name):
+            for field in totals.__struct_fields__:
+                setattr(totals, field, getattr(totals, field) + getattr(one, field))
+    running = ledger.count("running", category)
+    return Stats(
+        tasks_waiting=ledger.count("ready", category),
+        tasks_on_workers=running,
+        tasks_running=running,
+        tasks_with_results=ledger.count("retrieved", category),
+        tasks_submitted=totals.submitted,
+        tasks_dispatched=totals.dispatched,
+        tasks_done=totals.done,
+        tasks_failed=totals.failed,
+        tasks_cancelled=totals.cancelled,
+        tasks_exhausted_attempts=totals.exhausted,
+        time_workers_execute=totals.execute_us,
+        time_workers_execute_good=totals.execute_us,
+    )
+
+
+def of_engine(stats: Stats, engine: EngineStats) -> Stats:
+    """... with what is known of the workers. What was handed over and waits there is waiting, not running."""
+    running = min(engine.running, stats.tasks_running)
+    stats.tasks_waiting += stats.tasks_running - running
+    stats.tasks_running = stats.tasks_on_workers = running
+    stats.workers_connected = stats.workers_able = engine.workers
+    stats.workers_busy = min(engine.workers, running)
+    stats.workers_idle = engine.workers - stats.workers_busy
+    stats.total_cores = stats.capacity_cores = round(engine.cores)
+    stats.capacity_tasks = stats.capacity_instantaneous = stats.capacity_weighted = round(engine.cores)
+    return stats
+
+
+def describe_task(task: Task) -> dict[str, Any]:
+    """A task in ``status("tasks")``."""
+    return {
+        "task_id": task.id,
+        "state": task.state.upper(),
+        "command": task.command,
+        "category": task.category,
+        "tag": task.tag,
+        "host": task.hostname,
+        "result": task.result if task.state in ("retrieved", "done") else None,
+    }
+
+
+def describe_category(ledger: Ledger[Task], category: str) -> dict[str, Any]:
+    """A category in ``status("categories")``."""
+    stats = of_tasks(ledger, category)
+    counted = (
+        "tasks_waiting",
+        "tasks_running",
+        "tasks_submitted",
+        "tasks_dispatched",
+        "tasks_done",
+        "tasks_failed",
+    )
+    return {"category": category, **{name: getattr(stats, name) for name in counted}}

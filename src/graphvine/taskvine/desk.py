@@ -1,0 +1,612 @@
+"""Where submitted tasks lie: gathered into plans, handed to the engine, watched until all they make is here.
+
+- What is submitted gathers; one thread (``_hand_over_all``) makes plans of all that is there, and while
+  they are handed over the next batch gathers. So thousands of submissions are a few plans, and one alone
+  does not wait.
+- A task is *held back* while it cannot be part of a plan: a temp that it needs is made by no task yet, the
+  version of a URL is being looked up, its time has not come.
+- The engine's word for an entry comes in the manager's thread, and is passed to ours (``_deliver_all``):
+  nothing is unpickled, read or written in the manager's.
+- A task is over when its own entry is, and every output that belongs here has been brought (``Retrieval``).
+- One condition locks all of it; nobody calls the engine while holding it, except to release files.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from graphvine.manager.engine import Outcome, TaskEngine
+from graphvine.protocol.errors import ManagerClosedError
+from graphvine.protocol.payload import Entry
+from graphvine.taskvine import results
+from graphvine.taskvine.commands import report_of
+from graphvine.taskvine.files import Buffer, File, LocalFile, Temp, Url, check_acyclic, needed_by
+from graphvine.taskvine.ledger import Ledger
+from graphvine.taskvine.plans import Begun, Builder, Listener, MissingInputError
+from graphvine.taskvine.remote.contents import reason_absent
+from graphvine.taskvine.remote.sources import SourceError, Validator, look_up
+from graphvine.taskvine.results import Report, Summary
+from graphvine.taskvine.retrieval import Retrieval
+from graphvine.taskvine.task import Task
+
+log = logging.getLogger("graphvine.tasks")
+
+#: One plan holds at most so many tasks.
+MAX_BATCH = 5000
+#: Downloads from one host at a time.
+SOURCE_TRANSFERS = 8
+#: Threads that ask sources and write outputs.
+HANDS = 8
+#: A task that waits for a temp that nobody makes: said after so long.
+PATIENCE_S = 60.0
+
+
+class UnderWay:
+    """A task that was handed over."""
+
+    def __init__(self, task: Task, number: int, entries: int) -> None:
+        self.task = task
+        self.number = number
+        """Of its own result, in the engine."""
+        self.left = entries
+        """Entries and retrievals that are not over."""
+        self.report: Report | None = None
+        self.own = False
+        """Whether its own result is nobody's file."""
+
+
+class Desk:
+    """One per manager."""
+
+    def __init__(self, engine: TaskEngine, staging: str) -> None:
+        self._engine = engine
+        self._staging = staging
+        self._condition = threading.Condition()
+        self.ledger: Ledger[Task] = Ledger()
+        self.defaults: dict[str, Summary] = {}
+        """By category: what tasks ask for that do not say."""
+        self._source_transfers = SOURCE_TRANSFERS
+        self._category_limits: dict[str, str] = {}
+        """Names of the limits of categories that have one."""
+        self._submitted: list[Task] = []
+        self._held: list[Task] = []
+        self._held_since: dict[int, float] = {}
+        self._changed = False
+        """Something that held tasks may wait for."""
+        self._cancelled: set[int] = set()
+        self._news: deque[Callable[[], None]] = deque()
+        self._under_way: dict[int, UnderWay] = {}
+        self._limits: set[str] = set()
+        self._looking: set[int] = set()
+        self._threads: list[threading.Thread] = []
+        self._hands: ThreadPoolExecutor | None = None
+        self._closed = False
+
+    @property
+    def lock(self) -> threading.Condition:
+        return self._condition
+
+    # -- users' threads --------------------------------------------------------------------------------
+
+    def submit(self, task: Task) -> int:
+        """Take a task over; its number. Raises ValueError, ManagerClosedError."""
+        inputs = task.input_files()
+        check_acyclic(inputs)
+        for file in (*inputs, *(output.file for output in task._outputs)):
+            if file.undeclared:
+                raise ValueError(f"{file.label} was undeclared")
+        with self._condition:
+            if self._closed:
+                raise ManagerClosedError("the manager is closed")
+            number = self.ledger.submit(task)
+            task._metrics["time_when_submitted"] = _now_us()
+            for output in task._outputs:
+                output.file.producer = task
+            for file in _all_needed(inputs):
+                file.users += 1
+            self._submitted.append(task)
+            self._start()
+            self._condition.notify_all()
+        return number
+
+    def wait(self, timeout: float | None, tag: str | None, task_id: int | None) -> Task | None:
+        """The next task that is over; None when none is after ``timeout`` seconds (None: for ever), or none
+        can come. Raises ManagerClosedError."""
+        end = None if timeout is None else time.monotonic() + timeout
+        with self._condition:
+            while True:
+                task = self.ledger.take(tag, task_id)
+                if task is not None:
+                    return task
+                if not self.ledger.can_come(tag, task_id):
+                    return None
+                if self._closed:
+                    raise ManagerClosedError("the manager is closed; its unfinished tasks are cancelled")
+                left = None if end is None else end - time.monotonic()
+                if left is not None and left <= 0:
+                    return None
+                self._condition.wait(left)
+
+    def cancel(self, tasks: Iterable[Task]) -> int:
+        """Stop tasks; how many of them were not over."""
+        numbers = []
+        cancelled = 0
+        with self._condition:
+            for task in tasks:
+                if self.ledger.get(task.id) is not task or task.state == "retrieved":
+                    continue
+                cancelled += 1
+                under_way = self._under_way.get(task.id)
+                if under_way is not None:
+                    numbers.append(under_way.number)
+                else:
+                    self._cancelled.add(task.id)
+                    self._changed = True
+            self._condition.notify_all()
+        if numbers:
+            self._engine.cancel_tasks(numbers)
+        return cancelled
+
+    def content(self, file: File) -> Any:
+        """What a file is now: SmallFile, Tree, or what says that it is absent. Waits; makes it if need be.
+        Raises what the engine raises, MissingInputError."""
+        with self._condition:
+            for needed in _all_needed([file]):
+                needed.users += 1
+        try:
+            self._await_producer(file)
+            if file.number is None:
+                builder = Builder(self._staging, self.defaults, self._category_limits)
+                builder.input(file)
+                self._hand_over(builder)
+            assert file.number is not None, "it was handed over"
+            return self._engine.fetch([file.number])[0]
+        finally:
+            self._later(lambda: self._unuse([file]))
+
+    def _await_producer(self, file: File) -> None:
+        """A file that a task makes has a number once that task was handed over."""
+        with self._condition:
+            self._start()
+            self._condition.wait_for(
+                lambda: file.producer is None or file.producer.id in self._under_way or self._closed
+            )
+            if self._closed:
+                raise ManagerClosedError("the manager is closed")
+
+    def undeclare(self, file: File) -> None:
+        with self._condition:
+            file.undeclared = True
+            self._settle_file(file)
+
+    def set_source_transfers(self, count: int) -> None:
+        """How many downloads from one host go on at a time."""
+        with self._condition:
+            self._source_transfers = count
+            names = list(self._limits)
+        for name in names:
+            self._limit(name, count)
+
+    def _limit(self, name: str, count: int | None) -> None:
+        limit = getattr(self._engine, "limit", None)
+        if limit is not None:
+            limit(name, count)
+
+    def limit_category(self, category: str, count: int | None) -> None:
+        """How many tasks of a category run at a time, of those submitted from now on."""
+        name = f"category {category}"
+        self._limit(name, count)
+        with self._condition:
+            self._category_limits[category] = name
+
+    def close(self) -> None:
+        """Take nothing more; who waits is told. Safe to call twice."""
+        with self._condition:
+            self._closed = True
+            hands, self._hands = self._hands, None
+            self._condition.notify_all()
+        if hands is not None:
+            hands.shutdown(wait=False, cancel_futures=True)
+
+    # -- handing over ----------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        if self._threads:
+            return
+        self._hands = ThreadPoolExecutor(HANDS, "graphvine-files")
+        for name, target in (("tasks", self._hand_over_all), ("results", self._deliver_all)):
+            thread = threading.Thread(target=target, name=f"graphvine-{name}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _hand_over_all(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(
+                    lambda: self._submitted or self._changed or self._closed, self._next_time_s()
+                )
+                if self._closed:
+                    return
+                tasks = [*self._held, *self._submitted[:MAX_BATCH]]
+                del self._submitted[:MAX_BATCH]
+                self._changed = False
+                ready, self._held = self._sorted_out(tasks)
+            try:
+                self._hand_over_tasks(ready)
+            except ManagerClosedError:
+                return
+            except Exception as error:
+                log.exception("tasks cannot be handed over")
+                for task in ready:
+                    self._fail(task, results.UNKNOWN, f"{type(error).__name__}: {error}")
+
+    def _next_time_s(self) -> float | None:
+        """Until something is to be done for held tasks that nobody tells of."""
+        now_us = _now_us()
+        times = [(task._time_start - now_us) / 1e6 for task in self._held if task._time_start > now_us]
+        now = time.monotonic()
+        times += [since + PATIENCE_S - now for since in self._held_since.values() if since + PATIENCE_S > now]
+        return max(0.0, min(times)) if times else None
+
+    def _sorted_out(self, tasks: Sequence[Task]) -> tuple[list[Task], list[Task]]:
+        """Those that can be part of a plan now, producers first, and those that cannot."""
+        ready: list[Task] = []
+        handed = set(self._under_way)
+        left = list(tasks)
+        progress = True
+        while progress and left:
+            progress, held = False, []
+            for task in left:
+                if task.id in self._cancelled or not self._is_held(task, handed):
+                    ready.append(task)
+                    handed.add(task.id)
+                    progress = True
+                else:
+                    held.append(task)
+            left = held
+        self._warn(left)
+        return ready, left
+
+    def _is_held(self, task: Task, handed: set[int]) -> bool:
+        if task._time_start > _now_us():
+            return True
+        # Not the first reason only: what can be looked up begins to be.
+        lacking = [file for file in _all_needed(task.input_files()) if self._is_lacking(file, handed)]
+        return bool(lacking)
+
+    def _is_lacking(self, file: File, handed: set[int]) -> bool:
+        if file.producer is not None:
+            return file.producer.id not in handed
+        if isinstance(file, Temp):
+            return file.number is None
+        return isinstance(file, Url) and file.unsure and self._look_up(file)
+
+    def _warn(self, held: Sequence[Task]) -> None:
+        now = time.monotonic()
+        since = self._held_since
+        self._held_since = {
+            task.id: since.get(task.id, now) for task in held if task._time_start <= _now_us()
+        }
+        for task in held:
+            waited = now - self._held_since.get(task.id, now)
+            lacking = [file for file in task.input_files() if isinstance(file, Temp) and file.number is None]
+            if waited >= PATIENCE_S and lacking:
+                self._held_since[task.id] = float("-inf")
+                log.warning("task %d waits for a temp that no submitted task makes", task.id)
+
+    def _look_up(self, file: Url) -> bool:
+        """Ask for the version of what is at a URL; whether there is something to wait for."""
+        if id(file) not in self._looking:
+            self._looking.add(id(file))
+            assert self._hands is not None, "they were started with the first task"
+            self._hands.submit(self._looked_up, file)
+        return True
+
+    def _looked_up(self, file: Url) -> None:
+        try:
+            validator = look_up(file.url)
+        except SourceError as error:
+            # The one who fetches it will say so to whom it concerns.
+            log.info("%s", error)
+            validator = Validator()
+        with self._condition:
+            self._looking.discard(id(file))
+            file.unsure = False
+            known = file.validator
+            if file.number is not None and known is not None and validator.tag and validator.tag != known.tag:
+                file.let_go()
+            file.validator = validator
+            self._changed = True
+            self._condition.notify_all()
+
+    def _hand_over_tasks(self, tasks: Sequence[Task]) -> None:
+        """Make plans of tasks, one for each group of those that can share one."""
+        builders: dict[Hashable, Builder] = {}
+        where: dict[File, Hashable] = {}
+        for task in tasks:
+            if task.id in self._cancelled:
+                self._fail(task, results.CANCELLED, "it was cancelled before it began")
+                continue
+            group = task._group()
+            for file in _all_needed(task.input_files()):
+                made_in = where.get(file, group)
+                if made_in != group and made_in in builders:
+                    self._hand_over(builders.pop(made_in))
+            builder = builders.get(group)
+            if builder is None:
+                builder = builders[group] = Builder(self._staging, self.defaults, self._category_limits)
+            before = len(builder)
+            self._enter(task, builder)
+            if len(builder) > before:
+                where.update(dict.fromkeys(builder.new_files(), group))
+        for builder in builders.values():
+            self._hand_over(builder)
+
+    def _enter(self, task: Task, builder: Builder) -> None:
+        try:
+            self._check_strict(task)
+            task._enter(builder)
+        except _NowhereError as error:
+            self._fail(task, results.FIXED_LOCATION_MISSING, str(error))
+        except MissingInputError as error:
+            self._fail(task, results.INPUT_MISSING, str(error))
+        except Exception as error:  # noqa: BLE001 -- what it asks for, and its function, are the user's
+            self._fail(task, results.UNKNOWN, f"{type(error).__name__}: {error}")
+
+    def _check_strict(self, task: Task) -> None:
+        for mount in task._inputs:
+            if mount.strict and (mount.file.number is None or not self._engine.replicas(mount.file.number)):
+                raise _NowhereError(
+                    f"{mount.name}: no worker has {mount.file.label}, and strict_input was asked for"
+                )
+
+    def _hand_over(self, builder: Builder) -> None:
+        if not len(builder):
+            return
+        for name in builder.limits - self._limits:
+            self._limit(name, self._source_transfers)
+        self._limits |= builder.limits
+        run = self._engine.run(builder.plan(), keep=True)
+        numbers = run.files()
+        listeners = dict(builder.listeners)
+        with self._condition:
+            used = set(builder.files().values())
+            for file, entry in builder.files().items():
+                file.hold(numbers[entry], self._engine.release)
+            for begun in builder.begun:
+                self._begin(begun, numbers, listeners, used)
+            for number in set(range(len(numbers))) - used - {begun.entry for begun in builder.begun}:
+                # Picked from, or given to nobody but this plan.
+                listeners.setdefault(number, _ignore)
+            cancelled = [
+                under_way.number
+                for under_way in self._under_way.values()
+                if under_way.task.id in self._cancelled
+            ]
+            self._condition.notify_all()
+
+        def hear(outcome: Outcome) -> None:
+            listener = listeners.get(outcome.position)
+            if listener is not None and listener is not _ignore:
+                self._later(lambda: listener(outcome))
+
+        run.add_outcome_callback(hear)
+        if cancelled:
+            self._engine.cancel_tasks(cancelled)
+
+    def _begin(
+        self, begun: Begun, numbers: Sequence[int], listeners: dict[int, Listener], used: set[int]
+    ) -> None:
+        task = begun.task
+        entries = {begun.entry, *(entry for _, entry in begun.outputs)}
+        under_way = UnderWay(task, numbers[begun.entry], len(entries))
+        under_way.own = begun.entry not in used
+        self._under_way[task.id] = under_way
+        self.ledger.begin(task)
+        task._metrics["time_when_commit_start"] = task._metrics["time_when_commit_end"] = _now_us()
+        file_of = {entry: file for file, entry in begun.outputs}
+        for entry in entries:
+            listeners[entry] = self._listener(under_way, entry == begun.entry, file_of.get(entry))
+
+    def _listener(self, under_way: UnderWay, is_own: bool, file: File | None) -> Listener:
+        def hear(outcome: Outcome) -> None:
+            if is_own:
+                self._on_ended(under_way, outcome)
+            if file is not None:
+                self._on_made(under_way, file, outcome)
+            self._less(under_way)
+
+        return hear
+
+    # -- delivering ------------------------------------------------------------------------------------
+
+    def _later(self, tell: Callable[[], None]) -> None:
+        """Have ``tell`` called in the thread that delivers."""
+        with self._condition:
+            self._news.append(tell)
+            self._condition.notify_all()
+
+    def _deliver_all(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._news or self._closed)
+                if self._closed:
+                    return
+                news, self._news = self._news, deque()
+            for tell in news:
+                try:
+                    tell()
+                except ManagerClosedError:
+                    return
+                except Exception:
+                    log.exception("what became of a task cannot be taken in")
+
+    def _on_ended(self, under_way: UnderWay, outcome: Outcome) -> None:
+        task = under_way.task
+        try:
+            report = task._read(outcome)
+        except Exception as error:  # noqa: BLE001 -- unpickling a result runs the user's code
+            report = report_of(outcome)
+            report.result, report.reason = results.UNKNOWN, f"{type(error).__name__}: {error}"
+        under_way.report = report
+        task._metrics["time_workers_execute_last"] = round(outcome.duration_s * 1e6)
+        task._metrics["time_workers_execute_all"] = round(outcome.duration_s * 1e6)
+        task._metrics["bytes_received"] = task._metrics["bytes_transferred"] = outcome.size
+        task._metrics["time_when_retrieval"] = _now_us()
+        if task._awaits_value(outcome):
+            under_way.left += 1
+            self._retrieval(
+                under_way.number,
+                lambda value, error: self._later(lambda: self._on_value(under_way, value, error)),
+                task._value_entry(),
+            )
+
+    def _on_value(self, under_way: UnderWay, value: Any, error: BaseException | None) -> None:
+        assert under_way.report is not None, "its own word came first"
+        under_way.task._take_value(under_way.report, value, error)
+        self._less(under_way)
+
+    def _on_made(self, under_way: UnderWay, file: File, outcome: Outcome) -> None:
+        """One of its files is made, or is not."""
+        if not isinstance(file, (LocalFile, Buffer)) or not outcome.ok:
+            return
+        under_way.left += 1
+        if outcome.value is not None:
+            value = pickle.loads(outcome.value)
+            hands = self._hands
+            if hands is not None:
+                hands.submit(self._bring, under_way, file, value)
+        else:
+            number = outcome.file
+            self._retrieval(number, lambda value, error: self._bring(under_way, file, value, error))
+
+    def _retrieval(
+        self, number: int, take: Callable[[Any, BaseException | None], None], entry: Entry | None = None
+    ) -> None:
+        """Fetch a file, or what ``entry`` makes of it; ``take`` is called in one of the hands."""
+        hands = self._hands
+        if hands is not None:
+            Retrieval(self._engine, hands, number, take, entry).begin()
+
+    def _bring(self, under_way: UnderWay, file: File, value: Any, error: BaseException | None = None) -> None:
+        """Put an output where it belongs. In one of the hands."""
+        try:
+            if error is not None:
+                raise error
+            if not reason_absent(value):
+                _put(file, value)
+        except Exception as caught:  # noqa: BLE001 -- a full disk, a directory that may not be written to
+            failure = caught
+            self._later(lambda: self._on_not_brought(under_way, file, failure))
+            return
+        self._later(lambda: self._less(under_way))
+
+    def _on_not_brought(self, under_way: UnderWay, file: File, error: BaseException) -> None:
+        report = under_way.report
+        if report is not None and report.result == results.SUCCESS:
+            report.result = results.OUTPUT_TRANSFER_ERROR
+            report.reason = f"{file.label} cannot be brought here: {error}"
+        self._less(under_way)
+
+    def _less(self, under_way: UnderWay) -> None:
+        under_way.left -= 1
+        if under_way.left == 0:
+            assert under_way.report is not None, "its own word is one of those that were awaited"
+            if under_way.own:
+                self._engine.release([under_way.number])
+            self._end(under_way.task, under_way.report)
+
+    def _fail(self, task: Task, word: str, reason: str) -> None:
+        """A task is over that was not handed over."""
+        self._end(task, Report(result=word, reason=reason, exit_code=-1))
+
+    def _end(self, task: Task, report: Report) -> None:
+        with self._condition:
+            task._report = report
+            task._metrics["time_when_done"] = _now_us()
+            self._under_way.pop(task.id, None)
+            self._cancelled.discard(task.id)
+            self.ledger.end(task)
+            for output in task._outputs:
+                if output.file.producer is task:
+                    output.file.producer = None
+                self._settle_file(output.file)
+            self._unuse(task.input_files())
+            self._changed = self._changed or bool(self._held)
+            self._condition.notify_all()
+
+    # -- files -----------------------------------------------------------------------------------------
+
+    def _unuse(self, files: Sequence[File]) -> None:
+        with self._condition:
+            for file in _all_needed(files):
+                file.users -= 1
+                self._settle_file(file)
+
+    def _settle_file(self, file: File) -> None:
+        """Let go of what nobody may need any more."""
+        if file.users > 0 or file.producer is not None:
+            return
+        if file.undeclared or (file.level == "task" and not isinstance(file, Temp)):
+            file.let_go()
+        if file.undeclared and file.unlink_when_done and isinstance(file, LocalFile):
+            _unlink(file.path)
+
+
+class _NowhereError(Exception):
+    """No worker has an input that was to be there already."""
+
+
+def _ignore(_: Outcome) -> None:
+    """For entries that nobody asks about."""
+
+
+def _put(file: File, value: Any) -> None:
+    """The content of an output. Raises OSError."""
+    from graphvine.taskvine.retrieval import read_bytes, write_path
+
+    if isinstance(file, Buffer):
+        file.data = read_bytes(value)
+    elif isinstance(file, LocalFile):
+        write_path(value, file.path)
+        from graphvine.taskvine.plans import stamp_of
+
+        file.stamp = stamp_of(file.path)
+
+
+def _all_needed(files: Iterable[File]) -> list[File]:
+    """Files, and all that they are made of, each once."""
+    found: dict[int, File] = {}
+    left = list(files)
+    while left:
+        file = left.pop()
+        if id(file) not in found:
+            found[id(file)] = file
+            left += needed_by(file)
+    return list(found.values())
+
+
+def _unlink(path: str) -> None:
+    import shutil
+
+    try:
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        log.warning("%s is not needed any more, and cannot be removed: %s", path, error)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000

@@ -1,0 +1,313 @@
+"""A batch of submitted tasks, and the files they need, as one plan.
+
+    builder.input(file)            the file as an input: of an earlier plan, or an entry that makes it
+    builder.add(entry, inputs)     one entry; what comes of it is told to a *listener*
+    builder.give(data or path)     content that the manager has; no entry runs
+
+- Every result is wanted and kept: a file is held until it is undeclared, a task's own result until it was
+  read.
+- Entries are pickled together, plainly: they are functions of ``remote`` and bytes. What holds functions of
+  the user's brings its own blobs (``add_pickled``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from graphvine.manager.plan import Code, GivenFile, GivenValue, Plan, TaskOptions
+from graphvine.protocol.messages import Resources
+from graphvine.protocol.payload import Entry
+from graphvine.taskvine.files import Buffer, Environment, File, LocalFile, MiniTask, Unpacked, Url
+from graphvine.taskvine.remote import sources, unpack
+from graphvine.taskvine.remote.contents import SMALL_BYTES, SmallFile
+from graphvine.taskvine.results import Summary
+
+if TYPE_CHECKING:
+    from graphvine.manager.engine import Outcome
+    from graphvine.taskvine.task import Task
+
+#: Entries of one blob.
+BLOB_TASKS = 1024
+#: What our own entries ask for: as little as an entry can.
+SMALL = TaskOptions(request=Resources(cores=1.0), retries=1)
+
+
+class MissingInputError(Exception):
+    """A file that is not there, or cannot be read; the message says which and why."""
+
+
+#: Told what the engine says of an entry.
+Listener = Callable[["Outcome"], None]
+
+
+class Begun(msgspec.Struct):
+    """A task that is an entry of a plan. ``outputs``: its files, with the entries they are."""
+
+    task: Task
+    entry: int
+    outputs: list[tuple[File, int]] = []
+
+
+class Builder:
+    """Makes one plan. Not thread-safe."""
+
+    def __init__(
+        self,
+        staging: str,
+        defaults: Mapping[str, Summary] | None = None,
+        limits: Mapping[str, str] | None = None,
+    ) -> None:
+        """``staging``: a directory for the content of large buffers. ``defaults``: by category, what tasks
+        ask for that do not say; ``limits``: the limits of categories that have one."""
+        self._staging = staging
+        self._defaults = defaults or {}
+        self._category_limits = limits or {}
+        self._inputs: list[tuple[int, ...]] = []
+        self._keys: list[object] = []
+        self._entries: list[Entry | None] = []
+        self._categories: dict[str, int] = {}
+        self._category_of: list[int] = []
+        self._options: dict[int, TaskOptions] = {}
+        self._given: dict[int, GivenValue | GivenFile] = {}
+        self._externals: dict[int, int] = {}
+        self._entry_of: dict[File, int] = {}
+        self._told = 0
+        self._pickled: dict[int, tuple[int, int]] = {}
+        self._blobs: list[bytes] = []
+        self.listeners: dict[int, Listener] = {}
+        self.begun: list[Begun] = []
+        self.limits: set[str] = set()
+        """Names of limits that entries have."""
+        self.code = Code()
+
+    def __len__(self) -> int:
+        return len(self._inputs)
+
+    def options_of(self, task: Task) -> TaskOptions:
+        """What a task asks of the engine, its category's share included."""
+        options = task.options(self._defaults.get(task.category) or Summary())
+        limit = self._category_limits.get(task.category)
+        return msgspec.structs.replace(options, limit=limit) if limit else options
+
+    # -- entries ---------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        entry: Entry,
+        inputs: Sequence[int],
+        key: object,
+        category: str,
+        options: TaskOptions = SMALL,
+        listener: Listener | None = None,
+    ) -> int:
+        """One more entry; its number. ``inputs``: what ``input`` and ``add`` gave, in slot order, each
+        once."""
+        number = len(self._inputs)
+        self._inputs.append(tuple(inputs))
+        self._keys.append(key)
+        self._entries.append(entry)
+        self._category_of.append(self._categories.setdefault(category, len(self._categories)))
+        self._options[number] = options
+        if listener is not None:
+            self.listeners[number] = listener
+        return number
+
+    def add_blob(self, data: bytes) -> int:
+        """A blob of somebody's own; its number, for ``add_pickled``."""
+        self._blobs.append(data)
+        return len(self._blobs) - 1
+
+    def add_pickled(
+        self, blob: int, index: int, inputs: Sequence[int], key: object, category: str, options: TaskOptions
+    ) -> int:
+        """Entry ``index`` of a blob of ``add_blob``."""
+        number = self.add((len, ((),), ()), inputs, key, category, options)
+        self._entries[number] = None
+        self._pickled[number] = (blob, index)
+        return number
+
+    def give(self, given: GivenValue | GivenFile, key: object) -> int:
+        """Content that is here already."""
+        number = self.add((len, ((),), ()), (), key, "given")
+        self._entries[number] = None
+        self._given[number] = given
+        return number
+
+    def begin(self, task: Task, entry: int, outputs: Sequence[tuple[File, int]] = ()) -> None:
+        """``entry`` is the task itself, and the outputs are its files."""
+        self.begun.append(Begun(task, entry, list(outputs)))
+        for file, made in outputs:
+            self._entry_of[file] = made
+
+    # -- files -----------------------------------------------------------------------------------------
+
+    def input(self, file: File) -> int:
+        """A file as an input of an entry. Raises MissingInputError."""
+        entry = self._entry_of.get(file)
+        if entry is not None:
+            return entry
+        if isinstance(file, LocalFile) and file.producer is None and file.stamp != stamp_of(file.resolved()):
+            # Somebody wrote to it since.
+            file.let_go()
+        if file.number is not None:
+            return self._external(file.number)
+        entry = self._made(file)
+        if entry >= 0:
+            self._entry_of[file] = entry
+        return entry
+
+    def files(self) -> dict[File, int]:
+        """The files that this plan makes or has, and the entries they are."""
+        return self._entry_of
+
+    def new_files(self) -> list[File]:
+        """Those that came since this was asked last."""
+        files = list(self._entry_of)[self._told :]
+        self._told = len(self._entry_of)
+        return files
+
+    def _external(self, number: int) -> int:
+        return -1 - self._externals.setdefault(number, len(self._externals))
+
+    def _made(self, file: File) -> int:
+        if isinstance(file, LocalFile):
+            return self._given_path(file)
+        if isinstance(file, Buffer):
+            return self._given_buffer(file)
+        if isinstance(file, Url):
+            return self._fetched(file)
+        if isinstance(file, MiniTask):
+            return self._made_by(file)
+        if isinstance(file, Unpacked):
+            archive = self.input(file.archive)
+            return self.add((unpack.untar, (), None), [archive], file.label, "untar")
+        if isinstance(file, Environment):
+            # Unpacked where it is used, once per node.
+            return self.input(file.archive)
+        raise MissingInputError(f"{file.label} is made by no task")
+
+    def _given_path(self, file: LocalFile) -> int:
+        path = os.path.abspath(file.resolved())
+        try:
+            file.stamp = stamp_of(path)
+            status = os.stat(path)
+            if stat.S_ISREG(status.st_mode) and status.st_size <= SMALL_BYTES:
+                with open(path, "rb") as stream:
+                    small = SmallFile(stream.read(), stat.S_IMODE(status.st_mode))
+                return self.give(GivenValue(pickle.dumps(small, protocol=5)), file.label)
+            size = _readable_size(path)
+        except OSError as error:
+            raise MissingInputError(f"{path}: {error.strerror or error}") from None
+        return self.give(GivenFile(path, size), file.label)
+
+    def _given_buffer(self, file: Buffer) -> int:
+        if file.data is None:
+            raise MissingInputError("a buffer without content is an input, and no task makes it")
+        if len(file.data) <= SMALL_BYTES:
+            return self.give(GivenValue(pickle.dumps(SmallFile(file.data), protocol=5)), file.label)
+        path = os.path.join(self._staging, f"buffer-{id(file)}")
+        with open(path, "wb") as stream:
+            stream.write(file.data)
+        return self.give(GivenFile(path, len(file.data)), file.label)
+
+    def _fetched(self, file: Url) -> int:
+        host = sources.host_of(file.url)
+        limit = f"source {host}"
+        self.limits.add(limit)
+        request = sources.Request(file.url, cache_name_of_url(file), file.validator or sources.Validator())
+        request.variables = file.environment
+        inputs = [self.input(file.proxy)] if file.proxy is not None else []
+        options = msgspec.structs.replace(SMALL, limit=limit)
+
+        def heard(outcome: Outcome) -> None:
+            if outcome.ok and outcome.note:
+                file.validator = sources.decode_validator(outcome.note)
+
+        return self.add(
+            (sources.fetch, (sources.encode(request),), None), inputs, file.url, "fetch", options, heard
+        )
+
+    def _made_by(self, file: MiniTask) -> int:
+        from graphvine.taskvine import commands
+
+        return commands.enter_minitask(self, file)
+
+    # -- the plan --------------------------------------------------------------------------------------
+
+    def plan(self) -> Plan:
+        """All that was added. Raises what pickling raises."""
+        count = len(self._inputs)
+        blob_of, blob_index = [-1] * count, [0] * count
+        blobs = list(self._blobs)
+        for number, (blob, index) in self._pickled.items():
+            blob_of[number], blob_index[number] = blob, index
+        plain = [number for number, entry in enumerate(self._entries) if entry is not None]
+        for begin in range(0, len(plain), BLOB_TASKS):
+            together = plain[begin : begin + BLOB_TASKS]
+            for index, number in enumerate(together):
+                blob_of[number], blob_index[number] = len(blobs), index
+            blobs.append(pickle.dumps([self._entries[number] for number in together], protocol=5))
+        return Plan(
+            keys=self._keys,
+            inputs=self._inputs,
+            blobs=blobs,
+            blob_of=blob_of,
+            blob_index=blob_index,
+            categories=list(self._categories),
+            category_of=self._category_of,
+            wanted=list(range(count)),
+            externals=list(self._externals),
+            options=self._options,
+            code=self.code,
+            given=self._given,
+            separate=True,
+            label="tasks",
+        )
+
+
+def stamp_of(path: str) -> tuple[int, ...] | None:
+    """Tells one content of a path from another, as far as that can be told without reading it."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode)
+
+
+def cache_name_of_url(file: Url) -> str:
+    """Under which name nodes may keep it; "" where they may not."""
+    if file.level != "forever" or file.validator is None or not file.validator.tag:
+        return ""
+    text = f"{file.url}\0{file.validator.tag}\0{file.validator.size}"
+    return "url-" + hashlib.sha256(text.encode()).hexdigest()[:40]
+
+
+def _readable_size(path: str) -> int:
+    """Bytes of a file, or of all files below a directory. Raises OSError when one cannot be read."""
+    if not os.path.isdir(path):
+        _check_readable(path)
+        return os.stat(path).st_size
+    size = 0
+    for directory, _, names in os.walk(path, onerror=_raise):
+        for name in names:
+            each = os.path.join(directory, name)
+            if not os.path.islink(each):
+                _check_readable(each)
+                size += os.stat(each).st_size
+    return size
+
+
+def _check_readable(path: str) -> None:
+    if not os.access(path, os.R_OK):
+        raise PermissionError(13, f"{path} cannot be read")
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,420 @@
+"""A command in a sandbox: its inputs are put there, it runs, and its outputs are collected.
+
+    sandbox/          the working directory; $VINE_SANDBOX
+    tmp/              $TMPDIR, beside the sandbox, so that it is not among what the command lists
+    output            what it writes to standard output and standard error
+    collected/        outputs that are on their way into the store
+
+- Inputs are hard links into the store where that is possible: never to be written to. What is also an
+  output is a copy. An input that cannot be had means that the command is not run.
+- The command is one process group in the executor's session. The group is ended when the command is over,
+  or its time is; the zygote ends it when the executor dies.
+- What became of it is a ``Status``, attached to the result as a note, so that it arrives whatever the
+  result is.
+- One output is the result itself; several are a ``Bundle`` (all small) or a directory, of which ``pick``
+  takes one.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from graphvine.protocol.trees import NewTree, Tree
+from graphvine.taskvine.remote.contents import (
+    MARK,
+    Absent,
+    Made,
+    SmallFile,
+    copy_tree,
+    last_line,
+    link_tree,
+    make,
+    place,
+    reason_absent,
+    resolved,
+)
+from graphvine.taskvine.remote.environments import activate
+from graphvine.worker import scratch
+from graphvine.worker.notes import set_note
+
+#: Standard output up to this travels in the status; what is longer is kept with the outputs.
+SHORT_OUTPUT_BYTES = 32 * 2**10
+#: ... and is cut off here.
+OUTPUT_BYTES = 10**9
+_CUT = b"\n[standard output is cut here: it had %d bytes]\n"
+_OUTPUT = "output"
+#: Not by ``preexec_fn`` where it can be helped: that forks the executor with all its memory, which takes
+#: several times as long as vfork.
+_OWN_GROUP: dict[str, Any] = (
+    {"process_group": 0} if sys.version_info >= (3, 11) else {"preexec_fn": os.setpgrp}
+)
+_MAX_REASON = 4000
+_MAX_NAMED = 20
+
+
+class Mount(msgspec.Struct, array_like=True):
+    """Input ``slot`` stands in the sandbox as ``name``. ``copied``: may be written to."""
+
+    slot: int
+    name: str
+    copied: bool = False
+    symlink: bool = False
+
+
+class Outlet(msgspec.Struct, array_like=True):
+    """An output: its name in the sandbox, and after which commands it is wanted ("always", "success",
+    "failure")."""
+
+    name: str
+    when: str = "always"
+
+
+class Context(msgspec.Struct, array_like=True):
+    """Input ``slot`` is a directory with bin/run_in_env, or a packed environment whose content has this
+    name."""
+
+    slot: int
+    name: str = ""
+
+
+class Command(msgspec.Struct, array_like=True):
+    """What is run, and how. ``max_s``: its time, ``end_s``: when it must be over (since 1970); 0: no limit.
+    ``contexts``: what it runs within, the outermost first.
+    A variable that is None is unset."""
+
+    line: str
+    inputs: list[Mount] = []
+    outputs: list[Outlet] = []
+    variables: dict[str, str | None] = {}
+    contexts: list[Context] = []
+    max_s: float = 0.0
+    end_s: float = 0.0
+
+
+class Status(msgspec.Struct, array_like=True):
+    """What became of a command. Times in microseconds (``began``, ``ended`` since 1970), memory and disk in
+    MB. ``signal``: the one that ended it, or 0. ``reason``: in words, where the word is not enough.
+    ``kept_bytes``: that much standard output is with the outputs (see ``output_of``), as it is long."""
+
+    word: str
+    reason: str = ""
+    exit_code: int = 0
+    signal: int = 0
+    output: bytes = b""
+    kept_bytes: int = 0
+    began: int = 0
+    ended: int = 0
+    cpu: int = 0
+    memory: float = 0.0
+    disk: float = 0.0
+    files: int = 0
+    missing: list[str] = []
+
+
+class Bundle(msgspec.Struct, frozen=True):
+    """Several outputs, each small or absent, by position."""
+
+    members: list[SmallFile | Absent]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Command).decode
+decode_status = msgspec.msgpack.Decoder(Status).decode
+
+
+def encode(command: Command) -> bytes:
+    return _encode(command)
+
+
+def run(inputs: Sequence[Any], encoded: bytes) -> Any:
+    """Run a command; the result is its outputs, the note its status. Raises OSError when the node cannot."""
+    command = _decode(encoded)
+    status = Status("success")
+    made = _run([resolved(value) for value in inputs], command, status)
+    status.reason = status.reason[:_MAX_REASON]
+    set_note(_encode(status))
+    return made
+
+
+def pick(inputs: Sequence[Any], position: int) -> Made:
+    """One output of a command that has several."""
+    (whole,) = inputs
+    reason = reason_absent(whole)
+    if reason:
+        return Absent(reason)
+    if isinstance(whole, Bundle):
+        return whole.members[position]
+    assert isinstance(whole, Tree), "several outputs are a bundle or a directory"
+    source = os.path.join(whole.path, str(position))
+    if not os.path.lexists(source):
+        return Absent("the command did not make it")
+    target = os.path.join(scratch.directory(), "picked")
+    link_tree(source, target)
+    return make(target)
+
+
+def output_of(inputs: Sequence[Any]) -> bytes:
+    """The standard output that was kept with a command's outputs. Raises OSError."""
+    (whole,) = inputs
+    assert isinstance(whole, Tree), "it was kept"
+    with open(os.path.join(whole.path, _OUTPUT), "rb") as file:
+        return file.read()
+
+
+def _run(inputs: Sequence[Any], command: Command, status: Status) -> Any:
+    lacking = _lacking(inputs, command)
+    if lacking:
+        status.word, status.reason = "input missing", lacking
+        return _nothing(command, lacking)
+    home = scratch.directory()
+    try:
+        sandbox = _furnish(home, inputs, command)
+        _execute(home, sandbox, inputs, command, status)
+        return _collect(home, sandbox, command, status)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        status.word, status.reason = "sandbox exhaustion", f"the disk of the worker is full: {error}"
+        return _nothing(command, status.reason)
+
+
+def _lacking(inputs: Sequence[Any], command: Command) -> str:
+    names = {mount.slot: mount.name for mount in command.inputs}
+    for slot, value in enumerate(inputs):
+        reason = reason_absent(value)
+        if reason:
+            return f"{names.get(slot, 'its environment')}: {reason}"
+    return ""
+
+
+def _nothing(command: Command, reason: str) -> Any:
+    if len(command.outputs) == 1:
+        return Absent(reason)
+    return Bundle([Absent(reason)] * len(command.outputs)) if command.outputs else None
+
+
+# -- before ----------------------------------------------------------------------------------------------
+
+
+def _furnish(home: str, inputs: Sequence[Any], command: Command) -> str:
+    """Make the sandbox, with its inputs; its path."""
+    sandbox = os.path.join(home, "sandbox")
+    os.mkdir(sandbox)
+    os.mkdir(os.path.join(home, "tmp"))
+    for mount in command.inputs:
+        path = os.path.join(sandbox, mount.name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        value = inputs[mount.slot]
+        if mount.symlink and isinstance(value, Tree):
+            os.symlink(value.path, path)
+        elif isinstance(value, Tree) and os.path.isdir(value.path) and os.path.isdir(path):
+            # Something was put below it before.
+            shutil.copytree(value.path, path, symlinks=True, dirs_exist_ok=True)
+        else:
+            place(value, path, link=not mount.copied)
+    for outlet in command.outputs:
+        os.makedirs(os.path.dirname(os.path.join(sandbox, outlet.name)), exist_ok=True)
+    return sandbox
+
+
+def _environment(home: str, sandbox: str, command: Command) -> dict[str, str]:
+    variables = dict(os.environ)
+    variables["VINE_SANDBOX"] = sandbox
+    variables["TMPDIR"] = os.path.join(home, "tmp")
+    variables["PWD"] = sandbox
+    for name, value in command.variables.items():
+        if value is None:
+            variables.pop(name, None)
+        else:
+            variables[name] = value
+    return variables
+
+
+# -- while it runs ---------------------------------------------------------------------------------------
+
+
+def _execute(home: str, sandbox: str, inputs: Sequence[Any], command: Command, status: Status) -> None:
+    variables = _environment(home, sandbox, command)
+    line = command.line
+    for context in reversed(command.contexts):
+        line = activate(inputs[context.slot], context.name, line, variables)
+    limit = _limit(command)
+    if limit.seconds <= 0:
+        status.word, status.reason = limit.word, "it was to be over before it could begin"
+        return
+    output = os.path.join(home, _OUTPUT)
+    began = time.monotonic()
+    status.began = time.time_ns() // 1000
+    with open(output, "wb") as stream:
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", line],
+            cwd=sandbox,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            **_OWN_GROUP,
+        )
+    _attend(process, limit, status)
+    status.ended = status.began + round((time.monotonic() - began) * 1e6)
+    _take_output(output, status)
+
+
+class Limit(msgspec.Struct):
+    """A command may go on for so many seconds; ``word``: its result when it does not end within them."""
+
+    seconds: float
+    word: str
+
+
+def _limit(command: Command) -> Limit:
+    limits = [Limit(math.inf, "success")]
+    if command.max_s > 0:
+        limits.append(Limit(command.max_s, "max wall time"))
+    if command.end_s > 0:
+        limits.append(Limit(command.end_s - time.time(), "max end time"))
+    return min(limits, key=lambda limit: limit.seconds)
+
+
+def _attend(process: subprocess.Popen[bytes], limit: Limit, status: Status) -> None:
+    """Wait for a command, and end what it leaves."""
+    try:
+        if limit.seconds < math.inf and not _ended_within(process.pid, limit.seconds):
+            status.word, status.reason = limit.word, f"it was stopped after {limit.seconds:.3g} s"
+        else:
+            # It is not reaped yet, so that its number, which is that of the group, is nobody else's.
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    finally:
+        _kill_group(process.pid)
+        _, code, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(code)
+    status.exit_code, status.signal = max(process.returncode, 0), max(-process.returncode, 0)
+    status.cpu = round((usage.ru_utime + usage.ru_stime) * 1e6)
+    status.memory = usage.ru_maxrss / 1024
+    if status.signal and status.word == "success":
+        status.word = "signal"
+        status.exit_code = status.signal
+        status.reason = f"it was ended by {_signal_name(status.signal)}"
+
+
+def _ended_within(pid: int, seconds: float) -> bool:
+    descriptor = os.pidfd_open(pid)
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+    finally:
+        os.close(descriptor)
+
+
+def _kill_group(group: int) -> None:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _take_output(path: str, status: Status) -> None:
+    size = os.path.getsize(path)
+    if size <= SHORT_OUTPUT_BYTES:
+        with open(path, "rb") as file:
+            status.output = file.read()
+        return
+    status.kept_bytes = size
+    if size > OUTPUT_BYTES:
+        os.truncate(path, OUTPUT_BYTES)
+        with open(path, "ab") as file:
+            file.write(_CUT % size)
+
+
+# -- after -----------------------------------------------------------------------------------------------
+
+
+def _collect(home: str, sandbox: str, command: Command, status: Status) -> Any:
+    status.disk, status.files = _extent(sandbox)
+    collected = os.path.join(home, "collected")
+    os.mkdir(collected)
+    made = _take_all(sandbox, collected, command, status)
+    if status.missing and status.word == "success":
+        status.word = "output missing"
+        status.reason = f"not made: {', '.join(status.missing)}" + _said(status)
+    del status.missing[_MAX_NAMED:]
+    if status.kept_bytes:
+        os.rename(os.path.join(home, _OUTPUT), os.path.join(collected, _OUTPUT))
+        with open(os.path.join(collected, MARK), "xb"):
+            return NewTree(collected)
+    if len(made) < 2:
+        return made[0] if made else None
+    members = [one for one in made if isinstance(one, (SmallFile, Absent))]
+    return Bundle(members) if len(members) == len(made) else NewTree(collected)
+
+
+def _take_all(sandbox: str, collected: str, command: Command, status: Status) -> list[Made]:
+    succeeded = status.word == "success" and status.exit_code == 0
+    names = [outlet.name for outlet in command.outputs]
+    made: list[Made] = []
+    for position, outlet in enumerate(command.outputs):
+        target = os.path.join(collected, str(position))
+        if outlet.when == ("failure" if succeeded else "success"):
+            made.append(Absent(f"it is wanted after {outlet.when} only"))
+        else:
+            made.append(_take(sandbox, outlet.name, target, _stays(names, position), status))
+    return made
+
+
+def _said(status: Status) -> str:
+    last = last_line(status.output.decode(errors="replace"))
+    code = f"; the command ended with exit code {status.exit_code}" if status.exit_code else ""
+    return code + (f" and said: {last}" if last else "")
+
+
+def _stays(names: Sequence[str], position: int) -> bool:
+    """Whether an output must stay where it is, because another one lies in it, or is the same."""
+    name = names[position]
+    return any(other == name or other.startswith(f"{name}/") for other in names[position + 1 :])
+
+
+def _take(sandbox: str, name: str, target: str, stays: bool, status: Status) -> Made:
+    path = os.path.join(sandbox, name)
+    if os.path.islink(path):
+        # What a link leads to may be an input, or lie anywhere.
+        path, stays = os.path.realpath(path), True
+    if not os.path.exists(path):
+        status.missing.append(name)
+        return Absent(f"the command did not make {name!r}")
+    if stays:
+        copy_tree(path, target)
+    else:
+        os.rename(path, target)
+    return make(target)
+
+
+def _extent(directory: str) -> tuple[float, int]:
+    """MB and number of the files in a directory that are not links to the store."""
+    size = count = 0
+    for place_, directories, names in os.walk(directory):
+        count += len(directories) + len(names)
+        for name in names:
+            status = os.lstat(os.path.join(place_, name))
+            if status.st_nlink == 1:
+                size += status.st_size
+    return size / 2**20, count

@@ -1,0 +1,136 @@
+"""What the value of a file is, where a task takes it as an input or makes it.
+
+A file or directory is a ``Tree`` (``protocol.trees``) in the store of a worker. Three things stand in for
+one: a small file travels as its bytes, inside the messages; what could not be made is ``Absent``; and a
+task that failed for good left ``Failed`` (``protocol.outcomes``).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from typing import Any
+
+import msgspec
+
+from graphvine.protocol.outcomes import Failed
+from graphvine.protocol.trees import NewTree, Tree
+
+#: A file of at most so many bytes is carried as its bytes.
+SMALL_BYTES = 4096
+
+
+class SmallFile(msgspec.Struct, frozen=True):
+    """A whole regular file. ``mode``: its permission bits."""
+
+    data: bytes
+    mode: int = 0o644
+
+
+class Absent(msgspec.Struct, frozen=True):
+    """There is no such file, and why."""
+
+    reason: str
+
+
+#: In a directory: the output of a command, as ``0``, which is kept together with something else.
+MARK = ".graphvine-outputs"
+
+#: What a task may return for a file, and what is had of one.
+Made = NewTree | SmallFile | Absent
+
+
+def resolved(value: Any) -> Any:
+    """A file itself, where its producer had to keep it together with something else."""
+    if isinstance(value, Tree) and os.path.lexists(os.path.join(value.path, MARK)):
+        path = os.path.join(value.path, "0")
+        return Tree(path, value.size) if os.path.lexists(path) else Absent("the command did not make it")
+    return value
+
+
+def reason_absent(value: Any) -> str:
+    """Why a (resolved) input cannot be had; "" when it can."""
+    if isinstance(value, Absent):
+        return value.reason
+    if isinstance(value, Failed):
+        return last_line(value.text) or f"what makes it failed ({value.kind})"
+    return ""
+
+
+def last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def make(path: str) -> Made:
+    """The result for the file or directory ``path``, which is ours to give away. Raises OSError."""
+    status = os.lstat(path)
+    if stat.S_ISREG(status.st_mode) and status.st_size <= SMALL_BYTES:
+        return small_file(path, status.st_mode)
+    if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+        return NewTree(path)
+    return Absent(f"{os.path.basename(path)!r} is neither a file nor a directory")
+
+
+def small_file(path: str, mode: int) -> SmallFile:
+    with open(path, "rb") as file:
+        return SmallFile(file.read(), stat.S_IMODE(mode))
+
+
+def place(value: Any, path: str, *, link: bool = True) -> None:
+    """Put a file at ``path``: linked where that is possible and ``link`` allows it, else a copy.
+
+    ``value``: a SmallFile, bytes, str or Tree. Raises OSError, TypeError."""
+    if isinstance(value, Tree):
+        if link:
+            link_tree(value.path, path)
+        else:
+            copy_tree(value.path, path)
+        return
+    if isinstance(value, str):
+        value = value.encode()
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        value = SmallFile(bytes(value))
+    if not isinstance(value, SmallFile):
+        raise TypeError(f"an input is no file, but a {type(value).__name__}")
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(value.data)
+        os.fchmod(descriptor, value.mode | stat.S_IWUSR)
+
+
+def link_tree(source: str, target: str) -> None:
+    """Hard links to the files of ``source`` under ``target``; copies where links cannot be. Raises
+    OSError."""
+    if os.path.isdir(source):
+        shutil.copytree(source, target, symlinks=True, copy_function=_link)
+    else:
+        _link(source, target)
+
+
+def copy_tree(source: str, target: str) -> None:
+    """A copy that its owner may write to. Raises OSError."""
+    if os.path.isdir(source):
+        shutil.copytree(source, target, symlinks=True)
+        for directory, _, names in os.walk(target):
+            _make_writable(directory)
+            for name in names:
+                path = os.path.join(directory, name)
+                if not os.path.islink(path):
+                    _make_writable(path)
+    else:
+        shutil.copy2(source, target)
+        _make_writable(target)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        # Another file system, or one without links.
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _make_writable(path: str) -> None:
+    os.chmod(path, stat.S_IMODE(os.stat(path).st_mode) | stat.S_IWUSR)

@@ -1,0 +1,312 @@
+"""Files from URLs, read where they are needed.
+
+http and https are read with the standard library: here it must be certain that an error page is no file, that
+what was cut off is continued where it ended, and that a server that says nothing more is given up; and no
+background thread may be left in an executor that is about to be forked or killed. Everything else is fsspec's
+(``file``, ``ftp``, ``root``, ``s3``, and whatever is installed).
+
+A *validator* tells one version of a file from another: the server's ETag, else its date and size, else
+nothing.
+"""
+
+from __future__ import annotations
+
+import email.message
+import http.client
+import os
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from contextlib import closing
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from graphvine.taskvine.remote.cache import NodeCache
+from graphvine.taskvine.remote.contents import Made, make, place, resolved
+from graphvine.worker import scratch
+from graphvine.worker.notes import set_note
+
+#: A source that says nothing for so long is given up, and asked again.
+STALL_S = 60.0
+#: So often without a single new byte, and the file cannot be had.
+TRIES = 3
+#: Before it is asked again; twice as long each time.
+PAUSE_S = 0.5
+_BLOCK = 2**20
+_WEB = ("http", "https")
+#: Answers after which asking again may help.
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+class SourceError(OSError):
+    """A URL that cannot be read, and why."""
+
+
+class Validator(msgspec.Struct, array_like=True, frozen=True):
+    """``tag``: the same for the same content, "" if the source has none. ``size`` in bytes, -1: not said."""
+
+    tag: str = ""
+    size: int = -1
+
+
+class Request(msgspec.Struct, array_like=True):
+    """A file to fetch. ``name``: under which the cache of the node may have it, "" for none."""
+
+    url: str
+    name: str = ""
+    validator: Validator = Validator()
+    stall_s: float = STALL_S
+    pause_s: float = PAUSE_S
+    variables: dict[str, str] = {}
+    """Of the environment, for what reads it."""
+    headers: dict[str, str] = {}
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Request).decode
+decode_validator = msgspec.msgpack.Decoder(Validator).decode
+
+
+def encode(request: Request) -> bytes:
+    return _encode(request)
+
+
+def fetch(inputs: Sequence[Any], encoded: bytes) -> Made:
+    """The file at a URL; its validator is the note. Raises SourceError.
+
+    Inputs beyond a first one are not looked at: that one, if any, is a proxy certificate for xrootd."""
+    request = _decode(encoded)
+    target = os.path.join(scratch.directory(), "fetched")
+    if request.name and NodeCache().take(request.name, target):
+        set_note(_encode(request.validator))
+        return make(target)
+    if inputs:
+        os.environ["X509_USER_PROXY"] = _certificate(resolved(inputs[0]))
+    os.environ.update(request.variables)
+    validator = download(request, target)
+    if request.name and validator.tag == request.validator.tag:
+        NodeCache().put(request.name, target)
+    set_note(_encode(validator))
+    return make(target)
+
+
+def _certificate(value: Any) -> str:
+    path = os.path.join(scratch.directory(), "proxy")
+    place(value, path, link=False)
+    # Nobody accepts one that others can read.
+    os.chmod(path, 0o600)
+    return path
+
+
+def look_up(url: str, headers: dict[str, str] | None = None, stall_s: float = STALL_S) -> Validator:
+    """The validator of what is at a URL now. Raises SourceError."""
+    if urlsplit(url).scheme in _WEB:
+        return _look_up_web(url, headers or {}, stall_s)
+    return _look_up_elsewhere(url)
+
+
+def download(request: Request, target: str) -> Validator:
+    """Write what is at a URL to ``target``, whole. Raises SourceError."""
+    if urlsplit(request.url).scheme in _WEB:
+        return WebDownload(request, target).run()
+    return _copy_from_elsewhere(request.url, target)
+
+
+def host_of(url: str) -> str:
+    """The source's host, by which downloads are limited."""
+    return urlsplit(url).netloc.rpartition("@")[2].lower() or "local"
+
+
+# -- http ------------------------------------------------------------------------------------------------
+
+
+class WebDownload:
+    """One file over http, in as many answers as it takes."""
+
+    def __init__(self, request: Request, target: str) -> None:
+        self._request = request
+        self._target = target
+        self._had = 0
+        """Bytes that are there."""
+        self._validator = Validator()
+        self._strong = ""
+        """What a further answer must be a part of."""
+
+    def run(self) -> Validator:
+        tries = 0
+        while True:
+            before = self._had
+            try:
+                self._receive()
+                return self._validator
+            except (OSError, http.client.HTTPException) as error:
+                if not is_passing(error):
+                    raise SourceError(f"{self._request.url}: {explain(error)}") from error
+                tries = 1 if self._had > before else tries + 1
+                if tries >= TRIES:
+                    raise SourceError(
+                        f"{self._request.url}: {explain(error)}, {tries} times in a row "
+                        f"({self._had} bytes came before)"
+                    ) from error
+                time.sleep(self._request.pause_s * 2 ** (tries - 1))
+
+    def _receive(self) -> None:
+        with closing(self._open()) as answer:
+            total = self._begin(answer)
+            with open(self._target, "r+b" if self._had else "wb") as file:
+                file.seek(self._had)
+                while block := answer.read(_BLOCK):
+                    file.write(block)
+                    self._had += len(block)
+            if 0 <= total != self._had:
+                raise http.client.IncompleteRead(b"", total - self._had)
+
+    def _open(self) -> http.client.HTTPResponse:
+        headers = dict(self._request.headers)
+        if self._had and self._strong:
+            headers["Range"] = f"bytes={self._had}-"
+            headers["If-Range"] = self._strong
+        else:
+            self._had = 0
+        return open_web("GET", self._request.url, headers, self._request.stall_s)
+
+    def _begin(self, answer: http.client.HTTPResponse) -> int:
+        """Take in the head of an answer; the whole file's size, or -1."""
+        length = _number(answer.headers.get("Content-Length"))
+        if self._had and answer.status == 206:
+            begin, total = _content_range(answer.headers.get("Content-Range", ""))
+            if begin == self._had:
+                return total if total >= 0 else self._had + length
+        self._had = 0
+        if answer.status != 200:
+            raise urllib.error.HTTPError(answer.url, answer.status, answer.reason, answer.headers, None)
+        self._validator = validator_of(answer.headers)
+        # A weak tag does not promise the same bytes, so nothing can be continued by it.
+        tag = answer.headers.get("ETag", "")
+        self._strong = tag if tag and not tag.startswith("W/") else ""
+        return length
+
+
+def open_web(method: str, url: str, headers: dict[str, str], stall_s: float) -> http.client.HTTPResponse:
+    """An answer that is no error. Raises OSError, http.client.HTTPException."""
+    request = urllib.request.Request(url, headers={"User-Agent": "graphvine", **headers}, method=method)
+    try:
+        answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=stall_s)
+    except urllib.error.HTTPError as error:
+        # It holds the connection.
+        error.close()
+        raise
+    return answer
+
+
+def _look_up_web(url: str, headers: dict[str, str], stall_s: float) -> Validator:
+    for method in ("HEAD", "GET"):
+        try:
+            with closing(open_web(method, url, headers, stall_s)) as answer:
+                return validator_of(answer.headers)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            refused = isinstance(error, urllib.error.HTTPError) and error.code in (403, 405, 501)
+            if method == "HEAD" and refused:
+                continue
+            raise SourceError(f"{url}: {explain(error)}") from error
+    raise AssertionError("the second one returns or raises")
+
+
+def validator_of(headers: email.message.Message) -> Validator:
+    """What the head of an answer says of the version of its file."""
+    size = _number(headers.get("Content-Length"))
+    tag = headers.get("ETag", "")
+    date = headers.get("Last-Modified", "")
+    if not tag and date:
+        tag = f"{date} {size}"
+    return Validator(tag, size)
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether asking again may help."""
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code in _PASSING
+    return True
+
+
+def explain(error: Exception) -> str:
+    """An error of the network in words."""
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server answered {error.code} {error.reason}"
+    if isinstance(error, urllib.error.URLError):
+        error = error.reason if isinstance(error.reason, Exception) else error
+    if isinstance(error, http.client.IncompleteRead):
+        return f"the transfer ended {error.expected} bytes too early"
+    if isinstance(error, TimeoutError):
+        return "the server said nothing for too long"
+    return str(error) or type(error).__name__
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text is not None and text.isdigit() else -1
+
+
+def _content_range(text: str) -> tuple[int, int]:
+    """Begin and total of ``bytes 5-9/10``; -1 for what is not said."""
+    span, _, total = text.removeprefix("bytes").strip().partition("/")
+    return _number(span.partition("-")[0]), _number(total)
+
+
+# -- everything else -------------------------------------------------------------------------------------
+
+
+def _look_up_elsewhere(url: str) -> Validator:
+    try:
+        system, path = _filesystem(url)
+        info = system.info(path)
+        size = info.get("size")
+        marks = [
+            str(info[key])
+            for key in ("ETag", "etag", "checksum", "mtime", "LastModified", "modify")
+            if info.get(key)
+        ]
+        return Validator(" ".join([*marks, str(size)]) if marks else "", -1 if size is None else int(size))
+    except Exception as error:
+        raise SourceError(f"{url}: {_explained(error)}") from error
+
+
+def _copy_from_elsewhere(url: str, target: str) -> Validator:
+    validator = _look_up_elsewhere(url)
+    try:
+        system, path = _filesystem(url)
+        if system.isdir(path):
+            system.get(path, target, recursive=True)
+            return validator
+        with system.open(path, "rb") as source, open(target, "wb") as file:
+            _copy(source, file)
+            had = file.tell()
+    except Exception as error:
+        raise SourceError(f"{url}: {_explained(error)}") from error
+    if 0 <= validator.size != had:
+        raise SourceError(f"{url}: the transfer ended {validator.size - had} bytes too early")
+    return validator
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    import fsspec
+
+    system, path = fsspec.core.url_to_fs(url)
+    return system, path
+
+
+def _copy(source: IO[bytes], file: IO[bytes]) -> None:
+    shutil.copyfileobj(source, file, _BLOCK)
+
+
+def _explained(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, (ImportError, ValueError)) and "rotocol" in str(error):
+        return f"it cannot be read here: {error}"
+    if isinstance(error, ImportError):
+        return f"it needs a package that is not installed here: {error}"
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,83 @@
+"""Archives unpacked where they are needed: tar, plain or compressed, and zip.
+
+An archive comes from anywhere, so nothing of it may leave its directory: absolute names, ``..`` and links
+that lead out are refused (``tarfile``'s filter "data"; PEP 706).
+"""
+
+from __future__ import annotations
+
+import lzma
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from graphvine.protocol.trees import NewTree, Tree
+from graphvine.taskvine.remote.contents import Absent, SmallFile, place, reason_absent, resolved
+from graphvine.worker import scratch
+
+_ZSTANDARD = b"\x28\xb5\x2f\xfd"
+
+
+class BadArchiveError(ValueError):
+    """What was to be unpacked is no whole archive, or a dangerous one."""
+
+
+def untar(inputs: Sequence[Any]) -> NewTree | Absent:
+    """The directory that an archive unpacks to. Raises BadArchiveError, OSError."""
+    archive = resolved(inputs[0])
+    reason = reason_absent(archive)
+    if reason:
+        return Absent(reason)
+    home = scratch.directory()
+    target = os.path.join(home, "unpacked")
+    os.mkdir(target)
+    if isinstance(archive, Tree):
+        path = archive.path
+    else:
+        assert isinstance(archive, SmallFile), "an archive is a file"
+        path = os.path.join(home, "archive")
+        place(archive, path)
+    unpack(path, target)
+    return NewTree(target)
+
+
+def unpack(path: str, target: str) -> None:
+    """Unpack an archive into a directory. Raises BadArchiveError, OSError."""
+    try:
+        if os.path.isdir(path):
+            raise BadArchiveError("a directory is no archive")
+        with open(path, "rb") as file:
+            begin = file.read(4)
+        if begin == _ZSTANDARD:
+            _unpack_zstandard(path, target)
+        elif zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as packed:
+                packed.extractall(target)
+        else:
+            with tarfile.open(path) as tar:
+                _extract(tar, target)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise BadArchiveError(f"the archive cannot be unpacked: {error}") from error
+
+
+def _unpack_zstandard(path: str, target: str) -> None:
+    try:
+        import zstandard
+    except ImportError:
+        raise BadArchiveError("the archive is compressed with zstd: install the package zstandard") from None
+    try:
+        with (
+            open(path, "rb") as file,
+            zstandard.ZstdDecompressor().stream_reader(file) as stream,
+            tarfile.open(fileobj=stream, mode="r|") as tar,
+        ):
+            _extract(tar, target)
+    except zstandard.ZstdError as error:
+        raise BadArchiveError(f"the archive cannot be unpacked: {error}") from error
+
+
+def _extract(tar: tarfile.TarFile, target: str) -> None:
+    tar.extractall(target, filter="data")

@@ -1,0 +1,79 @@
+"""What became of a task: the words of TaskVine, and what was measured. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+SUCCESS = "success"
+INPUT_MISSING = "input missing"
+OUTPUT_MISSING = "output missing"
+STDOUT_MISSING = "stdout missing"
+SIGNAL = "signal"
+RESOURCE_EXHAUSTION = "resource exhaustion"
+MAX_END_TIME = "max end time"
+UNKNOWN = "unknown"
+FORSAKEN = "forsaken"
+MAX_RETRIES = "max retries"
+MAX_WALL_TIME = "max wall time"
+OUTPUT_TRANSFER_ERROR = "output transfer error"
+FIXED_LOCATION_MISSING = "fixed location missing"
+CANCELLED = "cancelled"
+SANDBOX_EXHAUSTION = "sandbox exhaustion"
+MISSING_LIBRARY = "missing library"
+
+#: What the manager says of a task that failed for good, in TaskVine's words.
+WORD_OF_KIND = {
+    "raised": UNKNOWN,
+    "killed": MAX_RETRIES,
+    "unpicklable": OUTPUT_MISSING,
+    "undecodable": UNKNOWN,
+    "environment": INPUT_MISSING,
+    "storage": SANDBOX_EXHAUSTION,
+    "unrunnable": FORSAKEN,
+    "cancelled": CANCELLED,
+    "timeout": MAX_WALL_TIME,
+}
+
+
+class Summary(msgspec.Struct):
+    """Resources, as TaskVine names them: times in microseconds (``start`` and ``end`` since 1970), memory and
+    disk in MB; -1 is not known, or not stated."""
+
+    category: str = ""
+    start: int = -1
+    end: int = -1
+    wall_time: int = -1
+    cpu_time: int = -1
+    cores: float = -1
+    cores_avg: float = -1
+    gpus: float = -1
+    memory: float = -1
+    disk: float = -1
+    total_files: int = -1
+    exit_status: int = -1
+    max_concurrent_processes: int = -1
+    total_processes: int = -1
+    virtual_memory: float = -1
+    swap_memory: float = -1
+    bytes_read: int = -1
+    bytes_written: int = -1
+    bytes_received: int = -1
+    bytes_sent: int = -1
+    bandwidth: float = -1
+
+
+class Report(msgspec.Struct):
+    """What became of a task. ``reason``: in words, where ``result`` is not enough. ``value``: what a Python
+    task returned, or ``NO_VALUE``. ``worker``, ``host``: who ran it last."""
+
+    result: str = SUCCESS
+    reason: str = ""
+    exit_code: int = 0
+    output: bytes = b""
+    value: Any = None
+    worker: str = ""
+    host: str = ""
+    tries: int = 0
+    measured: Summary | None = None

@@ -1,0 +1,369 @@
+"""Commands in sandboxes on real workers, as scripts written for TaskVine run them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+import graphvine as vine
+from graphvine.manager.manager import Manager
+from graphvine.protocol.errors import ManagerClosedError
+
+
+@pytest.fixture
+def m(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
+    monkeypatch.setenv("GRAPHVINE_CACHE", str(tmp_path / "cache"))
+    with vine.Manager(local_workers=2) as manager:
+        yield manager
+
+
+def done(m: Manager, task: vine.Task) -> vine.Task:
+    """Submit a task, and wait for it."""
+    m.submit(task)
+    over = m.wait(60)
+    assert over is task
+    return task
+
+
+def test_a_command_its_files_and_what_is_known_of_it(m, tmp_path):
+    words = m.declare_buffer("needle\nhay\n", cache=True)
+    out, local = m.declare_buffer(), m.declare_file(str(tmp_path / "made" / "copy.txt"))
+    task = vine.Task("grep needle in/words; echo oops >&2; cp in/words copy; echo $NAME > out; exit 3")
+    task.add_input(words, "in/words")
+    task.add_output(out, "out")
+    task.add_output(local, "copy")
+    task.set_env_var("NAME", "a name")
+    task.set_cores(1)
+    done(m, task)
+    assert (task.result, task.exit_code, task.completed(), task.successful()) == ("success", 3, True, False)
+    assert task.output == task.std_output == "needle\noops\n"
+    assert out.contents() == b"a name\n"
+    assert (tmp_path / "made" / "copy.txt").read_text() == "needle\nhay\n"
+    measured = task.resources_measured
+    assert measured is not None
+    assert measured.wall_time == measured.end - measured.start > 0
+    assert measured.memory > 0
+    assert task.hostname
+    assert task.get_metric("time_when_done") >= task.get_metric("time_when_submitted") > 0
+    assert m.empty()
+
+
+def test_chains_of_temps_stay_on_the_workers(m):
+    temps = [m.declare_temp() for _ in range(20)]
+    first = vine.Task("echo 0 > n", cores=1)
+    first.add_output(temps[0], "n")
+    m.submit(first)
+    for before, after in pairwise(temps):
+        task = vine.Task("echo $(($(cat before) + 1)) > after", cores=1)
+        task.add_input(before, "before")
+        task.add_output(after, "after")
+        m.submit(task)
+    results = []
+    while not m.empty():
+        task = m.wait(60)
+        results.append((task.result, task.reason))
+    assert results == [("success", "")] * 20
+    assert m.fetch_file(temps[-1]) == b"19\n"
+
+
+def test_a_task_may_be_submitted_before_the_one_that_makes_its_temp(m):
+    temp = m.declare_temp()
+    reader = vine.Task("cat made", cores=1)
+    reader.add_input(temp, "made")
+    m.submit(reader)
+    assert m.wait(0) is None
+    writer = vine.Task("echo here > made", cores=1)
+    writer.add_output(temp, "made")
+    m.submit(writer)
+    assert [m.wait(60), m.wait(60)] == [writer, reader]
+    assert reader.output == "here\n"
+
+
+def test_hundreds_of_tasks_and_files(m):
+    shared = m.declare_buffer("x" * 100, cache=True)
+    outputs = {}
+    for number in range(300):
+        task = vine.Task(f"cat shared own > out; echo {number}", cores=1, tag=str(number % 3))
+        task.add_input(shared, "shared")
+        task.add_input(m.declare_buffer(f"{number}\n"), "own")
+        outputs[number] = m.declare_buffer()
+        task.add_output(outputs[number], "out")
+        m.submit(task)
+    seen = set()
+    while not m.empty():
+        task = m.wait(60)
+        assert task.successful(), task.reason
+        seen.add(int(task.output))
+    assert seen == set(range(300))
+    assert all(outputs[number].contents() == b"x" * 100 + b"%d\n" % number for number in range(300))
+    assert m.stats.tasks_done == 300
+
+
+def test_wait_by_tag_by_number_and_for_fractions_of_a_second(m):
+    numbers = [m.submit(vine.Task("true", cores=1, tag=tag)) for tag in ("a", "b", "b")]
+    assert m.wait_for_task_id(numbers[2], 60).id == numbers[2]
+    assert m.wait_for_tag("a", 60).tag == "a"
+    assert m.wait_for_tag("a", 60) is None
+    assert m.wait(60).id == numbers[1]
+    assert m.wait(0.01) is None
+    assert m.wait() is None
+
+
+@pytest.mark.parametrize(
+    ("line", "code"), [("no-such-command-at-all", 127), ("./plain", 126), ("exit 5", 5), ("true", 0)]
+)
+def test_exit_codes_are_the_shell_s(m, line, code):
+    task = vine.Task(line, cores=1)
+    task.add_input(m.declare_buffer("not a program"), "plain")
+    done(m, task)
+    assert (task.result, task.exit_code) == ("success", code)
+
+
+def test_a_command_that_is_ended_by_a_signal(m):
+    task = done(m, vine.Task("kill -SEGV $$", cores=1))
+    assert (task.result, task.exit_code) == ("signal", signal.SIGSEGV)
+    assert "SIGSEGV" in task.reason
+
+
+def test_an_output_that_is_not_made_is_named(m):
+    good, bad = m.declare_buffer(), m.declare_temp()
+    task = vine.Task("echo 1 > good; echo complaint; exit 2", cores=1)
+    task.add_output(good, "good")
+    task.add_output(bad, "sub/bad")
+    done(m, task)
+    assert (task.result, task.exit_code, task.completed()) == ("output missing", 2, False)
+    assert "sub/bad" in task.reason
+    assert "complaint" in task.reason
+    assert good.contents() == b"1\n"
+    needs = vine.Task("cat bad", cores=1)
+    needs.add_input(bad, "bad")
+    done(m, needs)
+    assert needs.result == "input missing"
+    assert "sub/bad" in needs.reason
+
+
+def test_inputs_that_cannot_be_had(m, tmp_path):
+    gone = vine.Task("true", cores=1)
+    gone.add_input(m.declare_file(str(tmp_path / "gone")), "x")
+    assert "gone" in done(m, gone).reason
+    assert gone.result == "input missing"
+    empty = vine.Task("true", cores=1)
+    empty.add_input(m.declare_buffer(), "x")
+    assert done(m, empty).result == "input missing"
+
+
+def test_an_output_path_that_cannot_be_written_to(m, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    task = vine.Task("echo 1 > x", cores=1)
+    task.add_output(m.declare_file(str(tmp_path / "file" / "below")), "x")
+    done(m, task)
+    assert task.result == "output transfer error"
+    assert "below" in task.reason
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_outputs_for_success_and_for_failure_only(m):
+    for code, expected in ((0, (b"s\n", None)), (1, (None, b"f\n"))):
+        success, failure = m.declare_buffer(), m.declare_buffer()
+        task = vine.Task(f"echo s > s; echo f > f; exit {code}", cores=1)
+        task.add_output(success, "s", success_only=True)
+        task.add_output(failure, "f", failure_only=True)
+        assert done(m, task).result == "success"
+        assert (success.data, failure.data) == expected
+
+
+def test_time_limits(m):
+    task = done(m, vine.Task("echo begun; sleep 60 & sleep 60", cores=1, time_max=0.3))
+    assert (task.result, task.output) == ("max wall time", "begun\n")
+    late = vine.Task("true", cores=1, time_end=(time.time() - 1) * 1e6)
+    assert done(m, late).result == "max end time"
+    begin_us = (time.time() + 0.3) * 1e6
+    later = done(m, vine.Task("true", cores=1, time_start=begin_us))
+    assert later.resources_measured.start >= begin_us
+
+
+def test_what_a_command_leaves_running_is_ended(m, tmp_path):
+    note = tmp_path / "pid"
+    task = done(m, vine.Task(f"sleep 100 & echo $! > {note}; exit 0", cores=1))
+    assert task.successful()
+    assert_ends(int(note.read_text()))
+
+
+def test_cancelling_ends_all_of_a_command(m, tmp_path):
+    note = tmp_path / "pid"
+    os.mkfifo(note)
+    task = vine.Task(f"(sleep 100 & echo $! > {note}; wait)", cores=1, tag="mine")
+    m.submit(task)
+    pid = int(note.read_text())
+    assert m.cancel_by_task_tag("mine") == 1
+    assert m.wait(60) is task
+    assert task.result == "cancelled"
+    assert_ends(pid)
+    assert m.cancel_by_task_id(task.id) == 0
+
+
+def assert_ends(pid: int) -> None:
+    """The process of this number ends soon, or has ended."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    import select
+
+    try:
+        assert select.select([descriptor], [], [], 20)[0]
+    finally:
+        os.close(descriptor)
+
+
+def test_cancelling_what_has_not_begun(m):
+    temp = m.declare_temp()
+    held = vine.Task("cat x", cores=1)
+    held.add_input(temp, "x")
+    m.submit(held)
+    tasks = [vine.Task("sleep 0.01", cores=1, category="many") for _ in range(200)]
+    for task in tasks:
+        m.submit(task)
+    assert m.cancel_all() >= 1
+    results = set()
+    while not m.empty():
+        results.add(m.wait(60).result)
+    assert held.result == "cancelled"
+    assert results <= {"cancelled", "success"}
+
+
+def test_long_standard_output_and_a_file_beside_it(m):
+    temp = m.declare_temp()
+    task = vine.Task("yes 0123456789 | head -c 200000; echo made > out", cores=1)
+    task.add_output(temp, "out")
+    done(m, task)
+    assert task.successful(), task.reason
+    assert len(task.output) == 200_000
+    assert task.output.startswith("0123456789\n0123456789\n")
+    reader = vine.Task("cat in", cores=1)
+    reader.add_input(temp, "in")
+    assert done(m, reader).output == "made\n"
+
+
+def test_directories_go_from_task_to_task(m):
+    temp = m.declare_temp()
+    writer = vine.Task(
+        "mkdir -p d/sub; echo a > d/a; echo b > d/sub/b; ln -s a d/link; chmod 755 d/a", cores=1
+    )
+    writer.add_output(temp, "d")
+    m.submit(writer)
+    reader = vine.Task("cat e/a e/sub/b e/link; test -x e/a && echo yes; echo new > e/c", cores=1)
+    reader.add_input(temp, "e")
+    m.submit(reader)
+    assert m.wait(60) is writer
+    assert m.wait(60) is reader
+    assert reader.output == "a\nb\na\nyes\n"
+    again = vine.Task("ls -A e", cores=1)
+    again.add_input(temp, "e")
+    assert done(m, again).output == "a\nlink\nsub\n"
+
+
+def test_what_is_input_and_output_is_a_copy(m):
+    temp = m.declare_temp()
+    writer = vine.Task("seq 5000 > x", cores=1)
+    writer.add_output(temp, "x")
+    done(m, writer)
+    out = m.declare_temp()
+    changer = vine.Task("echo more >> x", cores=1)
+    changer.add_input(temp, "x")
+    changer.add_output(out, "x")
+    done(m, changer)
+    check = vine.Task("tail -n 1 a; tail -n 1 b", cores=1)
+    check.add_input(temp, "a")
+    check.add_input(out, "b")
+    assert done(m, check).output == "5000\nmore\n"
+
+
+def test_mini_tasks_run_where_their_file_is_needed(m):
+    upper = vine.Task("tr a-z A-Z < in > out")
+    upper.add_input(m.declare_buffer("words\n"), "in")
+    made = m.declare_mini_task(upper, "out", cache="workflow")
+    for _ in range(2):
+        task = vine.Task("cat x", cores=1)
+        task.add_input(made, "x")
+        assert done(m, task).output == "WORDS\n"
+    failing = m.declare_minitask(vine.Task("echo no luck; exit 1"), "out")
+    task = vine.Task("cat x", cores=1)
+    task.add_input(failing, "x")
+    done(m, task)
+    assert task.result == "input missing"
+
+
+def test_what_is_undeclared_is_gone(m, tmp_path):
+    path = tmp_path / "partial"
+    partial = m.declare_file(str(path), unlink_when_done=True)
+    task = vine.Task("echo 1 > x", cores=1)
+    task.add_output(partial, "x")
+    done(m, task)
+    assert path.exists()
+    m.undeclare_file(partial)
+    assert not path.exists()
+    with pytest.raises(ValueError, match="undeclared"):
+        vine.Task("true").add_input(partial, "x")
+
+
+def test_lost_or_pruned_temps_are_made_again(m):
+    temp = m.declare_temp()
+    writer = vine.Task("seq 3000 > x", cores=1)
+    writer.add_output(temp, "x")
+    done(m, writer)
+    assert m.get_file_replica_count(temp) == 1
+    m.prune_file(temp)
+    assert m.get_file_replica_count(temp) == 0
+    reader = vine.Task("tail -n 1 x", cores=1)
+    reader.add_input(temp, "x")
+    assert done(m, reader).output == "3000\n"
+
+
+def test_strict_inputs_must_be_there(m):
+    buffer = m.declare_buffer("x", cache=True)
+    task = vine.Task("cat x", cores=1)
+    task.add_input(buffer, "x", strict_input=True)
+    assert done(m, task).result == "fixed location missing"
+
+
+def test_a_closed_manager_takes_and_returns_nothing(m):
+    m.submit(vine.Task("sleep 60", cores=1))
+    raised = []
+
+    def wait() -> None:
+        with pytest.raises(ManagerClosedError) as error:
+            m.wait()
+        raised.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    m.close()
+    waiting.join(60)
+    assert raised
+    with pytest.raises(ManagerClosedError):
+        m.submit(vine.Task("true"))
+
+
+def test_the_quick_start_of_the_manual(m, tmp_path, capsys):
+    """Its shape: a file that several tasks share, submitted in a loop, waited for until it is empty."""
+    (tmp_path / "book.txt").write_text("a house\nby the water\na needle\nwater\n")
+    book = m.declare_url(f"file://{tmp_path / 'book.txt'}", cache="workflow")
+    for keyword in ["needle", "house", "water"]:
+        task = vine.Task(f"grep {keyword} book.txt | wc -l", tag=keyword)
+        task.add_input(book, "book.txt")
+        task.set_cores(1)
+        m.submit(task)
+    found = {}
+    while not m.empty():
+        task = m.wait(5)
+        if task:
+            found[task.tag] = int(task.output)
+    assert found == {"needle": 1, "house": 1, "water": 2}
