@@ -37,6 +37,4 @@ def unpacked(archive: str, name: str) -> str:
     """Where the environment of this archive lies on this node; unpacks it if nobody has."""
     from graphvine.envs.unpack import unpack
 
-    return str(
-        unpack(archive, name or content_name(archive), os.path.join(cache_directory(), "environments"))
-    )
+    return unpack(archive, name or content_name(archive))
