@@ -3,6 +3,7 @@ one."""
 
 from __future__ import annotations
 
+from graphvine.manager import limits
 from graphvine.manager.core import Core
 from graphvine.manager.files import exists, holders
 from graphvine.manager.placement import pool_of
@@ -19,6 +20,7 @@ def check(core: Core) -> None:
         check_tasks(state, table)
         check_results(state, table)
     check_places(state)
+    check_limits(state)
     check_workers(state)
 
 
@@ -92,6 +94,7 @@ def check_places(state: State) -> None:
         for key in keys:
             pooled.setdefault(key & KEY_MASK, set()).add(number)
     suspects = {key & KEY_MASK for key in state.suspects}
+    suspects |= {key & KEY_MASK for limit in state.limits.values() for key in limit.waiting}
     suspects |= {worker.draining & KEY_MASK for worker in state.workers.values() if worker.draining}
     pools = list(state.pools.values())
     for table in state.plans.values():
@@ -104,6 +107,18 @@ def check_places(state: State) -> None:
             if table.state[index] == READY:
                 kept = kept or pools.index(pool) in pooled.get(number, ()) or number in suspects
             assert kept, f"task {number} is ready and lies nowhere"
+
+
+def check_limits(state: State) -> None:
+    """No more tasks of a limit are on their way than it allowed, and nobody waits without need."""
+    for name, limit in state.limits.items():
+        waiting = {key & KEY_MASK for key in limit.waiting}
+        ready = {number for number in waiting if limits.is_ready(state, number)} - limit.running
+        assert not ready or len(limit.running) >= limit.count, f"tasks wait for {name!r} in vain"
+        for table in state.plans.values():
+            for index in table.in_state(DISPATCHED):
+                if pool_of(table, index).limit == name:
+                    assert table.base + index in limit.running, f"task {table.base + index} passed {name!r}"
 
 
 def check_workers(state: State) -> None:
@@ -124,6 +139,7 @@ def check_workers(state: State) -> None:
         assert abs(worker.load - sum(worker.queue.values())) < 1e-6
         assert worker.asked == asked.get(worker.number, 0)
         assert not worker.alone or list(worker.queue) == [worker.alone]
+        assert not worker.blocked or not worker.pools, f"worker {worker.number} is blocked and in a pool"
         assert (worker.number in state.lonely) == bool(worker.alone or worker.draining)
         if len(worker.queue) < worker.cores and not worker.draining and not worker.alone:
             for pool in worker.pools:

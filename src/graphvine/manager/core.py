@@ -19,7 +19,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphvine.manager import (
+    blocking,
     files,
+    limits,
     orders,
     placement,
     recovery,
@@ -66,9 +68,8 @@ class Core:
         state.heard[worker] = now
         for name in {hello.name, hello.host}:
             state.named.setdefault(name, {})[worker] = joined
-        for pool in state.pools.values():
-            if pool.admits(joined):
-                pool.join(joined)
+        joined.blocked = blocking.is_blocked(state, joined)
+        blocking.enter(state, joined)
         joined.outbox.welcome(Welcome(worker, self.settings.heartbeat_s, self.settings.inline_bytes))
         returning.on_held(state, joined, hello.holds)
         state.mark(joined)
@@ -163,6 +164,22 @@ class Core:
         self.state.now = now
         orders.prune(self.state, pruned)
 
+    def on_limit(self, name: str, count: int | None, now: float) -> None:
+        """At most so many tasks of a name are to run at once (None: any number)."""
+        self.state.now = now
+        limits.change(self.state, name, count)
+
+    def on_block_host(self, host: str, seconds: float | None, now: float) -> None:
+        """Workers of a host, or of a name, are to get no tasks for so long (None: until they are
+        unblocked)."""
+        self.state.now = now
+        blocking.block(self.state, host, None if seconds is None else now + seconds)
+
+    def on_unblock_host(self, host: str | None, now: float) -> None:
+        """Workers of a host, or of a name, get tasks again (None: all)."""
+        self.state.now = now
+        blocking.unblock(self.state, host)
+
     # -- time ---------------------------------------------------------------------------------------------
 
     def on_time(self, now: float) -> None:
@@ -170,6 +187,7 @@ class Core:
         state = self.state
         state.now = now
         self._part_silent(now)
+        blocking.on_time(state)
         starving.on_time(state)
 
     def _part_silent(self, now: float) -> None:
@@ -192,6 +210,9 @@ class Core:
     def deadline(self) -> float | None:
         """When ``on_time`` is next needed."""
         starved = starving.deadline(self.state)
+        blocked = blocking.deadline(self.state) if self.state.blocked else None
+        if blocked is not None:
+            starved = blocked if starved is None else min(starved, blocked)
         for heard in self.state.heard.values():
             silent = heard + self.settings.silent_s
             return silent if starved is None else min(silent, starved)
@@ -203,6 +224,9 @@ class Core:
         state = self.state
         state.now = now
         if state.fresh:
+            placement.place_fresh(state)
+        if state.limits:
+            limits.release(state)
             placement.place_fresh(state)
         said: dict[int, Worker] = {}
         self._serve_marked(said)
@@ -232,7 +256,7 @@ class Core:
     def _serve(self, worker: Worker) -> bool:
         """Give a worker what it has room for. Whether it is content."""
         state = self.state
-        if worker.number not in state.workers:
+        if worker.number not in state.workers or worker.blocked:
             return True
         content = fill(state, worker)
         if not content:

@@ -104,7 +104,7 @@ def dispatch(state: State, worker: Worker, table: PlanTable, index: int) -> None
     pool = table.pool
     if not table.plain:
         pool = placement.pool_of(table, index)
-        expected *= max(pool.request.cores, 0.01)
+        expected *= worker.cores_for(pool.request)
     worker.queue[number] = expected
     worker.load += expected
     blob = table.blob_base + table.blob_of[index]
@@ -114,6 +114,8 @@ def dispatch(state: State, worker: Worker, table: PlanTable, index: int) -> None
     worker.outbox.orders.append(TaskOrder(number, blob, table.blob_index[index], inputs, category, attempt))
     if not pool.plain:
         worker.outbox.requests[number] = pool.request
+    if table.timed and (max_s := table.options(index).max_s):
+        worker.outbox.limits[number] = max_s
     consumers = table.consumers[index]
     if consumers and len(consumers) <= state.settings.wide and not worker.alone:
         look_ahead(state, table, index, worker)
@@ -148,6 +150,8 @@ def look_ahead(state: State, table: PlanTable, index: int, worker: Worker) -> No
         if table.last[consumer] != index or states[consumer] != WAITING:
             continue
         if table.pools and worker.number not in placement.pool_of(table, consumer).members:
+            continue
+        if table.limited and placement.pool_of(table, consumer).limit:
             continue
         if all_there(table, consumer, worker.number):
             states[consumer] = AHEAD

@@ -179,4 +179,17 @@ class TaskEngine(Engine, Protocol):
         needed."""
         ...
 
+    def limit(self, name: str, count: int | None) -> None:
+        """At most ``count`` tasks whose ``TaskOptions.limit`` is ``name`` run at once (None: any number)."""
+        ...
+
+    def block_host(self, host: str, seconds: float | None = None) -> None:
+        """Give no more tasks to workers of this host (or name), for so long (None: until ``unblock_host``).
+        What they hold stays, and what they run goes on."""
+        ...
+
+    def unblock_host(self, host: str | None = None) -> None:
+        """Its workers get tasks again (None: those of every host)."""
+        ...
+
     def counts(self) -> Stats: ...

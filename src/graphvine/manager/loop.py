@@ -167,6 +167,15 @@ class Loop:
     def prune(self, files: list[int]) -> None:
         self._core.on_prune(files, time.monotonic())
 
+    def limit(self, name: str, count: int | None) -> None:
+        self._core.on_limit(name, count, time.monotonic())
+
+    def block_host(self, host: str, seconds: float | None) -> None:
+        self._core.on_block_host(host, seconds, time.monotonic())
+
+    def unblock_host(self, host: str | None) -> None:
+        self._core.on_unblock_host(host, time.monotonic())
+
     def replicas(self, file: int) -> int:
         return len(self._core.holders(file))
 

@@ -157,6 +157,24 @@ class Manager(TaskClient, DaskClient):
         loop, numbers = self._loop, list(files)
         loop.call(lambda: loop.prune(numbers))
 
+    def limit(self, name: str, count: int | None) -> None:
+        """At most ``count`` tasks whose ``TaskOptions.limit`` is ``name`` run at once (None: any number).
+        Raises ValueError."""
+        if count is not None and count < 1:
+            raise ValueError(f"limit {name!r}: give a number from 1 upward, or None, not {count!r}")
+        loop = self._loop
+        loop.call(lambda: loop.limit(name, count))
+
+    def block_host(self, host: str, seconds: float | None = None) -> None:
+        """Give no more tasks to workers of this host (or name), for so long (None: until unblocked)."""
+        loop = self._loop
+        loop.call(lambda: loop.block_host(host, seconds))
+
+    def unblock_host(self, host: str | None = None) -> None:
+        """Its workers get tasks again (None: those of every host)."""
+        loop = self._loop
+        loop.call(lambda: loop.unblock_host(host))
+
     def replicas(self, file: int) -> int:
         """How many workers hold a file now. Raises ManagerClosedError."""
         return self._loop.ask(lambda: self._loop.replicas(file))

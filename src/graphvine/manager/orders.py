@@ -16,7 +16,9 @@ def cancel_tasks(state: State, files: Sequence[int]) -> None:
     for number in files:
         table = state.table_of(number)
         index = number - table.base if table is not None else 0
-        if table is None or index >= table.size or not table.plan.separate or table.state[index] >= DONE:
+        if table is None or index >= table.size or not table.plan.separate:
+            continue
+        if table.state[index] >= DONE or index in table.remade:
             continue
         if table.state[index] == DISPATCHED:
             take_away(state, table, index)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 from itertools import islice
 
-from graphvine.manager import suspects
+from graphvine.manager import limits, suspects
 from graphvine.manager.pools import Pool
 from graphvine.manager.state import State
 from graphvine.manager.tasks import AHEAD, DISPATCHED, KEY_MASK, READY, PlanTable
@@ -46,6 +46,8 @@ def place(state: State, table: PlanTable, index: int) -> None:
     """Put a ready task into the heap of the worker that has most of its input, else into its pool."""
     pool = pool_of(table, index)
     key = table.key(index)
+    if pool.limit and not limits.lets_through(state, table, index, pool.limit):
+        return
     if table.losses and suspects.is_suspect(state, table, index):
         heapq.heappush(state.suspects, key)
         return

@@ -7,6 +7,7 @@ from operator import not_
 from graphvine.manager import recovery, results, separate
 from graphvine.manager.files import needless, restore
 from graphvine.manager.instructions import PlanFailed
+from graphvine.manager.placement import pool_of
 from graphvine.manager.plan import GivenValue, Plan
 from graphvine.manager.state import State
 from graphvine.manager.tasks import DONE, READY, RELEASED, PlanTable, UnknownFileError
@@ -156,6 +157,7 @@ def make_leaves_ready(state: State, table: PlanTable) -> None:
         or table.priorities
         or state.settings.checked
         or table.given
+        or table.limited
     ):
         # READY is 1 and WAITING 0: the common case at the speed of C.
         states[:] = bytes(map(not_, waits))
@@ -171,7 +173,7 @@ def make_leaves_ready(state: State, table: PlanTable) -> None:
         if missing or states[task] == DONE:
             continue
         states[task] = READY
-        if table.inputs[task] or task in table.soft:
+        if table.inputs[task] or task in table.soft or (table.limited and pool_of(table, task).limit):
             state.fresh.append(table.base + task)
         elif task in table.pools:
             pool = table.pools[task]

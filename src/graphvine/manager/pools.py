@@ -2,8 +2,8 @@
 
 A pool holds *segments*, the leaves of a plan in the order in which they should run (last first, so that a
 piece of the front is cut off the end of a list), and *loose* tasks, which came back or follow a widely shared
-input. A worker takes from a pool only what fits it: its capacity is at least the request, and its name or
-host is one of those allowed.
+input. A worker takes from a pool only what fits it: its capacity is at least the request, its name or host
+is one of those allowed, it has the features, and is not blocked.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ def fits(request: Resources, capacity: Resources) -> bool:
         and request.gpus <= capacity.gpus
     )
 
+
+#: What makes a pool: request, names of workers, features, name of a limit.
+PoolKey = tuple[Resources, tuple[str, ...], tuple[str, ...], str]
+#: That of tasks that ask for nothing.
+ORDINARY: PoolKey = (Resources(), (), (), "")
 
 #: A share is made so much longer at most to keep together what the same task needs.
 _FAMILY = 32
@@ -57,10 +62,15 @@ class Segment:
 class Pool:
     """Ready tasks of one kind of request, and who may take them."""
 
-    def __init__(self, request: Resources, names: tuple[str, ...]) -> None:
+    def __init__(
+        self, request: Resources, names: tuple[str, ...], features: tuple[str, ...] = (), limit: str = ""
+    ) -> None:
+        self.key: PoolKey = (request, names, features, limit)
         self.request = request
-        self.named = names
         self.names = frozenset(names)
+        self.features = features
+        #: Its tasks come here only when that limit lets them through (see ``limits``).
+        self.limit = limit
         self.plain = request == Resources()
         #: Workers that may run tasks of this pool.
         self.members: dict[int, Worker] = {}
@@ -81,7 +91,8 @@ class Pool:
         """Whether ``worker`` may run tasks of this pool."""
         hello = worker.hello
         named = not self.names or hello.name in self.names or hello.host in self.names
-        return named and fits(self.request, hello.capacity)
+        able = not self.features or set(self.features) <= set(hello.features)
+        return named and able and not worker.blocked and fits(self.request, hello.capacity)
 
     def join(self, worker: Worker) -> None:
         """A worker that this pool admits is there."""

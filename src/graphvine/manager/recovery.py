@@ -94,6 +94,7 @@ def remake(state: State, table: PlanTable, index: int) -> None:
         table.where[index] = 0
         table.data[index] = None
         table.recomputed += 1
+        table.remade.add(index)
         table.done_of[table.category_of[index]] -= 1
         missing = 0
         for origin, name in table.input_files(index):

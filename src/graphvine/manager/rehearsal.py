@@ -248,7 +248,9 @@ class Rehearsal:
 
     # -- events -------------------------------------------------------------------------------------------
 
-    def join(self, cores: float = 1, name: str = "", **capacity: float) -> FakeWorker:
+    def join(
+        self, cores: float = 1, name: str = "", features: Sequence[str] = (), **capacity: float
+    ) -> FakeWorker:
         """A worker says hello."""
         self._joined += 1
         number = self._joined
@@ -264,6 +266,7 @@ class Rehearsal:
             pid=number,
             capacity=Resources(cores, memory, disk, capacity.get("gpus", 0.0)),
             addresses=[Address(f"host{number}", 1000 + number)],
+            features=list(features),
         )
         worker = self.workers[number] = FakeWorker(self, number, hello)
         self.to_worker[number] = deque()

@@ -14,6 +14,9 @@ from graphvine.manager.state import State
 from graphvine.manager.tasks import KEY_MASK, READY, PlanTable
 from graphvine.protocol.messages import Resources
 
+#: What a task asks for that states nothing.
+NOTHING = Resources(0)
+
 
 def look(state: State) -> None:
     """Note which pools have work and nobody for it. Costs a look at each kind of request there is."""
@@ -92,12 +95,16 @@ def describe(state: State, pool: Pool, table: PlanTable, index: int) -> str:
     wish = asked(pool.request)
     if pool.names:
         wish += f" on a worker or host named {' or '.join(sorted(pool.names))}"
+    if pool.features:
+        wish += f" on a worker started with the feature {' and '.join(pool.features)}"
+    if all(worker.blocked for worker in state.workers.values()):
+        return f"task {key!r} and others wait: every worker that is there is blocked"
     return f"task {key!r} asks for {wish}; no worker present can run it: the largest has {largest(state)}"
 
 
 def asked(request: Resources) -> str:
     """A request in words."""
-    parts = [f"{request.cores:g} cores"]
+    parts = [f"{request.cores:g} cores"] if request.cores or request == NOTHING else []
     parts += [f"{request.memory_mb:g} MB of memory"] if request.memory_mb else []
     parts += [f"{request.disk_mb:g} MB of disk"] if request.disk_mb else []
     parts += [f"{request.gpus:g} gpus"] if request.gpus else []

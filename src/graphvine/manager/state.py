@@ -7,15 +7,18 @@ loop, and a worker to which something is to be said or given in this turn.
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from graphvine.manager.instructions import Instruction, Note
 from graphvine.manager.plan import Code, TaskOptions
-from graphvine.manager.pools import Pool
+from graphvine.manager.pools import ORDINARY, Pool, PoolKey
 from graphvine.manager.settings import Settings
 from graphvine.manager.tasks import PlanTable, UnknownFileError
 from graphvine.manager.workers import Worker
-from graphvine.protocol.messages import Context, Resources
+from graphvine.protocol.messages import Context
+
+if TYPE_CHECKING:
+    from graphvine.manager.limits import Limit
 
 
 class State:
@@ -39,7 +42,10 @@ class State:
         self.named: dict[str, dict[int, Worker]] = {}
         #: When each worker was last heard of; who was not heard of for longest comes first.
         self.heard: dict[int, float] = {}
-        self.pools: dict[tuple[Resources, tuple[str, ...]], Pool] = {}
+        self.pools: dict[PoolKey, Pool] = {}
+        #: Named limits, and hosts (or names) whose workers get no tasks, until when.
+        self.limits: dict[str, Limit] = {}
+        self.blocked: dict[str, float | None] = {}
         self.category_numbers: dict[str, int] = {}
         #: Per category of the manager: tasks measured, seconds in all, and the mean that is expected.
         self.category_count: list[int] = []
@@ -88,9 +94,10 @@ class State:
     def pool_for(self, options: TaskOptions) -> Pool:
         """The pool of tasks with these options, made if need be."""
         names: tuple[str, ...] = () if options.allow_other_workers else options.workers
-        found = self.pools.get((options.request, names))
+        key = (options.request, names, options.features, options.limit)
+        found = self.pools.get(key)
         if found is None:
-            found = self.pools[options.request, names] = Pool(options.request, names)
+            found = self.pools[key] = Pool(*key)
             for worker in self.workers.values():
                 if found.admits(worker):
                     found.join(worker)
@@ -101,8 +108,8 @@ class State:
         """A plan is gone: a pool that no plan uses goes with it, but for that of ordinary tasks."""
         for pool in {id(pool): pool for pool in (table.pool, *table.pools.values())}.values():
             pool.users -= 1
-            if not pool.users and (pool.named or not pool.plain):
-                del self.pools[pool.request, pool.named]
+            if not pool.users and pool.key != ORDINARY:
+                del self.pools[pool.key]
                 for worker in pool.members.values():
                     worker.pools.remove(pool)
 

@@ -152,6 +152,7 @@ class PlanTable:
         "key0",
         "last",
         "left",
+        "limited",
         "lone_losses",
         "losses",
         "need",
@@ -165,11 +166,13 @@ class PlanTable:
         "priorities",
         "recomputed",
         "refs",
+        "remade",
         "running_of",
         "size",
         "soft",
         "start",
         "state",
+        "timed",
         "totals",
         "tries",
         "untold",
@@ -235,6 +238,8 @@ class PlanTable:
         #: Of a separate plan: how tasks failed, and positions of the wanted ones whose outcome was not told.
         self.failures: dict[int, OutcomeKind] = {}
         self.untold: dict[int, int] = {}
+        #: Tasks that were done once and had to be made again: too late to cancel them.
+        self.remade: set[int] = set()
         if plan.separate:
             self.untold = {task: position for position, task in enumerate(plan.wanted)}
         self.attempts: dict[int, int] = {}
@@ -254,9 +259,15 @@ class PlanTable:
         self.soft: set[int] = set()
         #: Every task asks for the default resources.
         self.plain = True
+        #: Some tasks have a named limit; some may run for so long only.
+        self.limited = False
+        self.timed = False
         self._take_options(plan)
 
     def _take_options(self, plan: Plan) -> None:
+        asked = [plan.default_options, *plan.options.values()]
+        self.limited = any(options.limit for options in asked)
+        self.timed = any(options.max_s for options in asked)
         default = plan.default_options.priority
         self.key0 = self.base - (default << KEY_BITS)
         self.priorities = {

@@ -26,6 +26,7 @@ from graphvine.protocol.messages import (
     TaskOrder,
     ToWorker,
     Welcome,
+    largest_share,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Worker:
         "alone",
         "asked",
         "blobs",
+        "blocked",
         "contexts",
         "cores",
         "draining",
@@ -88,7 +90,13 @@ class Worker:
         #: and number of the one that does.
         self.draining = 0
         self.alone = 0
+        #: It gets no tasks (see ``blocking``).
+        self.blocked = False
         self.outbox = Outbox()
+
+    def cores_for(self, request: Resources) -> float:
+        """The cores that a task gets here that asks for this."""
+        return max(request.cores or self.cores * largest_share(request, self.hello.capacity), 0.01)
 
     def wait_s(self) -> float:
         """Seconds until what is kept for this worker would all have begun, if it is like what was given to
@@ -108,6 +116,7 @@ class Outbox:
         "contexts",
         "drops",
         "first",
+        "limits",
         "new_peers",
         "orders",
         "recalls",
@@ -132,6 +141,7 @@ class Outbox:
         self.sources: list[Source] = []
         self.new_peers: dict[int, list[Address]] = {}
         self.requests: dict[int, Resources] = {}
+        self.limits: dict[int, float] = {}
 
     def welcome(self, message: Welcome) -> None:
         """The first thing ever said."""
@@ -199,6 +209,8 @@ class Outbox:
             assign.peers, self.new_peers = self.new_peers, {}
         if self.requests:
             assign.requests, self.requests = self.requests, {}
+        if self.limits:
+            assign.limits, self.limits = self.limits, {}
         return assign
 
 

@@ -31,6 +31,17 @@ class Resources(msgspec.Struct, frozen=True, array_like=True):
     gpus: float = 0.0
 
 
+def largest_share(request: Resources, capacity: Resources) -> float:
+    """The largest share of memory, disk or gpus that a request states, of all there are; 1 when it states
+    none of them."""
+    pairs = (
+        (request.memory_mb, capacity.memory_mb),
+        (request.disk_mb, capacity.disk_mb),
+        (request.gpus, capacity.gpus),
+    )
+    return max((min(1.0, asked / there) for asked, there in pairs if asked and there), default=1.0)
+
+
 class Address(msgspec.Struct, frozen=True, array_like=True):
     """Where a worker's transfer server listens. Several addresses are tried in order."""
 

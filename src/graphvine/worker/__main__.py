@@ -69,7 +69,7 @@ def _run(options: argparse.Namespace, store: Store, pool: Pool, wake: int) -> En
     name = options.name or ("local" if options.embedded else f"{socket.gethostname()}-{os.getpid()}")
     # Where only this machine can reach the manager, nobody else can come for files either.
     listen_on = _LOOPBACK if options.embedded and connection.hosts == (_LOOPBACK,) else ""
-    offer = Offer(name, options.cores, options.memory, options.disk, listen_on)
+    offer = Offer(name, options.cores, options.memory, options.disk, listen_on, tuple(options.feature))
     loop = Loop(connection, store, pool, offer, Settings())
     try:
         loop.watch(wake, "stopped by a signal", last_words_s=1.0)
@@ -136,6 +136,9 @@ def _parser() -> argparse.ArgumentParser:
         "--disk", type=float, metavar="MB", help="default: what is free in the work directory"
     )
     parser.add_argument("--name", help="default: host and process id")
+    parser.add_argument(
+        "--feature", metavar="NAME", action="append", default=[], help="what tasks may ask for; repeatable"
+    )
     parser.add_argument("--workdir", metavar="DIR", help="where large results go that memory has no room for")
     parser.add_argument(
         "--memory-dir",

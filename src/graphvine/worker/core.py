@@ -90,6 +90,10 @@ class Core:
         for file, value in assign.values.items():
             self._queue.wake(files.hold(file, value))
         self._on_orders(assign.orders, assign.requests)
+        for task, max_s in assign.limits.items():
+            job = self._queue.jobs.get(task)
+            if job is not None:
+                job.max_s = max_s
         for source in assign.sources:
             files.on_source(source)
         if files.waiters:
@@ -462,7 +466,9 @@ class Core:
 
     def deadline(self) -> float | None:
         """When ``on_time`` is next needed."""
-        times = [e.doomed_at for e in self._crew.executors.values() if e.doomed_at is not None]
+        executors = self._crew.executors.values()
+        times = [e.doomed_at for e in executors if e.doomed_at is not None]
+        times += [e.expires_at for e in executors if e.expires_at is not None]
         if self._dispatcher.overdue_at is not None:
             times.append(self._dispatcher.overdue_at)
         again_at = self._nursery.deadline()
@@ -475,7 +481,23 @@ class Core:
         for executor in list(self._crew.executors.values()):
             if executor.doomed_at is not None and executor.doomed_at <= now:
                 self._stop(executor)
+            elif executor.expires_at is not None and executor.expires_at <= now:
+                self._time_out(executor)
         self._nursery.on_time(now)
+
+    def _time_out(self, executor: Executor) -> None:
+        """A task took longer than it may: it has failed, and its executor is stopped."""
+        executor.expires_at = None
+        bundle = executor.bundles[0]
+        job = bundle.jobs[0]
+        if job.packet != bundle.number:
+            return  # it was cancelled, and that is seen to
+        order, text = job.order, f"it ran for longer than the {job.max_s:g} s it was given"
+        self._outbox.failed.append(
+            TaskFailed(order.task, order.attempt, "timeout", text, duration_s=job.max_s)
+        )
+        self._forget(order.task)
+        self._stop(executor)
 
     def running(self) -> int:
         """How many executors have work."""

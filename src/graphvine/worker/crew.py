@@ -15,7 +15,7 @@ from collections import deque
 
 import msgspec
 
-from graphvine.protocol.messages import Resources
+from graphvine.protocol.messages import Resources, largest_share
 from graphvine.worker.tasks import Job, Lane
 
 #: Fractions of cores are sums of floats.
@@ -49,6 +49,7 @@ class Executor:
         "bundles",
         "contexts",
         "doomed_at",
+        "expires_at",
         "key",
         "lane",
         "number",
@@ -71,6 +72,8 @@ class Executor:
         self.contexts: set[int] = set()
         self.doomed_at: float | None = None
         """When to stop it: it runs a cancelled task."""
+        self.expires_at: float | None = None
+        """When the task it runs has taken longer than it may."""
         self.stolen = 0
         """The packet at the head when its unread packets were last taken back."""
         self.taking = False
@@ -86,8 +89,10 @@ class Executor:
 
 
 def cut_down(request: Resources, capacity: Resources) -> Resources:
-    """What is set aside for ``request``: unstated memory is an equal share, nothing exceeds the worker."""
-    cores = min(request.cores, capacity.cores)
+    """What is set aside for ``request``: unstated cores follow the largest share that is stated of anything
+    else, unstated memory is an equal share, nothing exceeds the worker."""
+    asked = request.cores or capacity.cores * largest_share(request, capacity)
+    cores = min(asked, capacity.cores)
     share = capacity.memory_mb * cores / capacity.cores if capacity.cores else 0.0
     memory = min(request.memory_mb or share, capacity.memory_mb)
     return Resources(cores, memory, min(request.disk_mb, capacity.disk_mb), min(request.gpus, capacity.gpus))
@@ -129,6 +134,7 @@ class Crew:
         if executor.lane is not None:
             self._change(executor.lane.request, 1)
             executor.lane = None
+        executor.expires_at = None
 
     def _change(self, request: Resources, sign: int) -> None:
         self._cores += sign * request.cores

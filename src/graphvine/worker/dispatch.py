@@ -107,6 +107,9 @@ class Dispatcher:
     def _is_long(self, lane: Lane) -> bool:
         job = lane.front()
         mean = self.durations.means.get(job.order.category) if job is not None else None
+        if job is not None and job.max_s:
+            # Its time begins when it is given away: not to somebody who is at something else.
+            return True
         return mean is None or mean >= self._settings.ahead_s
 
     def _start_more(self, lane: Lane, now: float) -> None:
@@ -143,6 +146,8 @@ class Dispatcher:
         self._files.pin(files)
         bundle = Bundle(number, jobs, load.expected_s, load.long, now, run.blobs, run.contexts, files)
         executor.bundles.append(bundle)
+        if jobs[0].max_s:
+            executor.expires_at = now + jobs[0].max_s
         self._outbox.instructions.append(run)
 
     def _make_packet(self, executor: Executor, load: Load) -> RunPacket:

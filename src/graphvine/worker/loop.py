@@ -69,6 +69,7 @@ class Offer(msgspec.Struct, frozen=True):
     disk_mb: float | None = None
     listen_on: str = ""
     """The address at which other workers may fetch files ("": all of this host)."""
+    features: tuple[str, ...] = ()
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -201,6 +202,7 @@ class Loop:
             capacity=self._capacity,
             addresses=self._server.addresses,
             holds=self._core.holds(),
+            features=list(self._offer.features),
         )
         self._link.say([hello])
 

@@ -1,7 +1,8 @@
 """How ready jobs form packets: by what is known of how long their categories take.
 
 A packet is about ``packet_s`` of work. A job of a category that was never measured, or that is as long as a
-packet, goes alone: whoever shares a packet waits for those before it and cannot be moved.
+packet, or that may run for so long only, goes alone: whoever shares a packet waits for those before it and
+cannot be moved.
 """
 
 from __future__ import annotations
@@ -51,10 +52,10 @@ def fill(lane: Lane, at_most: int, means: dict[int, float], settings: Settings) 
         if job is None:
             break
         mean = means.get(job.order.category)
-        if mean is None or mean >= settings.packet_s:
+        if mean is None or mean >= settings.packet_s or job.max_s:
             if not jobs:
                 jobs.append(lane.take())
-                load.long = mean is None or mean >= settings.ahead_s
+                load.long = mean is None or mean >= settings.ahead_s or job.max_s > 0
                 expected = mean or 0.0
             break
         jobs.append(lane.take())

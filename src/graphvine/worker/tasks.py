@@ -31,6 +31,8 @@ class Job(msgspec.Struct, gc=False):
     sequence: int
     missing: int = 0
     packet: int = QUEUED
+    max_s: float = 0.0
+    """How long it may run (0: for ever)."""
 
 
 class Lane:

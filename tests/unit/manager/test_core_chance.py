@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 
 from hypothesis import Phase
 from hypothesis import settings as hypothesis_settings
@@ -12,10 +13,11 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from graphvine.manager.check import check
 from graphvine.manager.core import Core
 from graphvine.manager.instructions import PlanDone, PlanFailed
-from graphvine.manager.plan import Plan, TaskOptions
-from graphvine.manager.rehearsal import FakeWorker, Rehearsal
+from graphvine.manager.plan import GivenValue, Plan, TaskOptions
+from graphvine.manager.rehearsal import FakeWorker, Rehearsal, digest
 from graphvine.manager.settings import Settings
 from graphvine.protocol.messages import Resources
+from graphvine.protocol.outcomes import Failed
 
 PHASES = [Phase.explicit, Phase.generate] if os.environ.get("NOSHRINK") else list(Phase)
 
@@ -31,6 +33,7 @@ def options() -> st.SearchStrategy[TaskOptions]:
         retries=st.just(100),
         workers=st.sampled_from([(), (), ("host3", "good"), ("w1", "good")]),
         allow_other_workers=st.booleans(),
+        limit=st.sampled_from(["", "", "few"]),
     )
 
 
@@ -45,6 +48,11 @@ def plans(draw: st.DrawFn, externals: list[int]) -> Plan:
         names = draw(st.lists(st.one_of(reach), max_size=3)) if reach else []
         inputs.append(tuple(names))
     wanted = draw(st.lists(st.integers(0, size - 1), unique=True, min_size=1, max_size=4))
+    given = {
+        task: GivenValue(b"given %d" % task)
+        for task in range(size)
+        if not inputs[task] and draw(st.integers(0, 9)) == 0
+    }
     blobs = [b"one", b"two"]
     return Plan(
         keys=[f"t{task}" for task in range(size)],
@@ -58,6 +66,8 @@ def plans(draw: st.DrawFn, externals: list[int]) -> Plan:
         externals=externals,
         options={task: draw(options()) for task in draw(st.sets(st.integers(0, size - 1), max_size=4))},
         default_options=draw(options()) if draw(st.booleans()) else TaskOptions(retries=100),
+        given=given,
+        separate=draw(st.booleans()),
     )
 
 
@@ -67,12 +77,21 @@ class Chance(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.core = Core(Settings(checked=True, wide=3))
-        self.cluster = Rehearsal(self.core, check)
+        self.cluster = Rehearsal(self.core, self.look)
+        self.core.on_limit("few", 2, 0.0)
+        #: Results of tasks that failed for good.
+        self.failures: dict[int, bytes] = {}
+        self.released: set[int] = set()
         self.kept: list[int] = []
         self.cancelled: set[int] = set()
         self.kept_plans: set[int] = set()
         self.failed: set[int] = set()
         self.kills = 0
+
+    def look(self, core: Core) -> None:
+        check(core)
+        for table in core.state.plans.values():
+            self.failures |= {table.base + i: table.given[i] for i in table.failures}  # type: ignore[misc]
 
     def pick(self, data: st.DataObject, those: list[FakeWorker]) -> FakeWorker | None:
         return data.draw(st.sampled_from(those)) if those else None
@@ -133,7 +152,35 @@ class Chance(RuleBasedStateMachine):
             if kind == "raised" or task not in self.failed:
                 # Once each: what is to end well may not be killed three times.
                 self.failed.add(task)
-                worker.fail(task, kind)
+                worker.fail(task, "unpicklable" if self.is_separate(task) else kind)
+
+    def is_separate(self, task: int) -> bool:
+        plans = self.cluster.plans
+        return plans[max(base for base in plans if base <= task)].separate
+
+    @rule(data=st.data())
+    def cancel_tasks(self, data: st.DataObject) -> None:
+        if self.cluster.plans:
+            base = data.draw(st.sampled_from(sorted(self.cluster.plans)))
+            tasks = st.integers(base, base + len(self.cluster.plans[base]) - 1)
+            self.core.on_cancel_tasks(data.draw(st.lists(tasks, max_size=3)), 0.0)
+
+    @rule(data=st.data())
+    def prune(self, data: st.DataObject) -> None:
+        if self.kept:
+            self.core.on_prune([data.draw(st.sampled_from(self.kept))], 0.0)
+
+    @rule(count=st.sampled_from([1, 2, 3, None]))
+    def limit(self, count: int | None) -> None:
+        self.core.on_limit("few", count, 0.0)
+
+    @rule(host=st.sampled_from(["host1", "host2", "w3"]), seconds=st.sampled_from([None, 5.0]))
+    def block(self, host: str, seconds: float | None) -> None:
+        self.core.on_block_host(host, seconds, self.cluster.now)
+
+    @rule(host=st.sampled_from(["host1", "host2", "w3", None]))
+    def unblock(self, host: str | None) -> None:
+        self.core.on_unblock_host(host, self.cluster.now)
 
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
@@ -214,14 +261,54 @@ class Chance(RuleBasedStateMachine):
         if self.kept:
             file = data.draw(st.sampled_from(self.kept))
             self.kept.remove(file)
+            self.released.add(file)
             self.core.on_release([file], 0.0)
+
+    def value_of(self, base: int, task: int) -> bytes:
+        """The result a task should have, with whatever failed before it."""
+        plan = self.cluster.plans[base]
+        if base + task in self.failures:
+            return self.failures[base + task]
+        if task in plan.given:
+            return self.cluster.values[base + task]
+        inputs = [
+            self.file_value(base + name if name >= 0 else plan.externals[-1 - name])
+            for name in plan.inputs[task]
+        ]
+        return digest(plan.blobs[plan.blob_of[task]], plan.blob_index[task], inputs)
+
+    def file_value(self, file: int) -> bytes:
+        base = max(base for base in self.cluster.plans if base <= file)
+        return self.value_of(base, file - base)
+
+    def check_outcomes(self, base: int) -> None:
+        """Each wanted task of a separate plan was heard of once, unless it was released before."""
+        plan = self.cluster.plans[base]
+        told = self.cluster.outcomes.get(base, {})
+        assert plan.separate or not told
+        for position, task in enumerate(plan.wanted) if plan.separate else ():
+            outcome = told.get(position)
+            if outcome is None:
+                assert base + task in self.released
+                continue
+            if not outcome.ok:
+                failure = Failed(outcome.kind, outcome.text)
+                assert self.failures.setdefault(base + task, pickle.dumps(failure, 5)) == pickle.dumps(
+                    failure, 5
+                )
+            elif outcome.value is not None:
+                assert outcome.value == self.file_value(base + task)
 
     def teardown(self) -> None:
         """In the end, with one good worker more and every silent one found out, all is as it should be."""
         cluster = self.cluster
+        self.core.on_unblock_host(None, cluster.now)
         cluster.wait(100.0)
         cluster.join(2, "good")
         cluster.settle()
+        for base in cluster.plans:
+            if base not in self.cancelled:
+                self.check_outcomes(base)
         for base in cluster.plans:
             if base in self.cancelled:
                 assert not isinstance(cluster.over.get(base), PlanFailed)
@@ -230,11 +317,14 @@ class Chance(RuleBasedStateMachine):
                 f"plan {base} did not end: {cluster.over.get(base)}"
             )
             if base not in self.kept_plans:
-                assert cluster.results[base] == cluster.expected(base)
+                wanted = cluster.plans[base].wanted
+                assert cluster.results[base] == {
+                    i: self.value_of(base, task) for i, task in enumerate(wanted)
+                }
         if self.kept:
             fetch = self.core.on_wanted(self.kept, 100.0)
             cluster.settle()
-            assert cluster.results[fetch] == {i: cluster.values[file] for i, file in enumerate(self.kept)}
+            assert cluster.results[fetch] == {i: self.file_value(file) for i, file in enumerate(self.kept)}
         self.core.on_release(self.kept, 100.0)
         cluster.settle()
         assert not self.core.state.plans

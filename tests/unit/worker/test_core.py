@@ -549,3 +549,50 @@ def test_tasks_whose_blob_cannot_be_stored_fail_and_it_is_not_asked_for_again() 
     bench.turn()
     assert [(failed.task, failed.kind) for failed in bench.failed] == [(1, "storage"), (2, "storage")]
     assert not any(report.missing for report in bench.reports)
+
+
+# -- time limits ----------------------------------------------------------------------------------------
+
+
+def test_a_task_that_runs_for_too_long_is_stopped_and_fails() -> None:
+    bench = Bench(cores=1)
+    bench.assign(order(1), order(2), limits={1: 5.0})
+    bench.bring_up()
+    (number,) = bench.executors
+    assert bench.begin(number) == [1]
+    bench.wait(4.9)
+    assert not bench.failed
+    bench.wait(0.1)
+    assert [(failed.task, failed.kind) for failed in bench.failed] == [(1, "timeout")]
+    assert bench.killed == [number]
+    bench.run_all()
+    assert set(bench.done) == {2}
+
+
+def test_the_time_of_a_task_begins_when_it_does() -> None:
+    bench = Bench(cores=1, settings=Settings(warm_executors=0, packet_tasks=8))
+    measured(bench)
+    bench.assign(*(order(task) for task in range(4)), limits=dict.fromkeys(range(4), 5.0))
+    bench.bring_up()
+    (number,) = bench.executors
+    for task in range(4):
+        assert bench.begin(number) == [task], "it is alone, and nobody waits behind it"
+        assert not bench.executors[number].inbox
+        bench.wait(4.0)
+        bench.finish_one(number)
+    bench.wait(100.0)
+    assert not bench.failed
+    assert bench.core.deadline() is None
+
+
+def test_a_task_that_was_cancelled_or_whose_executor_died_does_not_time_out() -> None:
+    bench = Bench(cores=2)
+    bench.assign(order(1), order(2), limits={1: 5.0, 2: 5.0})
+    bench.bring_up()
+    first, second = bench.executors
+    assert (bench.begin(first), bench.begin(second)) == ([1], [2])
+    bench.core.on_cancel([1], bench.now)
+    bench.turn()
+    bench.die(second)
+    bench.wait(100.0)
+    assert [failed.kind for failed in bench.failed] == ["killed"]

@@ -17,7 +17,11 @@ CAPACITY = Resources(cores=4, memory_mb=8000, disk_mb=100, gpus=1)
         (Resources(), Resources(1, 2000)),
         (Resources(2, memory_mb=100), Resources(2, 100)),
         (Resources(99, 1e9, 1e9, 9), Resources(4, 8000, 100, 1)),
-        (Resources(0), Resources(0, 0)),
+        (Resources(0), Resources(4, 8000)),
+        (Resources(0, memory_mb=2000), Resources(1, 2000)),
+        (Resources(0, memory_mb=2000, disk_mb=50), Resources(2, 2000, 50)),
+        (Resources(0, gpus=1), Resources(4, 8000, 0, 1)),
+        (Resources(0, memory_mb=99999), Resources(4, 8000)),
     ],
 )
 def test_what_is_set_aside(request_: Resources, aside: Resources) -> None:

@@ -35,6 +35,14 @@ def test_an_unmeasured_job_does_not_join_others() -> None:
     assert [load.long for load in loads] == [False, True, False]
 
 
+def test_a_job_that_may_run_for_so_long_only_goes_alone() -> None:
+    lane = lane_of(0, 0, 0)
+    lane._arrived[1].max_s = 9.0
+    loads = [fill(lane, 100, {0: 1e-5}, SETTINGS) for _ in range(3)]
+    assert [[job.order.task for job in load.jobs] for load in loads] == [[0], [1], [2]]
+    assert [load.long for load in loads] == [False, True, False]
+
+
 @pytest.mark.parametrize(("mean_s", "long"), [(0.001, False), (0.01, False), (0.05, True), (None, True)])
 def test_only_long_or_unmeasured_packets_are_not_followed(mean_s: float | None, long: bool) -> None:
     means = {} if mean_s is None else {0: mean_s}

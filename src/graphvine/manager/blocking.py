@@ -1,0 +1,79 @@
+"""Hosts that the user has no trust in: their workers get no tasks, until they are unblocked.
+
+What such a worker holds counts, and what it runs goes on; what it was given and has not begun is called back.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+from graphvine.manager import recovery
+from graphvine.manager.state import State
+from graphvine.manager.workers import Worker
+
+
+def block(state: State, host: str, until: float | None) -> None:
+    """No tasks for the workers of this host, or name, until then (None: for ever)."""
+    state.blocked[host] = until
+    for worker in state.named.get(host, {}).values():
+        if not worker.blocked:
+            shut(state, worker)
+
+
+def shut(state: State, worker: Worker) -> None:
+    """Take from a worker what it has not begun, and its place in every pool."""
+    worker.blocked = True
+    for pool in worker.pools:
+        pool.part(worker)
+    worker.pools = []
+    if worker.draining:
+        heapq.heappush(state.suspects, worker.draining)
+        worker.draining = 0
+        state.lonely.discard(worker.number)
+    recovery.replace(state, worker.heap)
+    recovery.replace(state, worker.share)
+    worker.heap, worker.share = [], []
+    for task, thief in state.recalled.items():
+        if thief == worker.number:
+            state.recalled[task] = 0
+    worker.asked = 0
+    for task in worker.queue:
+        table = state.table_of(task)
+        if table is not None and task != worker.alone:
+            recovery.call_back(state, table, task - table.base)
+    state.mark(worker)
+
+
+def unblock(state: State, host: str | None) -> None:
+    """Tasks for the workers of this host, or name, again (None: of all)."""
+    for name in [host] if host is not None else list(state.blocked):
+        state.blocked.pop(name, None)
+        for worker in state.named.get(name, {}).values():
+            if worker.blocked and not is_blocked(state, worker):
+                worker.blocked = False
+                enter(state, worker)
+
+
+def enter(state: State, worker: Worker) -> None:
+    """A worker may be given tasks: it is in every pool that admits it."""
+    for pool in state.pools.values():
+        if pool.admits(worker):
+            pool.join(worker)
+    state.mark(worker)
+
+
+def is_blocked(state: State, worker: Worker) -> bool:
+    """Whether its host or its name is blocked."""
+    return worker.hello.host in state.blocked or worker.hello.name in state.blocked
+
+
+def deadline(state: State) -> float | None:
+    """When the next one is to be unblocked."""
+    return min((until for until in state.blocked.values() if until is not None), default=None)
+
+
+def on_time(state: State) -> None:
+    """Unblock those whose time is over."""
+    for host, until in list(state.blocked.items()):
+        if until is not None and until <= state.now:
+            unblock(state, host)
