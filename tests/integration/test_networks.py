@@ -33,6 +33,24 @@ def digest(data):
     import hashlib
     return hashlib.sha256(data).hexdigest()
 
+def make_tree():
+    import os
+    from graphvine.protocol.trees import NewTree
+    from graphvine.worker import scratch
+    root = scratch.directory()
+    for number in range(200):
+        with open(os.path.join(root, str(number)), "wb") as file:
+            file.write(os.urandom(SIZE // 4 if number in (50, 60) else number))
+    return NewTree(root)
+
+def digest_tree(tree):
+    import hashlib, os
+    found = hashlib.sha256()
+    for name in sorted(os.listdir(tree.path)):
+        with open(os.path.join(tree.path, name), "rb") as file:
+            found.update(name.encode() + file.read())
+    return found.hexdigest()
+
 manager = Manager(port=0, host="*", local_workers=0)
 print(manager.port, flush=True)
 with dask.annotate(workers=["near"]):
@@ -41,9 +59,14 @@ with dask.annotate(workers=["far"]):
     there = delayed(digest)(data, dask_key_name="there")
 with dask.annotate(workers=["near"]):
     here = delayed(digest)(data, dask_key_name="here")
-graph = delayed([there, here, data]).__dask_graph__()
-first, second, whole = manager.get(graph, ["there", "here", "data"])
-print(json.dumps([first, second, digest(whole), len(whole)]))
+    tree = delayed(make_tree)(dask_key_name="tree")
+    tree_here = delayed(digest_tree)(tree, dask_key_name="tree here")
+with dask.annotate(workers=["far"]):
+    tree_there = delayed(digest_tree)(tree, dask_key_name="tree there")
+wanted = ["there", "here", "data", "tree there", "tree here", "tree"]
+graph = delayed([there, here, data, tree_there, tree_here, tree]).__dask_graph__()
+first, second, whole, third, fourth, brought = manager.get(graph, wanted)
+print(json.dumps([first, second, digest(whole), len(whole), third, fourth, digest_tree(brought)]))
 manager.close()
 """
 
@@ -108,7 +131,7 @@ def hosts() -> Iterator[Hosts]:
 
 
 @pytest.mark.parametrize("together", [True, False], ids=["peers", "only the manager is reachable"])
-def test_a_large_result_reaches_the_other_worker_and_the_user(
+def test_a_large_result_and_a_directory_reach_the_other_worker_and_the_user(
     hosts: Hosts, together: bool, tmp_path: Path
 ) -> None:
     hosts.join(together)
@@ -128,6 +151,7 @@ def test_a_large_result_reaches_the_other_worker_and_the_user(
         for process in (manager, *workers):
             process.terminate()
             process.wait(20)
-    there, here, whole, size = json.loads(out)
+    there, here, whole, size, tree_there, tree_here, tree = json.loads(out)
     assert size == 20_000_000
     assert there == here == whole
+    assert tree_there == tree_here == tree

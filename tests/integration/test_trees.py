@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import dask
 import pytest
 from dask.delayed import delayed
+from tests.integration.conftest import StartWorker
 
 from graphvine.manager.manager import Manager
 from graphvine.protocol.errors import TaskKilledError
@@ -142,3 +145,73 @@ def test_what_is_not_in_a_scratch_directory_is_copied(manager: Manager, tmp_path
     made = delayed(give)(str(tmp_path / "mine"))
     assert dask.compute(length(made), links(made), scheduler=manager.get) == ((5, 5), 1)
     assert (tmp_path / "mine").read_bytes() == b"stays"
+
+
+def on(worker: str, call: Any) -> Any:
+    """``call``, run on that worker."""
+    with dask.annotate(workers=[worker]):
+        return call()
+
+
+@pytest.fixture
+def two(bare_manager: Manager, start_worker: StartWorker) -> Manager:
+    for name in ("near", "far"):
+        start_worker(bare_manager, 1, name)
+    return bare_manager
+
+
+@pytest.mark.parametrize("files", [0, 1000])
+def test_a_directory_goes_to_another_worker(two: Manager, files: int) -> None:
+    made = on("near", lambda: make_directory(files))
+    here, there = on("near", lambda: digest(made)), on("far", lambda: digest(made))
+    again = on("near", lambda: digest(on("far", lambda: same(made))))
+    first, second, third = dask.compute(here, there, again, scheduler=two.get)
+    assert first == second == third
+
+
+def test_a_large_file_goes_to_another_worker(two: Manager) -> None:
+    made = on("near", lambda: make_file(50_000_000))
+    assert on("far", lambda: length(made)).compute(scheduler=two.get) == (50_000_000, 50_000_000)
+
+
+def test_the_user_gets_files_and_directories_of_his_own(two: Manager) -> None:
+    made = on("near", lambda: make_directory(50))
+    file = on("far", lambda: make_file(3_000_000))
+    tree, expected, single = dask.compute(made, digest(made), file, scheduler=two.get)
+    assert isinstance(tree, Tree)
+    assert here_digest(tree) == expected
+    assert os.readlink(Path(tree.path, "link")) == "sub0/0"
+    # The workers have dropped theirs; this one is the user's to move.
+    os.rename(single.path, f"{tree.path}-moved")
+    assert os.path.getsize(f"{tree.path}-moved") == single.size == 3_000_000
+    scratches = Path(tree.path).parents[2]
+    two.close()
+    assert not scratches.exists()
+
+
+def here_digest(tree: Tree) -> str:
+    return str(digest(tree).compute(scheduler="synchronous"))
+
+
+def test_a_tree_that_vanishes_is_made_again(bare_manager: Manager, start_worker: StartWorker) -> None:
+    start_worker(bare_manager, 1, "only")
+    kept = bare_manager.persist(make_directory(20))
+
+    def spoil(tree: Tree) -> str:
+        shutil.rmtree(os.path.dirname(tree.path))
+        return tree.path
+
+    gone = delayed(spoil)(kept).compute(scheduler=bare_manager.get)
+    fresh = digest(make_directory(20)).compute(scheduler=bare_manager.get)
+    assert digest(kept).compute(scheduler=bare_manager.get) == fresh
+    assert os.path.exists(gone)
+
+
+def test_a_tree_whose_worker_is_lost_is_made_again(bare_manager: Manager, start_worker: StartWorker) -> None:
+    first = start_worker(bare_manager, 1, "first")
+    kept = bare_manager.persist(make_directory(20))
+    expected = digest(kept).compute(scheduler=bare_manager.get)
+    start_worker(bare_manager, 1, "second")
+    first.kill()
+    first.wait()
+    assert digest(kept).compute(scheduler=bare_manager.get) == expected

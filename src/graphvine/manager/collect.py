@@ -2,10 +2,15 @@
 
 Three ways, the first that works: a worker on this node left a file that can be mapped; the holder's transfer
 server can be reached; else the bytes are pulled piece by piece over the worker's own connection.
+
+Trees come into ``directory``, each as one of its own, and stay there until whoever has them moves them away
+or the manager is closed: as hard links where the holder's disk is this one's, else written. All writing is
+done by threads.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,10 +19,11 @@ import msgspec
 
 from graphvine.manager.instructions import Available
 from graphvine.manager.run import Raw
-from graphvine.protocol import values
+from graphvine.protocol import tree_files, values
 from graphvine.protocol.bulk import BulkError, fetch
 from graphvine.protocol.messages import Address, Hello, Piece, Pull, ToWorker
 from graphvine.protocol.pieces import Assembler, Damaged
+from graphvine.protocol.trees import BadTreeError, Tree
 
 _THREADS = 4
 #: The number under which the manager itself asks for pieces.
@@ -39,6 +45,9 @@ class _Pulled(msgspec.Struct):
     assembler: Assembler
     holder: int
     wishes: list[Wish]
+    path: str
+    """Where it is written in case it is a tree."""
+    writer: tree_files.Writer | None = None
 
 
 class Collector:
@@ -48,6 +57,7 @@ class Collector:
         self,
         node: str,
         secret: str,
+        directory: str,
         call: Callable[[Callable[[], None]], None],
         say: Callable[[int, list[ToWorker]], None],
         on_result: Callable[[Wish, Raw], None],
@@ -55,12 +65,16 @@ class Collector:
     ) -> None:
         self._node = node
         self._secret = secret
+        self._directory = directory
+        self._numbers = itertools.count(1)
         self._call = call
         self._say = say
         self._on_result = on_result
         self._on_unreachable = on_unreachable
         self._hellos: dict[int, Hello] = {}
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="graphvine-collect")
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="graphvine-write")
+        """Writes what comes in pieces, in their order."""
         self._unreachable: set[int] = set()
         """Workers whose transfer server could not be reached: asked by relay from then on."""
         self._pulled: dict[int, _Pulled] = {}
@@ -76,10 +90,19 @@ class Collector:
         holders = [holder for holder in wanted.holders if holder in hellos]
         for holder in holders:
             if hellos[holder].node == self._node:
-                raw = map_here(os.path.join(hellos[holder].store, str(wish.file)))
+                path = os.path.join(hellos[holder].store, str(wish.file))
+                if tree_files.is_tree(path):
+                    self._threads.submit(self._share_in_thread, wish, path, holders)
+                    return
+                raw = map_here(path)
                 if raw is not None:
                     self._on_result(wish, raw)
                     return
+        self._collect_over_links(wish, holders)
+
+    def _collect_over_links(self, wish: Wish, holders: list[int]) -> None:
+        hellos = self._hellos
+        holders = [holder for holder in holders if holder in hellos]
         if not holders:
             self._on_unreachable(wish, 0, "no holder is left")
             return
@@ -97,14 +120,14 @@ class Collector:
         if pulled is None or pulled.holder != worker:
             return
         outcome = pulled.assembler.on_piece(piece)
-        if isinstance(outcome, Pull):
+        if pulled.assembler.tree and not isinstance(outcome, Damaged):
+            self._disk.submit(self._write_in_thread, pulled, pulled.assembler.take_flat(), outcome)
+        elif isinstance(outcome, Pull):
             self._say(worker, [outcome])
         elif isinstance(outcome, Damaged):
             self._give_up(piece.file, outcome.reason)
         elif pulled.assembler.complete:
-            del self._pulled[piece.file]
-            for wish in pulled.wishes:
-                self._on_result(wish, pulled.assembler.into)
+            self._finish_pull(pulled)
 
     def on_worker_parted(self, worker: int) -> None:
         self._unreachable.discard(worker)
@@ -112,20 +135,62 @@ class Collector:
             self._give_up(file, "the worker was lost")
 
     def close(self) -> None:
-        if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._disk):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    # -- trees -----------------------------------------------------------------------------------------
+
+    def _new_directory(self, file: int) -> str:
+        """A path at which nothing is yet."""
+        return os.path.join(self._directory, f"{file}-{next(self._numbers)}")
+
+    def _share_in_thread(self, wish: Wish, stored: str, holders: list[int]) -> None:
+        path = self._new_directory(wish.file)
+        try:
+            tree_files.copy_stored(stored, path)
+            tree = tree_files.load(path)
+        except (OSError, BadTreeError):
+            # It lies elsewhere by now.
+            self._call(lambda: self._collect_over_links(wish, holders))
+        else:
+            self._call(lambda: self._on_result(wish, tree))
+
+    def _write_in_thread(self, pulled: _Pulled, parts: list[bytes], outcome: Pull | None) -> None:
+        """The next parts of a tree; only then is more asked for."""
+        try:
+            pulled.writer = pulled.writer or tree_files.Writer(pulled.path)
+            for part in parts:
+                pulled.writer.feed(part)
+            complete = pulled.writer.received == pulled.assembler.size
+            if complete:
+                pulled.writer.finish()
+        except (OSError, BadTreeError) as error:
+            reason = f"it could not be written: {error}"
+            self._call(lambda: self._give_up_pull(pulled, reason))
+            return
+        if complete:
+            tree = tree_files.load(pulled.path)
+            self._call(lambda: self._finish_pull(pulled, tree))
+        elif outcome is not None:
+            self._call(lambda: self._say(pulled.holder, [outcome]))
+
+    def _finish_pull(self, pulled: _Pulled, tree: Tree | None = None) -> None:
+        if self._pulled.get(pulled.assembler.file) is not pulled:
+            return
+        del self._pulled[pulled.assembler.file]
+        for wish in pulled.wishes:
+            self._on_result(wish, tree or pulled.assembler.value)
 
     # -- direct links ----------------------------------------------------------------------------------
 
     def _fetch(self, wish: Wish, holder: int, addresses: list[Address]) -> None:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="graphvine-collect")
         self._threads.submit(self._fetch_in_thread, wish, holder, addresses)
 
     def _fetch_in_thread(self, wish: Wish, holder: int, addresses: list[Address]) -> None:
-        raw = memoryview(bytearray(wish.size))
+        path = self._new_directory(wish.file)
         try:
-            fetch(addresses, wish.file, self._secret, raw)
+            value = fetch(addresses, wish.file, self._secret, wish.size, path)
+            raw: Raw = tree_files.load(path) if value is None else value
         except (BulkError, OSError):
             self._call(lambda: self._on_no_link(wish, holder))
         else:
@@ -145,14 +210,27 @@ class Collector:
         if pulled is not None:
             pulled.wishes.append(wish)
             return
-        assembler = Assembler(wish.file, memoryview(bytearray(wish.size)), MANAGER)
-        self._pulled[wish.file] = _Pulled(assembler, holder, [wish])
+        assembler = Assembler(wish.file, wish.size, MANAGER)
+        self._pulled[wish.file] = _Pulled(assembler, holder, [wish], self._new_directory(wish.file))
         self._say(holder, list(assembler.first_pulls()))
 
     def _give_up(self, file: int, reason: str) -> None:
-        pulled = self._pulled.pop(file)
+        self._give_up_pull(self._pulled[file], reason)
+
+    def _give_up_pull(self, pulled: _Pulled, reason: str) -> None:
+        if self._pulled.get(pulled.assembler.file) is not pulled:
+            return
+        del self._pulled[pulled.assembler.file]
+        self._disk.submit(_discard, pulled)
         for wish in pulled.wishes:
             self._on_unreachable(wish, pulled.holder, reason)
+
+
+def _discard(pulled: _Pulled) -> None:
+    """What came of a tree that will not be whole. After what writes it."""
+    if pulled.writer is not None:
+        pulled.writer.close()
+        tree_files.remove(pulled.path)
 
 
 def map_here(path: str) -> memoryview | None:

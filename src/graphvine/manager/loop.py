@@ -63,7 +63,9 @@ T = TypeVar("T")
 class Loop:
     """One thread, one core, one gate."""
 
-    def __init__(self, gate: Gate, core: Core, node: str, secret: str) -> None:
+    def __init__(self, gate: Gate, core: Core, node: str, secret: str, trees: str) -> None:
+        """``trees``: the directory into which results come that are files or directories (made here)."""
+        os.makedirs(trees, exist_ok=True)
         self._gate = gate
         self._core = core
         self._commands: collections.deque[Callable[[], None]] = collections.deque()
@@ -81,7 +83,9 @@ class Loop:
         self._peers = Peers()
         self._runs: dict[int, ManagedRun] = {}
         self._unfinished: set[ManagedRun] = set()
-        self._collector = Collector(node, secret, self.call, self._say, self._on_result, self._on_unreachable)
+        self._collector = Collector(
+            node, secret, trees, self.call, self._say, self._on_result, self._on_unreachable
+        )
         self._relay = Relay(core.holders, self._peers.__contains__, self._say, core.blob)
         self.on_worker_joined: Callable[[int, Hello], None] = lambda worker, hello: None
         self.on_output: Callable[[Output], None] = lambda output: None

@@ -83,7 +83,8 @@ class Manager(TaskClient, DaskClient):
         sweep_scratch()
         self._scratch = Path(tempfile.mkdtemp(prefix=f"{_scratch_prefix()}{os.getpid()}-"))
         self._settings = self._advised(settings or Settings(), public, wish)
-        self._loop = Loop(self._gate, Core(self._settings), node_id(), self._connection.secret)
+        trees = str(self._scratch / "trees")
+        self._loop = Loop(self._gate, Core(self._settings), node_id(), self._connection.secret, trees)
         self._embedded = Embedded(self._loop, self._connection, wish, self._scratch / "worker")
         printer = Printer()
         if show_output:

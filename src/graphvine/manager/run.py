@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 from graphvine.manager.engine import Outcome, Progress, Run
 from graphvine.protocol import values
 from graphvine.protocol.errors import UndecodableError
+from graphvine.protocol.trees import Tree
 
 if TYPE_CHECKING:
     from graphvine.manager.loop import Loop
 
-#: A raw result: an inline pickle, or a whole value file in memory or mapped.
-Raw = bytes | memoryview
+#: A raw result: an inline pickle, a whole value file in memory or mapped, or a tree in the manager's
+#: directory.
+Raw = bytes | memoryview | Tree
 
 NOTHING_KNOWN = Progress("", 0, 0, 0, 0, 0, 0, 0.0, 0.0, True, [])
 
@@ -164,6 +166,8 @@ class ManagedRun:
 
 def _load(raw: Raw | None) -> Any:
     assert raw is not None, "a finished run has all its results"
+    if isinstance(raw, Tree):
+        return raw
     try:
         return values.loads_inline(raw) if isinstance(raw, bytes) else values.loads(raw)
     except Exception as error:

@@ -4,8 +4,14 @@
     client         HMAC-SHA256(secret, "client" | server's nonce | client's nonce)
     server         HMAC-SHA256(secret, "server" | client's nonce | server's nonce)
     then, any number of times
-    client         file number (u64)
-    server         size (i64; -1: not held) | the bytes | xxh3_64 of the bytes (u64)
+    client         file number (u64) | offset of the first byte that is wanted (u64)
+    server         size of all of it (i64) | 0: a value, 1: a tree (u8) | the bytes from the offset
+                   | xxh3_64 of all of it (u64)
+                   or -1 for the size: not held; or -2: it is not here yet, and another answer will come
+
+A tree comes in its flat form (``protocol.trees``). A server may send what is just arriving there itself; when
+that comes to nothing it closes the link, and the client goes on from another holder, from the byte it has
+come to. A server says -2 again and again while nothing has arrived, so that its client knows it is alive.
 
 A side that gives the wrong answer, or none in time, is cut off before anything else is read. The bytes
 themselves are not encrypted: the link proves who speaks, the checksum that nothing was damaged.
@@ -20,20 +26,26 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Sequence
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 import xxhash
 
 from graphvine.protocol.messages import Address
+from graphvine.protocol.tree_files import Writer, remove
+from graphvine.protocol.trees import BadTreeError
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
-HELLO = b"gvbulk1\n"
+HELLO = b"gvbulk2\n"
 _NONCE_BYTES = 32
-_REQUEST = struct.Struct("<Q")
-SIZE = struct.Struct("<q")
+_REQUEST = struct.Struct("<QQ")
+ANSWER = struct.Struct("<q?")
 CHECKSUM = struct.Struct("<Q")
-NOT_HELD = -1
+NOT_HELD = ANSWER.pack(-1, False)
+NOT_YET = ANSWER.pack(-2, False)
+#: A server that has nothing to send yet says so this often.
+NOT_YET_S = 5.0
 #: Bytes taken from a link at a time: fits the processor's cache, so that hashing and storing find it there.
 CHUNK_BYTES = 2**20
 CONNECT_S = 5.0
@@ -65,13 +77,38 @@ class DamagedError(BulkError):
 
 
 def fetch(
-    addresses: Sequence[Address], file: int, secret: str, into: memoryview, timeout_s: float = 30.0
-) -> None:
-    """Fetch a file of known size into memory, over a link of its own; addresses are tried in order. Waits.
-    Raises BulkError."""
+    addresses: Sequence[Address],
+    file: int,
+    secret: str,
+    size: int,
+    tree: str = "",
+    timeout_s: float = 30.0,
+) -> memoryview | None:
+    """Fetch a file over a link of its own; addresses are tried in order. Waits.
+
+    A value's bytes; None when it is a tree: then it is stored as the directory ``tree``. Raises BulkError,
+    OSError when a tree cannot be written; then nothing is left of it."""
     with connect(addresses, secret, timeout_s) as link:
-        link.ask(file, len(into))
+        if link.ask(file, size):
+            _receive_tree(link, tree)
+            return None
+        into = memoryview(bytearray(size))
         link.receive(into)
+        return into
+
+
+def _receive_tree(link: Link, path: str) -> None:
+    writer = Writer(path)
+    buffer = memoryview(bytearray(CHUNK_BYTES))
+    try:
+        link.receive_chunks(lambda: buffer, writer.feed)
+        writer.finish()
+    except BaseException as error:
+        writer.close()
+        remove(path)
+        if isinstance(error, BadTreeError):
+            raise DamagedError(f"what came from {link.name} is no tree: {error}") from error
+        raise
 
 
 def connect(
@@ -105,7 +142,7 @@ class Link:
     def __init__(self, connected: socket.socket, name: str) -> None:
         self._socket = connected
         self.name = name
-        self._size = 0
+        self._left = 0
 
     def __enter__(self) -> Link:
         return self
@@ -124,64 +161,82 @@ class Link:
             # The other side was faster.
             return
 
-    def ask(self, file: int, size: int) -> None:
-        """Ask for a file that should have ``size`` bytes. Raises NotHeldError, DamagedError, BulkError."""
-        self._socket_errors(self._ask, file, size)
+    def ask(self, file: int, size: int, offset: int = 0, on_wait: Callable[[], None] = lambda: None) -> bool:
+        """Ask for a file that should have ``size`` bytes, from byte ``offset``; whether it is a tree.
 
-    def _ask(self, file: int, size: int) -> None:
-        self._socket.sendall(_REQUEST.pack(file))
-        (actual,) = SIZE.unpack(receive_exactly(self._socket, SIZE.size))
-        if actual == NOT_HELD:
+        ``on_wait`` is called once when the other side does not have any of it yet. Raises NotHeldError,
+        DamagedError, BulkError."""
+        return self._socket_errors(self._ask, file, size, offset, on_wait)
+
+    def _ask(self, file: int, size: int, offset: int, on_wait: Callable[[], None]) -> bool:
+        self._socket.sendall(_REQUEST.pack(file, offset))
+        answer = receive_exactly(self._socket, ANSWER.size)
+        if answer == NOT_YET:
+            on_wait()
+        while answer == NOT_YET:
+            answer = receive_exactly(self._socket, ANSWER.size)
+        if answer == NOT_HELD:
             raise NotHeldError(f"{self.name} does not hold file {file} any more")
+        actual, tree = ANSWER.unpack(answer)
         if actual != size:
             raise DamagedError(f"file {file} at {self.name} has {actual} bytes; {size} were expected")
-        self._size = size
+        self._left = size - offset
+        return bool(tree)
 
     def receive(self, into: memoryview) -> None:
         """Take in the file asked for. Raises BulkError."""
-        self._socket_errors(self._receive, into)
+        position = 0
 
-    def _receive(self, into: memoryview) -> None:
-        hashed = xxhash.xxh3_64()
-        for begin in range(0, self._size, CHUNK_BYTES):
-            chunk = into[begin : min(begin + CHUNK_BYTES, self._size)]
-            _receive_into(self._socket, chunk)
-            hashed.update(chunk)
-        self._check(hashed.intdigest())
+        def buffer() -> memoryview:
+            return into[position : position + CHUNK_BYTES]
 
-    def receive_chunks(self, buffer: Callable[[], memoryview], take: Callable[[memoryview], None]) -> None:
-        """Take in the file asked for in pieces: each fills the beginning of a ``buffer()`` and is handed to
-        ``take``. Raises BulkError, and what those two raise."""
-        hashed = xxhash.xxh3_64()
-        left = self._size
-        while left:
-            chunk = buffer()[:left]
+        def take(chunk: memoryview) -> None:
+            nonlocal position
+            position += len(chunk)
+
+        self.receive_chunks(buffer, take)
+
+    def receive_chunks(
+        self,
+        buffer: Callable[[], memoryview],
+        take: Callable[[memoryview], object],
+        hashed: xxhash.xxh3_64 | None = None,
+    ) -> int:
+        """Take in what was asked for in pieces: each fills the beginning of a ``buffer()`` and is handed to
+        ``take``. ``hashed`` has taken in what lies before the offset asked for. The checksum of it all.
+
+        Raises BulkError, and what those two raise."""
+        hashed = hashed or xxhash.xxh3_64()
+        while self._left:
+            chunk = buffer()[: self._left]
             self._socket_errors(_receive_into, self._socket, chunk)
             hashed.update(chunk)
             take(chunk)
-            left -= len(chunk)
-        self._socket_errors(self._check, hashed.intdigest())
+            self._left -= len(chunk)
+        return self._socket_errors(self._check, hashed.intdigest())
 
-    def _check(self, digest: int) -> None:
+    def _check(self, digest: int) -> int:
         if CHECKSUM.unpack(receive_exactly(self._socket, CHECKSUM.size))[0] != digest:
             raise DamagedError(f"what came from {self.name} was damaged on its way")
+        return digest
 
-    def _socket_errors(self, act: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+    def _socket_errors(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            act(*args, **kwargs)
+            return act(*args, **kwargs)
         except BlockingIOError:
             raise LinkLostError(f"{self.name} is too slow or silent") from None
         except OSError as error:
             raise LinkLostError(f"the link to {self.name} broke: {error}") from None
 
 
-def receive_request(link: socket.socket) -> int | None:
-    """The number of the next file asked for; None when the other side closed. Raises OSError."""
+def receive_request(link: socket.socket) -> tuple[int, int] | None:
+    """The next file asked for, and from which byte; None when the other side closed. Raises OSError."""
     first = link.recv(_REQUEST.size)
     if not first:
         return None
     rest = receive_exactly(link, _REQUEST.size - len(first))
-    return int(_REQUEST.unpack(first + rest)[0])
+    file, offset = _REQUEST.unpack(first + rest)
+    return file, offset
 
 
 def greet(link: socket.socket, secret: str, role: str) -> None:

@@ -307,7 +307,7 @@ class Pull(msgspec.Struct, tag="pull"):
 
 class Piece(msgspec.Struct, tag="piece"):
     """The answer to ``Pull``. ``total`` is the file's size; -1 when the file is not held (any more).
-    ``checksum`` is xxh3_64 of ``data``."""
+    ``checksum`` is xxh3_64 of ``data``; ``tree``: the bytes are of a tree's flat form, else of a value."""
 
     file: int
     offset: int
@@ -315,6 +315,7 @@ class Piece(msgspec.Struct, tag="piece"):
     data: bytes
     checksum: int
     requester: int
+    tree: bool = False
 
 
 ToWorker = Welcome | Refused | Rejoin | Assign | Sources | Drop | Recall | Cancel | Leave | Pull | Piece

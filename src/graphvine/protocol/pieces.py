@@ -17,9 +17,15 @@ PIECES_AHEAD = 4
 
 
 def make_piece(pull: Pull, content: memoryview) -> Piece:
-    """The answer to ``pull`` by a holder of the file's ``content``."""
+    """The answer to ``pull`` by a holder of the value's (or blob's) ``content``."""
     data = bytes(content[pull.offset : pull.offset + pull.length])
-    return Piece(pull.file, pull.offset, len(content), data, xxhash.xxh3_64_intdigest(data), pull.requester)
+    return piece_of(pull, data, len(content), tree=False)
+
+
+def piece_of(pull: Pull, data: bytes, total: int, *, tree: bool) -> Piece:
+    """The answer to ``pull``: ``data`` of a file of ``total`` bytes."""
+    checksum = xxhash.xxh3_64_intdigest(data)
+    return Piece(pull.file, pull.offset, total, data, checksum, pull.requester, tree)
 
 
 def not_held(pull: Pull) -> Piece:
@@ -34,14 +40,21 @@ class Damaged(msgspec.Struct):
 
 
 class Assembler:
-    """Puts one file together from its pieces, in memory given by the caller (``into``: all its bytes)."""
+    """Puts one file of ``size`` bytes together from its pieces: a value in memory (``value``), while what
+    comes of a tree is to be taken from here in its order (``take_flat``)."""
 
-    def __init__(self, file: int, into: memoryview, requester: int) -> None:
+    def __init__(self, file: int, size: int, requester: int) -> None:
         self.file = file
-        self.into = into
+        self.size = size
+        self.tree = False
+        """Known when the first piece came."""
+        self.value = memoryview(b"")
         self._requester = requester
         self._asked = 0
-        self._missing = len(into)
+        self._missing = size
+        self._early: dict[int, bytes] = {}
+        """Pieces of a tree that were not taken yet, by offset."""
+        self._taken = 0
 
     @property
     def complete(self) -> bool:
@@ -53,21 +66,38 @@ class Assembler:
 
     def on_piece(self, piece: Piece) -> Pull | Damaged | None:
         """Take a piece in. Returns what to ask for next, if anything, or what is wrong."""
-        if piece.total != len(self.into):
+        if piece.total != self.size:
             return Damaged("no holder has it any more")
         end = piece.offset + len(piece.data)
-        if piece.offset < 0 or end > len(self.into) or not piece.data:
+        if piece.offset < 0 or end > self.size or not piece.data:
             return Damaged(f"the piece at {piece.offset} lies outside the file")
         if xxhash.xxh3_64_intdigest(piece.data) != piece.checksum:
             return Damaged(f"the piece at {piece.offset} was damaged on its way")
-        self.into[piece.offset : end] = piece.data
+        if self._missing == self.size:
+            self.tree = piece.tree
+            if not piece.tree:
+                self.value = memoryview(bytearray(self.size))
+        elif piece.tree != self.tree:
+            return Damaged("one piece is of a tree and another of a value")
+        if self.tree:
+            self._early[piece.offset] = piece.data
+        else:
+            self.value[piece.offset : end] = piece.data
         self._missing -= len(piece.data)
         return self._next()
 
+    def take_flat(self) -> list[bytes]:
+        """The next bytes of a tree, as far as they came without a gap; each once."""
+        taken = []
+        while (data := self._early.pop(self._taken, None)) is not None:
+            taken.append(data)
+            self._taken += len(data)
+        return taken
+
     def _next(self) -> Pull | None:
-        if self._asked >= len(self.into):
+        if self._asked >= self.size:
             return None
         offset = self._asked
-        length = min(PIECE_BYTES, len(self.into) - offset)
+        length = min(PIECE_BYTES, self.size - offset)
         self._asked += length
         return Pull(self.file, offset, length, self._requester)

@@ -55,6 +55,20 @@ def stored_sizes(directory: str) -> tuple[int, int]:
         return trees.sizes(file.read(trees.PREFIX_BYTES))
 
 
+def copy_stored(stored: str, directory: str) -> None:
+    """Another stored tree with the same files, as hard links where that can be. Raises OSError, BadTreeError;
+    then nothing is left of it."""
+    with Reader(stored) as reader:
+        head = reader.head
+    os.makedirs(directory, _OWNER)
+    try:
+        duplicate(f"{os.path.realpath(stored)}/{DATA}", f"{directory}/{DATA}", head, share=True)
+        _write_index(directory, head)
+    except BaseException:
+        remove(directory)
+        raise
+
+
 def put_in_place(made: str, directory: str) -> None:
     """Give a finished stored tree its name; what had that name before is removed. Raises OSError."""
     try:
@@ -172,10 +186,14 @@ def _kind(mode: int) -> str:
 class Reader:
     """The flat form of a stored tree, or of one that is arriving (as far as its files are there)."""
 
-    def __init__(self, directory: str, head: Head | None = None) -> None:
-        """Raises OSError, BadTreeError."""
+    def __init__(self, directory: str | int, head: Head | None = None) -> None:
+        """``directory``: its path, or a descriptor of it. Raises OSError, BadTreeError."""
         # Found by this descriptor also when the directory is given its final name.
-        self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        if isinstance(directory, int):
+            self._directory = os.open(".", flags, dir_fd=directory)
+        else:
+            self._directory = os.open(directory, flags)
         try:
             self.head = head or trees.parse_head(self._read_index())
         except BaseException:

@@ -13,7 +13,11 @@ from collections.abc import Callable
 import msgspec
 import xxhash
 
-from graphvine.protocol.messages import Context, Piece, ToManager
+from graphvine.protocol.messages import Context, Piece, Pull, ToManager
+from graphvine.protocol.pieces import not_held, piece_of
+from graphvine.protocol.tree_files import Reader, is_tree
+from graphvine.protocol.trees import BadTreeError
+from graphvine.worker.arrivals import Arrival, Arrivals
 from graphvine.worker.core import Core
 from graphvine.worker.instructions import (
     DropFiles,
@@ -28,6 +32,7 @@ from graphvine.worker.instructions import (
     SpawnExecutor,
     StartFetch,
     StartZygote,
+    StopFetch,
     StoreBlob,
     StoreContext,
     TakeBack,
@@ -37,7 +42,7 @@ from graphvine.worker.packets import ContextRef, PacketDone
 from graphvine.worker.pool import Pool
 from graphvine.worker.settings import Settings
 from graphvine.worker.store import Store
-from graphvine.worker.transfer import Fetcher
+from graphvine.worker.transfer import Fetcher, FetchFailed
 from graphvine.worker.zygote import Prepare
 
 log = logging.getLogger("graphvine.worker")
@@ -53,7 +58,7 @@ class Base(msgspec.Struct):
 
 
 class Hands:
-    """Holds nothing but open files of pulls and the archives of contexts."""
+    """Holds nothing but what is pulled, what is read for others, and the archives of contexts."""
 
     def __init__(
         self,
@@ -61,6 +66,7 @@ class Hands:
         store: Store,
         pool: Pool,
         fetcher: Fetcher,
+        arrivals: Arrivals,
         say: Callable[[list[ToManager]], None],
         settings: Settings,
     ) -> None:
@@ -68,13 +74,16 @@ class Hands:
         self._store = store
         self._pool = pool
         self._fetcher = fetcher
+        self._arrivals = arrivals
         self._say = say
         self._settings = settings
         self._contexts = {0: ContextRef(0, "", [])}
         self._bases: dict[int, Base] = {}
         """What the zygotes of contexts are made of."""
-        self._pulls: dict[int, int] = {}
-        """Descriptor of each file that is pulled through the manager."""
+        self._pulls: dict[int, Pulled] = {}
+        """What comes through the manager."""
+        self._reading: tuple[int, Reader] | None = None
+        """The tree that was read last, for the manager."""
 
     def carry_out(self, now: float) -> None:
         """Let the core decide, and do what it says, until it says nothing more."""
@@ -106,6 +115,8 @@ class Hands:
                 self._pool.kill(executor)
             case StartFetch():
                 self._fetch(instruction)
+            case StopFetch(file):
+                self._stop_fetch(file)
             case WritePiece():
                 self._write_piece(instruction)
             case FinishPull(file, size):
@@ -156,8 +167,9 @@ class Hands:
 
     def _drop(self, files: list[int]) -> None:
         for file in files:
-            self._fetcher.cancel(file)
-            self._close_pull(file)
+            self._stop_fetch(file)
+            if self._reading is not None and self._reading[0] == file:
+                self._close_reader()
         self._store.drop(files)
 
     def _store_blob(self, blob: int, data: bytes) -> None:
@@ -196,62 +208,128 @@ class Hands:
             self._core.on_zygote_died(zygote, f"no process could be started: {error}", now)
 
     def take_fetched(self, file: int, size: int) -> None:
-        if self._store.adopt(file, size):
+        taken = self._adopt(file, size)
+        self._arrivals.forget(file)
+        if taken:
             self._core.on_fetched(file, size)
         else:
             self._core.on_fetch_failed(file, -1, "it vanished from the store")
 
+    def give_up_fetch(self, failed: FetchFailed) -> None:
+        """A fetch came to nothing; what came may be kept for the next holder."""
+        if not failed.kept:
+            self._store.discard(failed.file)
+        self._core.on_fetch_failed(failed.file, failed.holder, failed.reason)
+
+    def _adopt(self, file: int, size: int) -> bool:
+        try:
+            return self._store.adopt(file, size)
+        except OSError as error:
+            log.warning("file %d could not be taken in: %s", file, error)
+            return False
+
     def _fetch(self, order: StartFetch) -> None:
+        where = (order.file, order.size, order.holder, order.addresses)
+        if self._fetcher.go_on(*where):
+            return
         try:
             path = self._store.incoming(order.file, order.size)
         except OSError as error:
             self._core.on_fetch_failed(order.file, order.holder, f"no room here: {error}")
             return
-        self._fetcher.start(order.file, order.size, order.holder, order.addresses, path)
+        self._fetcher.start(*where, path, self._store.incoming_tree(order.file))
+
+    def _stop_fetch(self, file: int) -> None:
+        self._pulls.pop(file, None)
+        # First, so that a large directory is removed in the background.
+        self._store.discard(file)
+        self._fetcher.cancel(file)
 
     # -- through the manager ---------------------------------------------------------------------------
 
     def _write_piece(self, piece: WritePiece) -> None:
         try:
-            descriptor = self._pulls.get(piece.file)
-            if descriptor is None:
-                path = self._store.incoming(piece.file, piece.size)
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-                self._pulls[piece.file] = descriptor
-            os.pwrite(descriptor, piece.data, piece.offset)
-        except OSError as error:
+            pulled = self._pulls.get(piece.file)
+            if pulled is None:
+                # What a fetch may have left is of no use to pieces, which begin at the beginning.
+                self._stop_fetch(piece.file)
+                pulled = self._pulls[piece.file] = self._begin_pull(piece)
+            pulled.take(piece.offset, piece.data)
+        except (OSError, BadTreeError) as error:
             self._core.on_pull_failed(piece.file, f"it could not be written here: {error}")
 
+    def _begin_pull(self, piece: WritePiece) -> Pulled:
+        path = self._store.incoming(piece.file, piece.size)
+        arrival = Arrival(piece.file, piece.size, path, self._store.incoming_tree(piece.file))
+        self._arrivals.add(arrival).begin(piece.tree)
+        return Pulled(arrival)
+
     def _finish_pull(self, file: int, size: int) -> None:
-        self._close_pull(file, discard=False)
-        if self._store.adopt(file, size):
+        pulled = self._pulls.pop(file, None)
+        try:
+            if pulled is not None:
+                pulled.finish()
+        except (OSError, BadTreeError) as error:
+            self._core.on_pull_failed(file, f"it could not be written here: {error}")
+            return
+        taken = self._adopt(file, size)
+        self._arrivals.forget(file)
+        if taken:
             self._core.on_fetched(file, size)
         else:
             self._core.on_pull_failed(file, "it vanished from the store")
 
-    def _close_pull(self, file: int, discard: bool = True) -> None:
-        descriptor = self._pulls.pop(file, None)
-        if descriptor is not None:
-            os.close(descriptor)
-            if discard:
-                self._store.discard(file)
-
     def _send_piece(self, asked: SendPiece) -> None:
-        data, total = b"", -1
+        pull = Pull(asked.file, asked.offset, asked.length, asked.requester)
         path = self._store.path(asked.file)
+        piece = not_held(pull)
         try:
             if path is not None:
-                with open(path, "rb", buffering=0) as file:
-                    total = os.fstat(file.fileno()).st_size
-                    data = os.pread(file.fileno(), asked.length, asked.offset)
-        except OSError as error:
+                piece = self._read_tree(path, pull) if is_tree(path) else _read_value(path, pull)
+        except (OSError, BadTreeError) as error:
             log.warning("file %d could not be read: %s", asked.file, error)
-            total = -1
-        if total < 0:
+        if piece.total < 0:
             self._core.on_file_lost(asked.file)
-        digest = xxhash.xxh3_64_intdigest(data)
-        self._say([Piece(asked.file, asked.offset, total, data, digest, asked.requester)])
+        self._say([piece])
+
+    def _read_tree(self, path: str, pull: Pull) -> Piece:
+        if self._reading is None or self._reading[0] != pull.file:
+            self._close_reader()
+            self._reading = pull.file, Reader(path)
+        reader = self._reading[1]
+        return piece_of(pull, reader.read(pull.offset, pull.length), reader.size, tree=True)
+
+    def _close_reader(self) -> None:
+        if self._reading is not None:
+            self._reading[1].close()
+            self._reading = None
 
     def close(self) -> None:
+        self._close_reader()
         for file in list(self._pulls):
-            self._close_pull(file)
+            self._stop_fetch(file)
+
+
+def _read_value(path: str, pull: Pull) -> Piece:
+    with open(path, "rb", buffering=0) as file:
+        total = os.fstat(file.fileno()).st_size
+        return piece_of(pull, os.pread(file.fileno(), pull.length, pull.offset), total, tree=False)
+
+
+class Pulled:
+    """Puts the pieces of one arrival in their order: those that came damaged come once more, late."""
+
+    def __init__(self, arrival: Arrival) -> None:
+        self._arrival = arrival
+        self._early: dict[int, bytes] = {}
+
+    def take(self, offset: int, data: bytes) -> None:
+        """Raises BadTreeError, OSError."""
+        self._early[offset] = data
+        while (following := self._early.pop(self._arrival.written, None)) is not None:
+            self._arrival.hashed.update(following)
+            self._arrival.write(following)
+
+    def finish(self) -> None:
+        """All pieces came. Raises BadTreeError, OSError."""
+        self._arrival.complete(self._arrival.hashed.intdigest())

@@ -21,7 +21,15 @@ import xxhash
 from graphvine.protocol.messages import Address, Missing, Piece, Pull, Source
 from graphvine.protocol.pieces import make_piece, not_held
 from graphvine.protocol.values import MAGIC
-from graphvine.worker.instructions import DropFiles, FinishPull, Note, SendPiece, StartFetch, WritePiece
+from graphvine.worker.instructions import (
+    DropFiles,
+    FinishPull,
+    Note,
+    SendPiece,
+    StartFetch,
+    StopFetch,
+    WritePiece,
+)
 from graphvine.worker.outbox import Outbox
 from graphvine.worker.settings import Settings
 from graphvine.worker.tasks import Job
@@ -80,7 +88,8 @@ class Files:
         """A file is here. Returns the jobs that waited for nothing else."""
         self.held[file] = value
         self._doomed.discard(file)
-        self._fetches.pop(file, None)
+        if file in self._fetches:
+            self._stop_fetch(file)
         waiting = self.waiters.pop(file, None)
         if waiting is None:
             return []
@@ -114,13 +123,17 @@ class Files:
                     stored.append(file)
             self.sizes.pop(file, None)
             self._blobs.discard(file)
-            self._fetches.pop(file, None)
+            self._stop_fetch(file)
             if file in self._relays:
                 self._forget_relay(file)
                 stored.append(file)
         if stored:
             self._outbox.instructions.append(DropFiles(stored))
         self._ask_pieces()
+
+    def _stop_fetch(self, file: int) -> None:
+        if self._fetches.pop(file, None) is not None:
+            self._outbox.instructions.append(StopFetch(file))
 
     def drop_stray(self, file: int) -> None:
         """A file turned up in the store that nobody wants (there)."""
@@ -203,6 +216,8 @@ class Files:
 
     def on_fetch_failed(self, file: int, holder: int, reason: str) -> None:
         fetch = self._fetches.get(file)
+        if fetch is None and file not in self._relays:
+            self._outbox.instructions.append(StopFetch(file))
         if fetch is None or fetch.holder != holder:
             return
         fetch.reasons.append(f"worker {holder}: {reason}")
@@ -285,14 +300,15 @@ class Files:
             self._outbox.fetched.append(file)
             return self.hold(file, piece.data)
         relay.received += len(piece.data)
-        self._outbox.instructions.append(WritePiece(file, piece.offset, piece.data, piece.total))
+        write = WritePiece(file, piece.offset, piece.data, piece.total, piece.tree)
+        self._outbox.instructions.append(write)
         if relay.received >= relay.size:
             self._outbox.instructions.append(FinishPull(file, relay.size))
         return []
 
     def _is_inline(self, piece: Piece) -> bool:
         """A value that its maker held inline is sent as its bare pickle."""
-        return piece.file not in self._blobs and not piece.data.startswith(MAGIC)
+        return piece.file not in self._blobs and not piece.tree and not piece.data.startswith(MAGIC)
 
     def on_pull_failed(self, file: int, reason: str) -> None:
         """A relayed file could not be written here."""

@@ -76,6 +76,12 @@ class StartFetch(msgspec.Struct):
     addresses: list[Address]
 
 
+class StopFetch(msgspec.Struct):
+    """Nobody waits for this file any more: end its fetch, and remove what came of it."""
+
+    file: int
+
+
 class WritePiece(msgspec.Struct):
     """Write a piece of a file of ``size`` bytes that is pulled through the manager."""
 
@@ -83,6 +89,7 @@ class WritePiece(msgspec.Struct):
     offset: int
     data: bytes
     size: int
+    tree: bool = False
 
 
 class FinishPull(msgspec.Struct):
@@ -126,6 +133,7 @@ Instruction = (
     | StoreBlob
     | StoreContext
     | StartFetch
+    | StopFetch
     | WritePiece
     | FinishPull
     | SendPiece

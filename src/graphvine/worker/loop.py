@@ -38,6 +38,7 @@ from graphvine.protocol.messages import (
     Welcome,
 )
 from graphvine.protocol.node import node_id
+from graphvine.worker.arrivals import Arrival, Arrivals
 from graphvine.worker.carry import Hands
 from graphvine.worker.core import Core
 from graphvine.worker.link import Link, ProtocolError
@@ -93,9 +94,10 @@ class Loop:
         self._capacity = capacity(store.directory, offer.cores, offer.memory_mb, offer.disk_mb)
         self._core = Core(self._capacity, settings)
         self._link = Link(connection, settings.lost_s)
-        self._server = TransferServer(store.lookup, connection.secret, offer.listen_on)
-        self._fetcher = Fetcher(connection.secret)
-        self._hands = Hands(self._core, store, pool, self._fetcher, self._say, settings)
+        self._arrivals = arrivals = Arrivals()
+        self._server = TransferServer(self._held, connection.secret, offer.listen_on)
+        self._fetcher = Fetcher(connection.secret, arrivals)
+        self._hands = Hands(self._core, store, pool, self._fetcher, arrivals, self._say, settings)
         self._allowance = Allowance()
         self._joined = False
         self._hopeless = False
@@ -129,8 +131,15 @@ class Loop:
             self._turn(self._poller.poll(self._timeout_ms()))
         return self._ending
 
+    def _held(self, file: int) -> str | Arrival | None:
+        """What the transfer server sends, asked by its threads."""
+        # In this order: a file that gets into the store between the two is found.
+        return self._arrivals.get(file) or self._store.lookup(file)
+
     def close(self) -> None:
         self._fetcher.close()
+        self._hands.close()
+        self._arrivals.close()
         self._server.close()
         self._link.close(self._last_words_s)
 
@@ -349,5 +358,4 @@ class Loop:
             if isinstance(event, Fetched):
                 self._hands.take_fetched(event.file, event.size)
             else:
-                self._store.discard(event.file)
-                self._core.on_fetch_failed(event.file, event.holder, event.reason)
+                self._hands.give_up_fetch(event)

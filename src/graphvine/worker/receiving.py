@@ -1,4 +1,4 @@
-"""Taking in one file over a link, into an open file.
+"""Taking in one file over a link.
 
 Writing to a memory file costs about as much as receiving (its pages have to be found), so for large files the
 two go on side by side: this thread receives into one buffer while another writes the one before.
@@ -6,39 +6,43 @@ two go on side by side: this thread receives into one buffer while another write
 
 from __future__ import annotations
 
-import os
 import threading
+from collections.abc import Callable
 from queue import SimpleQueue
 
 from graphvine.protocol.bulk import CHUNK_BYTES, Link
+from graphvine.protocol.trees import BadTreeError
+from graphvine.worker.arrivals import Arrival
 
 #: A thread of its own does not pay for less.
 _BESIDE_FROM = 8 * 2**20
 _BUFFERS = 4
 
 
-def receive_to_file(link: Link, descriptor: int, size: int) -> None:
-    """Write the file that ``link`` was asked for. Raises BulkError; OSError when it cannot be written."""
-    if size < _BESIDE_FROM:
-        buffer = memoryview(bytearray(min(CHUNK_BYTES, size)))
-        link.receive_chunks(lambda: buffer, lambda chunk: write_all(descriptor, chunk))
-        return
-    with _Writer(descriptor) as writer:
-        link.receive_chunks(writer.buffer, writer.take)
+def receive(link: Link, arrival: Arrival) -> int:
+    """Take in what ``link`` was asked for, from where ``arrival`` has come to; its checksum.
+
+    Raises BulkError; BadTreeError, OSError when it cannot be written."""
+    if arrival.size - arrival.written < _BESIDE_FROM:
+        buffer = memoryview(bytearray(min(CHUNK_BYTES, arrival.size)))
+        return link.receive_chunks(lambda: buffer, arrival.write, arrival.hashed)
+    with _Writer(arrival.write) as writer:
+        checksum = link.receive_chunks(writer.buffer, writer.take, arrival.hashed)
     writer.check()
+    return checksum
 
 
 class _Writer:
-    """A thread that writes chunks to a file, in order."""
+    """A thread that writes chunks, in order."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, write: Callable[[memoryview], None]) -> None:
+        self._write = write
         self._full: SimpleQueue[tuple[memoryview, memoryview] | None] = SimpleQueue()
         self._empty: SimpleQueue[memoryview] = SimpleQueue()
         for _ in range(_BUFFERS):
             self._empty.put(memoryview(bytearray(CHUNK_BYTES)))
         self._lent = memoryview(b"")
-        self._error: OSError | None = None
+        self._error: OSError | BadTreeError | None = None
         self._thread = threading.Thread(target=self._run, name="graphvine-write", daemon=True)
 
     def __enter__(self) -> _Writer:
@@ -68,12 +72,7 @@ class _Writer:
             chunk, whole = order
             if self._error is None:
                 try:
-                    write_all(self._descriptor, chunk)
-                except OSError as error:
+                    self._write(chunk)
+                except (OSError, BadTreeError) as error:
                     self._error = error
             self._empty.put(whole)
-
-
-def write_all(descriptor: int, view: memoryview) -> None:
-    while view:
-        view = view[os.write(descriptor, view) :]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import mmap
-import os
 import socket
+from collections.abc import Callable
 from concurrent.futures import Executor, Future
 
 import xxhash
 
-from graphvine.protocol.bulk import CHECKSUM, NOT_HELD, SIZE
-from graphvine.worker.spare import SENT_MODE
+from graphvine.protocol.bulk import ANSWER, CHECKSUM, NOT_HELD, NOT_YET, NOT_YET_S
+from graphvine.worker.arrivals import Arrival, ArrivalFailedError
+from graphvine.worker.content import Content, open_content
 
 #: A smaller file is hashed before it is sent, a larger one while it is sent.
 _HASH_BESIDE_FROM = 2**20
+
+#: A stored file's path, the content itself, or a file that is just arriving. None: not held.
+Held = str | bytes | Arrival | None
 
 
 class Served:
@@ -25,65 +28,82 @@ class Served:
         self._checksums: dict[int, int] = {}
         self._remembered = remembered
 
-    def answer(self, link: socket.socket, file: int, content: str | bytes | None) -> None:
-        """Send a file (its path or content; None: not held). Raises OSError: then the link is of no use."""
-        if isinstance(content, str):
-            try:
-                descriptor = os.open(content, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                content = None
-            else:
-                try:
-                    self._send_file(link, file, descriptor)
-                finally:
-                    os.close(descriptor)
+    def answer(self, link: socket.socket, file: int, offset: int, lookup: Callable[[int], Held]) -> None:
+        """Send a file from byte ``offset``. Raises OSError: then the link is of no use."""
+        held = lookup(file)
+        if isinstance(held, Arrival):
+            content = self._await(link, held)
+            if content is not None:
+                self._pass_on(link, file, offset, held, content)
                 return
-        if content is None:
-            link.sendall(SIZE.pack(NOT_HELD))
-            return
-        checksum = xxhash.xxh3_64_intdigest(content)
-        link.sendall(SIZE.pack(len(content)))
-        link.sendall(content)
-        link.sendall(CHECKSUM.pack(checksum))
+            # Perhaps it has got into the store in this moment.
+            held = lookup(file)
+        if isinstance(held, bytes):
+            link.sendall(ANSWER.pack(len(held), False) + held[offset:])
+            link.sendall(CHECKSUM.pack(xxhash.xxh3_64_intdigest(held)))
+        else:
+            self._send_stored(link, file, offset, held if isinstance(held, str) else None)
 
-    def _send_file(self, link: socket.socket, file: int, descriptor: int) -> None:
-        size = os.fstat(descriptor).st_size
-        # Its pages may be on their way long after they were sent: they must not be written over.
-        os.fchmod(descriptor, SENT_MODE)
+    def _send_stored(self, link: socket.socket, file: int, offset: int, path: str | None) -> None:
+        try:
+            content = open_content(path) if path is not None else None
+        except FileNotFoundError:
+            content = None
+        if content is None:
+            link.sendall(NOT_HELD)
+            return
+        try:
+            self._send_whole(link, file, offset, content)
+        finally:
+            content.close()
+
+    def _send_whole(self, link: socket.socket, file: int, offset: int, content: Content) -> None:
         checksum = self._checksums.get(file)
         beside: Future[int] | None = None
         if checksum is None:
-            if size >= _HASH_BESIDE_FROM:
-                beside = self._helpers.submit(checksum_of, descriptor, size)
+            if content.size >= _HASH_BESIDE_FROM:
+                beside = self._helpers.submit(content.checksum)
             else:
-                checksum = checksum_of(descriptor, size)
+                checksum = content.checksum()
         try:
-            link.sendall(SIZE.pack(size), socket.MSG_MORE)
-            send_from(link, descriptor, size)
+            link.sendall(ANSWER.pack(content.size, content.tree), socket.MSG_MORE)
+            content.send(link, offset, content.size)
         finally:
-            # It reads the descriptor, which is about to be closed.
+            # It reads what is about to be closed.
             if beside is not None:
                 checksum = beside.result()
         assert checksum is not None
+        self._remember(file, checksum)
+        link.sendall(CHECKSUM.pack(checksum))
+
+    def _await(self, link: socket.socket, arrival: Arrival) -> Content | None:
+        """The content of what begins to arrive; None when it will not."""
+        try:
+            patience_s = 0.0
+            while not arrival.wait_for_begin(patience_s):
+                link.sendall(NOT_YET)
+                patience_s = NOT_YET_S
+            return arrival.open()
+        except ArrivalFailedError:
+            return None
+
+    def _pass_on(
+        self, link: socket.socket, file: int, offset: int, arrival: Arrival, content: Content
+    ) -> None:
+        """Send what arrives as it arrives."""
+        try:
+            link.sendall(ANSWER.pack(content.size, content.tree))
+            while offset < content.size:
+                there = arrival.wait_beyond(offset)
+                content.send(link, offset, there)
+                offset = there
+        finally:
+            content.close()
+        checksum = arrival.wait_for_checksum()
+        self._remember(file, checksum)
+        link.sendall(CHECKSUM.pack(checksum))
+
+    def _remember(self, file: int, checksum: int) -> None:
         if len(self._checksums) >= self._remembered:
             self._checksums.clear()
         self._checksums[file] = checksum
-        link.sendall(CHECKSUM.pack(checksum))
-
-
-def send_from(link: socket.socket, descriptor: int, size: int) -> None:
-    """Send the first ``size`` bytes of a file. Raises OSError, BlockingIOError when nobody takes them."""
-    offset = 0
-    while offset < size:
-        sent = os.sendfile(link.fileno(), descriptor, offset, size - offset)
-        if not sent:
-            raise OSError("the file was cut short")
-        offset += sent
-
-
-def checksum_of(descriptor: int, size: int) -> int:
-    """xxh3_64 of an open file."""
-    if not size:
-        return xxhash.xxh3_64_intdigest(b"")
-    with mmap.mmap(descriptor, size, prot=mmap.PROT_READ) as mapped:
-        return xxhash.xxh3_64_intdigest(mapped)

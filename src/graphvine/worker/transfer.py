@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import os
 import socket
 import threading
 import time
@@ -23,6 +22,7 @@ import msgspec
 from graphvine.protocol.addresses import host_addresses
 from graphvine.protocol.bulk import (
     BulkError,
+    DamagedError,
     Link,
     LinkLostError,
     RefusedError,
@@ -33,9 +33,11 @@ from graphvine.protocol.bulk import (
     set_timeout,
 )
 from graphvine.protocol.messages import Address
+from graphvine.protocol.trees import BadTreeError
+from graphvine.worker.arrivals import Arrival, Arrivals
 from graphvine.worker.mailbox import Mailbox
-from graphvine.worker.receiving import receive_to_file
-from graphvine.worker.serving import Served
+from graphvine.worker.receiving import receive
+from graphvine.worker.serving import Held, Served
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +55,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Fetched(msgspec.Struct):
-    """The whole file is at the path that was given, and its checksum was right."""
+    """The whole file is at the path that was given (a tree at the one for trees), and was right."""
 
     file: int
     size: int
@@ -62,19 +64,21 @@ class Fetched(msgspec.Struct):
 
 class FetchFailed(msgspec.Struct):
     """``unreachable``: no link could be made at all (firewall, NAT, gone), so the relay is the way.
-    ``no_room``: it was here that it failed, for want of space. The path is removed."""
+    ``no_room``: it was here that it failed, for want of space. ``kept``: what came before the link broke is
+    kept for another holder; otherwise it is removed."""
 
     file: int
     holder: int
     reason: str
     unreachable: bool
     no_room: bool = False
+    kept: bool = False
 
 
 class TransferServer:
     def __init__(
         self,
-        lookup: Callable[[int], str | bytes | None],
+        lookup: Callable[[int], Held],
         secret: str,
         host: str = "",
         *,
@@ -82,7 +86,7 @@ class TransferServer:
         timeout_s: float = 30.0,
     ) -> None:
         """Listens at once, on any free port of ``host`` ("": all interfaces). ``lookup`` is called from
-        threads: path or content of a file, None when not held."""
+        threads: path or content of a file, or its arrival; None when not held."""
         self._lookup = lookup
         self._secret = secret
         self._timeout_s = timeout_s
@@ -188,12 +192,12 @@ class TransferServer:
                 with self._changed:
                     self._changed.notify_all()
             set_timeout(link, _IDLE_S)
-            file = receive_request(link)
-            if file is None:
+            request = receive_request(link)
+            if request is None:
                 return
             self._links[link] = float("inf")
             set_timeout(link, self._timeout_s)
-            self._served.answer(link, file, self._lookup(file))
+            self._served.answer(link, *request, self._lookup)
 
 
 class _Strangers:
@@ -217,18 +221,32 @@ class _Job(msgspec.Struct):
     size: int
     holder: int
     addresses: tuple[Address, ...]
-    path: str
+    arrival: Arrival
     cancelled: bool = False
+    """Nothing of it is reported any more."""
     link: Link | None = None
+    counted: bool = False
+    """Whether it counts against the bounds: not while its holder has nothing to send yet."""
 
 
 class Fetcher:
-    def __init__(self, secret: str, *, total: int = 8, per_source: int = 2, timeout_s: float = 30.0) -> None:
+    """``arrivals``: where a file is found while it is on its way."""
+
+    def __init__(
+        self,
+        secret: str,
+        arrivals: Arrivals | None = None,
+        *,
+        total: int = 8,
+        per_source: int = 2,
+        timeout_s: float = 30.0,
+    ) -> None:
         self._secret = secret
+        self._arrivals = arrivals or Arrivals()
         self._per_source = per_source
         self._timeout_s = timeout_s
         self._total = total
-        self._done: Mailbox[Fetched | FetchFailed] = Mailbox()
+        self._done: Mailbox[tuple[_Job, Fetched | FetchFailed]] = Mailbox()
         self._changed = threading.Condition()
         self._waiting: deque[_Job] = deque()
         self._jobs: dict[int, _Job] = {}
@@ -237,6 +255,7 @@ class Fetcher:
         self._unreachable: dict[tuple[Address, ...], tuple[float, str]] = {}
         self._threads: list[threading.Thread] = []
         self._busy = 0
+        self._parked = 0
         self._closing = False
 
     @property
@@ -245,31 +264,67 @@ class Fetcher:
         return self._done.descriptor
 
     def completed(self) -> list[Fetched | FetchFailed]:
-        return self._done.take_all()
+        events = []
+        for job, event in self._done.take_all():
+            with self._changed:
+                if job.cancelled:
+                    continue
+                del self._jobs[job.file]
+            events.append(event)
+        return events
 
-    def start(self, file: int, size: int, holder: int, addresses: Sequence[Address], path: str) -> None:
+    def start(
+        self,
+        file: int,
+        size: int,
+        holder: int,
+        addresses: Sequence[Address],
+        path: str,
+        tree_path: str = "",
+    ) -> None:
         """Fetch ``file`` (``size`` bytes expected) from worker ``holder`` into ``path`` (made, or
-        overwritten; give ``Store.incoming``, which is another each time). Ends in exactly one of Fetched,
-        FetchFailed, or ``cancel``."""
-        job = _Job(file, size, holder, tuple(addresses), path)
+        overwritten; give ``Store.incoming``, which is another each time), a tree into ``tree_path``. Ends in
+        exactly one of Fetched, FetchFailed, or ``cancel``."""
+        self._begin(file, size, holder, addresses, self._arrivals.add(Arrival(file, size, path, tree_path)))
+
+    def go_on(self, file: int, size: int, holder: int, addresses: Sequence[Address]) -> bool:
+        """As ``start``, from where a fetch of this file that failed has come to. False when nothing of it was
+        kept."""
+        arrival = self._arrivals.get(file)
+        if arrival is None or arrival.size != size:
+            return False
+        self._begin(file, size, holder, addresses, arrival)
+        return True
+
+    def _begin(
+        self, file: int, size: int, holder: int, addresses: Sequence[Address], arrival: Arrival
+    ) -> None:
+        job = _Job(file, size, holder, tuple(addresses), arrival)
         with self._changed:
             self._jobs[file] = job
             self._waiting.append(job)
-            if self._busy + len(self._waiting) > len(self._threads) < self._total:
-                thread = threading.Thread(target=self._work, name="graphvine-fetch", daemon=True)
-                self._threads.append(thread)
-                thread.start()
+            self._add_thread()
             self._changed.notify()
 
+    def _add_thread(self) -> None:
+        if self._busy + len(self._waiting) > len(self._threads) - self._parked < self._total:
+            thread = threading.Thread(target=self._work, name="graphvine-fetch", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
     def cancel(self, file: int) -> None:
-        """Stop a fetch; nothing is reported about it (any more), and its path is removed."""
+        """Stop a fetch; nothing is reported about it (any more), and what came is removed."""
         with self._changed:
             job = self._jobs.pop(file, None)
             if job is None:
+                # What a fetch that failed has left.
+                self._give_up(self._arrivals.get(file))
                 return
             job.cancelled = True
+            self._arrivals.forget(file, job.arrival)
             if job in self._waiting:
                 self._waiting.remove(job)
+                job.arrival.remove()
             elif job.link is not None:
                 job.link.abort()
 
@@ -295,25 +350,51 @@ class Fetcher:
         while (job := self._next_job()) is not None:
             event = self._run(job)
             with self._changed:
-                self._busy -= 1
-                self._active[job.addresses] -= 1
-                if not self._active[job.addresses]:
-                    del self._active[job.addresses]
-                if job.cancelled:
-                    _unlink_if_there(job.path)
+                if job.counted:
+                    self._count(job, -1)
                 else:
-                    del self._jobs[job.file]
-                    self._done.put(event)
+                    self._parked -= 1
+                if job.cancelled:
+                    job.arrival.remove()
+                else:
+                    self._done.put((job, event))
                 self._changed.notify_all()
+
+    def _count(self, job: _Job, change: int) -> None:
+        job.counted = change > 0
+        self._busy += change
+        active = self._active.pop(job.addresses, 0) + change
+        if active:
+            self._active[job.addresses] = active
+
+    def _park(self, job: _Job) -> None:
+        """The holder has nothing to send yet: others may go first. Or two that wait for each other's files
+        would wait for ever."""
+        if not job.counted:
+            return
+        with self._changed:
+            self._count(job, -1)
+            self._parked += 1
+            self._add_thread()
+            self._changed.notify_all()
+
+    def _unpark(self, job: _Job) -> None:
+        with self._changed:
+            self._parked -= 1
+            self._count(job, 1)
+
+    def _give_up(self, arrival: Arrival | None) -> None:
+        if arrival is not None:
+            self._arrivals.forget(arrival.file, arrival)
+            arrival.remove()
 
     def _next_job(self) -> _Job | None:
         with self._changed:
             while not self._closing:
-                for job in self._waiting:
+                for job in self._waiting if self._busy < self._total else ():
                     if self._active.get(job.addresses, 0) < self._per_source:
                         self._waiting.remove(job)
-                        self._active[job.addresses] = self._active.get(job.addresses, 0) + 1
-                        self._busy += 1
+                        self._count(job, 1)
                         return job
                 self._changed.wait()
             return None
@@ -324,15 +405,23 @@ class Fetcher:
         except UnreachableError as error:
             self._unreachable[job.addresses] = (time.monotonic() + _UNREACHABLE_S, str(error))
             reason, unreachable, no_room = f"it cannot be reached: {error}", True, False
+        except DamagedError as error:
+            return self._spoiled(job, str(error))
         except BulkError as error:
             reason, unreachable, no_room = str(error), isinstance(error, RefusedError), False
+        except BadTreeError as error:
+            return self._spoiled(job, str(error))
         except OSError as error:
-            reason = f"{job.path} cannot be written: {error.strerror}"
-            unreachable, no_room = False, error.errno in _NO_ROOM
+            reason = f"it cannot be written here: {error.strerror or error}"
+            return self._spoiled(job, reason, error.errno in _NO_ROOM)
         else:
             return Fetched(job.file, job.size, job.holder)
-        _unlink_if_there(job.path)
-        return FetchFailed(job.file, job.holder, reason, unreachable, no_room)
+        return FetchFailed(job.file, job.holder, reason, unreachable, no_room, kept=True)
+
+    def _spoiled(self, job: _Job, reason: str, no_room: bool = False) -> FetchFailed:
+        """What came is of no use: another holder sends all of it."""
+        self._give_up(job.arrival)
+        return FetchFailed(job.file, job.holder, reason, False, no_room)
 
     def _fetch(self, job: _Job) -> None:
         link = self._take_idle(job.addresses)
@@ -353,14 +442,12 @@ class Fetcher:
                 if job.cancelled:
                     raise LinkLostError("cancelled")
                 job.link = link
-            link.ask(job.file, job.size)
-            # Not truncated first: a spare's pages are what makes writing quick (see ``spare``).
-            descriptor = os.open(job.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                receive_to_file(link, descriptor, job.size)
-                os.ftruncate(descriptor, job.size)
-            finally:
-                os.close(descriptor)
+            arrival = job.arrival
+            tree = link.ask(job.file, job.size, arrival.written, lambda: self._park(job))
+            if not job.counted:
+                self._unpark(job)
+            arrival.begin(tree)
+            arrival.complete(receive(link, arrival))
         except BaseException:
             link.close()
             raise
@@ -391,11 +478,6 @@ class Fetcher:
             oldest = self._idle.popleft()[1] if too_many else None
         if oldest is not None:
             oldest.close()
-
-
-def _unlink_if_there(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
 
 
 def _shut(link: socket.socket) -> None:

@@ -46,6 +46,7 @@ from graphvine.worker.instructions import (
     SpawnExecutor,
     StartFetch,
     StartZygote,
+    StopFetch,
     StoreBlob,
     StoreContext,
     TakeBack,
@@ -320,6 +321,8 @@ class SimAgent:
                 self.pool.kill(executor)
             case StartFetch():
                 self._fetch(instruction)
+            case StopFetch(file):
+                self.fetching.pop(file, None)
             case WritePiece(file, offset, data):
                 self.pulling.setdefault(file, {})[offset] = bytes(data)
             case FinishPull(file, size):

@@ -66,7 +66,9 @@ class SimCollector(Collector):
     """The real one, but for its direct links."""
 
     def __init__(self, manager: SimManager) -> None:
-        super().__init__("manager", "", manager.call, manager.say, manager.on_result, manager.on_unreachable)
+        super().__init__(
+            "manager", "", "", manager.call, manager.say, manager.on_result, manager.on_unreachable
+        )
         self._manager = manager
 
     def _fetch(self, wish: Wish, holder: int, addresses: list[Address]) -> None:

@@ -17,6 +17,7 @@ def test_a_holder_that_was_lost_while_its_link_was_tried_is_not_asked_over_its_c
     collector = Collector(
         "here",
         "secret",
+        "/nowhere",
         calls.put,
         lambda worker, messages: said.append((worker, messages)),
         lambda wish, raw: None,

@@ -80,7 +80,7 @@ def test_an_answer_cannot_be_had_from_the_other_side_itself() -> None:
     assert isinstance(refusal, bulk.RefusedError)
 
 
-@pytest.mark.parametrize("rubbish", [b"GET / HTTP/1.1\r\n\r\n", bytes(100), b"gvbulk0\n" + bytes(64)])
+@pytest.mark.parametrize("rubbish", [b"GET / HTTP/1.1\r\n\r\n", bytes(100), b"gvbulk1\n" + bytes(64)])
 def test_rubbish_is_refused_at_once(rubbish: bytes) -> None:
     def stranger(link: socket.socket) -> None:
         link.sendall(rubbish)
@@ -126,10 +126,10 @@ def test_one_that_speaks_a_byte_at_a_time_is_given_up(monkeypatch: pytest.Monkey
 
 
 def holder(size: int, data: bytes, checksum: int) -> Callable[[socket.socket], object]:
-    def serve(link: socket.socket) -> int | None:
+    def serve(link: socket.socket) -> tuple[int, int] | None:
         bulk.greet(link, SECRET, "server")
         file = bulk.receive_request(link)
-        link.sendall(bulk.SIZE.pack(size) + data + bulk.CHECKSUM.pack(checksum))
+        link.sendall(bulk.ANSWER.pack(size, False) + data + bulk.CHECKSUM.pack(checksum))
         return file
 
     return serve
@@ -139,7 +139,7 @@ def taker(into: bytearray) -> Callable[[socket.socket], object]:
     def take(link: socket.socket) -> None:
         bulk.greet(link, SECRET, "client")
         asking = bulk.Link(link, "peer")
-        asking.ask(5, len(into))
+        assert asking.ask(5, len(into)) is False
         asking.receive(memoryview(into))
 
     return take
@@ -150,7 +150,7 @@ def test_damage_is_noticed() -> None:
 
     digest = xxhash.xxh3_64_intdigest(b"content")
     into = bytearray(7)
-    assert both(taker(into), holder(7, b"content", digest)) == (None, 5)
+    assert both(taker(into), holder(7, b"content", digest)) == (None, (5, 0))
     assert into == b"content"
     error, _ = both(taker(bytearray(7)), holder(7, b"contemt", digest))
     assert isinstance(error, bulk.DamagedError)
@@ -166,7 +166,7 @@ def test_a_link_that_breaks_under_way_is_lost() -> None:
     def serve(link: socket.socket) -> None:
         bulk.greet(link, SECRET, "server")
         bulk.receive_request(link)
-        link.sendall(bulk.SIZE.pack(1000) + b"only this")
+        link.sendall(bulk.ANSWER.pack(1000, False) + b"only this")
 
     error, _ = both(taker(bytearray(1000)), serve)
     assert isinstance(error, bulk.LinkLostError)
@@ -176,6 +176,6 @@ def test_an_address_where_nobody_listens_is_unreachable() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(bulk.UnreachableError, match=f"127.0.0.1:{port}"):
-        bulk.fetch([Address("127.0.0.1", port)], 1, SECRET, memoryview(bytearray(1)))
+        bulk.fetch([Address("127.0.0.1", port)], 1, SECRET, 1)
     with pytest.raises(bulk.UnreachableError, match="no address"):
-        bulk.fetch([], 1, SECRET, memoryview(bytearray(1)))
+        bulk.fetch([], 1, SECRET, 1)

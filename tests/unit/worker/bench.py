@@ -219,6 +219,8 @@ class Bench:
                 self.stored.difference_update(files)
             case says.StartFetch():
                 self.fetches.append(instruction)
+            case says.StopFetch(file):
+                self.fetches = [fetch for fetch in self.fetches if fetch.file != file]
             case says.WritePiece(file, offset, data):
                 self.pieces.setdefault(file, {})[offset] = data
             case says.FinishPull(file, size):

@@ -84,13 +84,9 @@ def test_a_file_arrives_whole(
 
 def test_the_manager_fetches_into_memory(files: Files, server: TransferServer) -> None:
     data = files.add(1, os.urandom(5 * MB + 1))
-    into = bytearray(len(data))
-    bulk.fetch([dead_address(), *server.addresses], 1, SECRET, memoryview(into))
-    assert into == data
+    assert bulk.fetch([dead_address(), *server.addresses], 1, SECRET, len(data)) == data
     files.held[2] = b"in memory"
-    into = bytearray(9)
-    bulk.fetch(server.addresses, 2, SECRET, memoryview(into))
-    assert into == b"in memory"
+    assert bulk.fetch(server.addresses, 2, SECRET, 9) == b"in memory"
 
 
 def test_links_are_used_again(
@@ -214,7 +210,7 @@ def test_a_stranger_is_cut_off_and_logged_once(
     with caplog.at_level(logging.WARNING, logger="graphvine.worker.transfer"):
         for _ in range(3):
             with pytest.raises(bulk.RefusedError):
-                bulk.fetch(server.addresses, 1, "wrong", memoryview(bytearray(1)))
+                bulk.fetch(server.addresses, 1, "wrong", 1)
         stranger = Fetcher("wrong too")
         stranger.start(1, 1, 9, server.addresses, str(tmp_path / "x"))
         (event,) = outcomes(stranger, 1)
@@ -233,7 +229,7 @@ def test_idle_links_make_room_for_new_ones(files: Files, server: TransferServer)
     for link in idle:
         link.ask(1, 1)
         link.receive(memoryview(bytearray(1)))
-    bulk.fetch(server.addresses, 1, SECRET, memoryview(bytearray(1)))
+    bulk.fetch(server.addresses, 1, SECRET, 1)
     for link in idle:
         link.close()
 
@@ -245,7 +241,7 @@ def test_a_kept_link_that_the_other_side_closed_is_made_anew(
     server = TransferServer(files.lookup, SECRET, "127.0.0.1", max_links=1)
     fetcher.start(1, 1, 9, server.addresses, str(tmp_path / "x"))
     assert outcomes(fetcher, 1) == [Fetched(1, 1, 9)]
-    bulk.fetch(server.addresses, 1, SECRET, memoryview(bytearray(1)))
+    bulk.fetch(server.addresses, 1, SECRET, 1)
     fetcher.start(1, 1, 9, server.addresses, str(tmp_path / "x"))
     assert outcomes(fetcher, 1) == [Fetched(1, 1, 9)]
     server.close()
@@ -283,7 +279,7 @@ def test_a_holder_that_goes_silent_is_given_up(tmp_path: Path) -> None:
             with link:
                 bulk.greet(link, SECRET, "server")
                 bulk.receive_request(link)
-                link.sendall(bulk.SIZE.pack(100) + b"a few bytes")
+                link.sendall(bulk.ANSWER.pack(100, False) + b"a few bytes")
                 link.recv(1)
 
         thread = threading.Thread(target=greet_and_fall_silent)
