@@ -19,7 +19,7 @@ from graphvine.protocol.errors import ManagerClosedError
 
 @pytest.fixture
 def m(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
-    monkeypatch.setenv("GRAPHVINE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("GRAPHVINE_CACHE_DIR", str(tmp_path / "cache"))
     with vine.Manager(local_workers=2) as manager:
         yield manager
 

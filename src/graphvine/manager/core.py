@@ -16,7 +16,6 @@ The rules, each written down in the module that keeps it:
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 from graphvine.manager import (
@@ -71,9 +70,7 @@ class Core:
             state.named.setdefault(name, {})[worker] = joined
         joined.blocked = blocking.is_blocked(state, joined)
         blocking.enter(state, joined)
-        joined.outbox.also().first.append(
-            Welcome(worker, self.settings.heartbeat_s, self.settings.inline_bytes)
-        )
+        joined.outbox.welcome(Welcome(worker, self.settings.heartbeat_s, self.settings.inline_bytes))
         returning.on_held(state, joined, hello.holds)
         state.mark(joined)
 
@@ -91,8 +88,8 @@ class Core:
             return
         self.state.now = now
         heard = self.state.heard
+        del heard[worker]
         heard[worker] = now
-        heard.move_to_end(worker)
         if type(message) is Report:
             reports.on_report(self.state, speaker, message)
         elif type(message) is Goodbye:
@@ -204,9 +201,7 @@ class Core:
             # It is we who were late (a suspended process, a laptop asleep): what they said may lie unread.
             patience = now - settings.silent_s + 2 * settings.heartbeat_s
             others = {number: heard for number, heard in state.heard.items() if number not in silent}
-            state.heard = OrderedDict(
-                sorted({**dict.fromkeys(silent, patience), **others}.items(), key=_second)
-            )
+            state.heard = dict(sorted({**dict.fromkeys(silent, patience), **others}.items(), key=_second))
             return
         for number, seconds in silent.items():
             state.tell(PartWorker(number, f"nothing was heard of it for {seconds:.1f} s"))
@@ -233,7 +228,6 @@ class Core:
         if state.limits:
             limits.release(state)
             placement.place_fresh(state)
-        state.in_vain = 0
         said: dict[int, Worker] = {}
         self._serve_marked(said)
         self._feed_hungry(said)
@@ -259,21 +253,20 @@ class Core:
             for worker in marked.values():
                 self._serve(worker)
 
-    def _serve(self, worker: Worker) -> None:
-        """Give a worker what it has room for."""
+    def _serve(self, worker: Worker) -> bool:
+        """Give a worker what it has room for. Whether it is content."""
         state = self.state
-        number = worker.number
-        if number not in state.workers or worker.blocked:
-            return
-        if fill(state, worker):
+        if worker.number not in state.workers or worker.blocked:
+            return True
+        content = fill(state, worker)
+        if not content:
             for pool in worker.pools:
-                if number in pool.hungry:
-                    del pool.hungry[number]
+                pool.hungry[worker.number] = worker
         else:
             for pool in worker.pools:
-                pool.hungry[number] = worker
-        if worker.queue and not worker.listed:
-            placement.list_victim(state, worker)
+                pool.hungry.pop(worker.number, None)
+        placement.list_victim(state, worker)
+        return content
 
     def _feed_hungry(self, said: dict[int, Worker]) -> None:
         """Give what lies about to workers that ran dry in an earlier turn."""
@@ -281,8 +274,9 @@ class Core:
         for pool in state.pools.values():
             failures = 0
             while pool.hungry and (pool or (state.victims and failures < 2)):
+                number, worker = next(iter(pool.hungry.items()))
                 # Whoever gets nothing goes to the end of the line.
-                number, worker = pool.hungry.popitem(last=False)
+                del pool.hungry[number]
                 said[number] = worker
                 given = len(worker.queue)
                 self._serve(worker)

@@ -118,7 +118,7 @@ def call_back(state: State, table: PlanTable, index: int) -> None:
         return
     worker = state.workers[table.where[index]]
     state.recalled[number] = 0
-    worker.outbox.also().recalls.append(number)
+    worker.outbox.recalls.append(number)
     state.mark(worker)
 
 

@@ -213,7 +213,7 @@ def on_missing(state: State, worker: Worker, missing: Missing) -> None:
     if index >= table.size:
         supply_blob_again(state, table, index - table.size, worker)
         return
-    box = worker.outbox.also()
+    box = worker.outbox
     if table.state[index] != DONE:
         recovery.call_back_followers(state, table, index, worker.number)
         return

@@ -169,7 +169,7 @@ def stop(state: State, plan: PlanTable) -> None:
         worker = state.workers[plan.where[index]]
         forget_order(state, worker.number, number)
         worker.load -= worker.queue.pop(number)
-        worker.outbox.also().cancels.append(number)
+        worker.outbox.cancels.append(number)
         state.mark(worker)
         plan.where[index] = 0
         if index in plan.extra:

@@ -6,8 +6,7 @@ A link carries *batches*: one frame is a list of messages, all that is to be sai
 opaque bytes here.
 
 Messages are msgspec Structs, checked when they arrive. The ones that come by the thousand (``TaskOrder``,
-``TaskDone``) are written as arrays; those, and the ones that a manager of thousands of workers handles by the
-thousand, are kept out of the garbage collector: nothing in a message refers back to it.
+``TaskDone``) are written as arrays and kept out of the garbage collector.
 """
 
 from __future__ import annotations
@@ -131,7 +130,7 @@ class Source(msgspec.Struct, array_like=True):
     holders: list[int]
 
 
-class Assign(msgspec.Struct, tag="assign", omit_defaults=True, gc=False):
+class Assign(msgspec.Struct, tag="assign", omit_defaults=True):
     """Work for this worker, with all it needs to know to begin it."""
 
     orders: list[TaskOrder]
@@ -155,7 +154,7 @@ class Sources(msgspec.Struct, tag="sources"):
     values: dict[int, bytes] = {}
 
 
-class Drop(msgspec.Struct, tag="drop", gc=False):
+class Drop(msgspec.Struct, tag="drop"):
     """Nobody needs these files on this worker any more (results, blobs)."""
 
     files: list[int]
@@ -255,7 +254,7 @@ class Missing(msgspec.Struct, array_like=True):
     reason: str
 
 
-class Report(msgspec.Struct, tag="report", omit_defaults=True, gc=False):
+class Report(msgspec.Struct, tag="report", omit_defaults=True):
     """What happened on a worker since its last report."""
 
     done: list[TaskDone] = []

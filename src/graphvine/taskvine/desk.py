@@ -193,17 +193,12 @@ class Desk:
             self._source_transfers = count
             names = list(self._limits)
         for name in names:
-            self._limit(name, count)
-
-    def _limit(self, name: str, count: int | None) -> None:
-        limit = getattr(self._engine, "limit", None)
-        if limit is not None:
-            limit(name, count)
+            self._engine.limit(name, count)
 
     def limit_category(self, category: str, count: int | None) -> None:
         """How many tasks of a category run at a time, of those submitted from now on."""
         name = f"category {category}"
-        self._limit(name, count)
+        self._engine.limit(name, count)
         with self._condition:
             self._category_limits[category] = name
 
@@ -372,7 +367,7 @@ class Desk:
         if not len(builder):
             return
         for name in builder.limits - self._limits:
-            self._limit(name, self._source_transfers)
+            self._engine.limit(name, self._source_transfers)
         self._limits |= builder.limits
         run = self._engine.run(builder.plan(), keep=True)
         numbers = run.files()

@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from graphvine.manager.plan import Code, GivenFile, GivenValue, Plan, TaskOptions
+from graphvine.protocol import tree_files
 from graphvine.protocol.messages import Resources
 from graphvine.protocol.payload import Entry
+from graphvine.protocol.trees import BadTreeError
 from graphvine.taskvine.files import Buffer, Environment, File, LocalFile, MiniTask, Unpacked, Url
 from graphvine.taskvine.remote import sources, unpack
 from graphvine.taskvine.remote.contents import SMALL_BYTES, SmallFile
@@ -202,10 +204,12 @@ class Builder:
                 with open(path, "rb") as stream:
                     small = SmallFile(stream.read(), stat.S_IMODE(status.st_mode))
                 return self.give(GivenValue(pickle.dumps(small, protocol=5)), file.label)
-            size = _readable_size(path)
+            size = tree_files.scan(path).size
         except OSError as error:
             raise MissingInputError(f"{path}: {error.strerror or error}") from None
-        return self.give(GivenFile(path, size), file.label)
+        except BadTreeError as error:
+            raise MissingInputError(str(error)) from None
+        return self.give(GivenFile(path, size, mtime_ns=status.st_mtime_ns), file.label)
 
     def _given_buffer(self, file: Buffer) -> int:
         if file.data is None:
@@ -215,7 +219,7 @@ class Builder:
         path = os.path.join(self._staging, f"buffer-{id(file)}")
         with open(path, "wb") as stream:
             stream.write(file.data)
-        return self.give(GivenFile(path, len(file.data)), file.label)
+        return self.give(GivenFile(path, tree_files.scan(path).size), file.label)
 
     def _fetched(self, file: Url) -> int:
         host = sources.host_of(file.url)
@@ -287,27 +291,3 @@ def cache_name_of_url(file: Url) -> str:
         return ""
     text = f"{file.url}\0{file.validator.tag}\0{file.validator.size}"
     return "url-" + hashlib.sha256(text.encode()).hexdigest()[:40]
-
-
-def _readable_size(path: str) -> int:
-    """Bytes of a file, or of all files below a directory. Raises OSError when one cannot be read."""
-    if not os.path.isdir(path):
-        _check_readable(path)
-        return os.stat(path).st_size
-    size = 0
-    for directory, _, names in os.walk(path, onerror=_raise):
-        for name in names:
-            each = os.path.join(directory, name)
-            if not os.path.islink(each):
-                _check_readable(each)
-                size += os.stat(each).st_size
-    return size
-
-
-def _check_readable(path: str) -> None:
-    if not os.access(path, os.R_OK):
-        raise PermissionError(13, f"{path} cannot be read")
-
-
-def _raise(error: OSError) -> None:
-    raise error

@@ -7,6 +7,7 @@
 - What is put in appears by a rename, whole or not at all. Whoever takes something gets links of his own, so
   it may be removed meanwhile.
 - Above the cap, what was needed least recently goes first.
+- It lies beside the environments that the node keeps ($GRAPHVINE_CACHE_DIR, $GRAPHVINE_CACHE_MB).
 - Anything wrong with the cache (a full disk, a damaged file) means that it does not have the file, nothing
   else.
 """
@@ -26,6 +27,7 @@ from pathlib import Path
 
 import xxhash
 
+from graphvine.envs.cache import default_cap, default_directory
 from graphvine.taskvine.remote.contents import copy_tree, link_tree
 
 log = logging.getLogger("graphvine.cache")
@@ -33,32 +35,14 @@ log = logging.getLogger("graphvine.cache")
 #: Names of the cache's own things begin with a dot.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]{0,199}\Z")
 _BLOCK = 2**20
-#: Bytes of all files together, where nothing else is said (GRAPHVINE_CACHE_MB).
-CAP_BYTES = 20 * 10**9
-
-
-def cache_directory() -> str:
-    """Where this node keeps files: $GRAPHVINE_CACHE, else a directory of this user on the node's own disk."""
-    stated = os.environ.get("GRAPHVINE_CACHE")
-    if stated:
-        return stated
-    for parent in ("/var/tmp", tempfile.gettempdir()):
-        if os.access(parent, os.W_OK | os.X_OK):
-            break
-    return os.path.join(parent, f"graphvine-cache-{os.getuid()}")
-
-
-def cap_bytes() -> int:
-    stated = os.environ.get("GRAPHVINE_CACHE_MB", "")
-    return int(float(stated) * 10**6) if stated else CAP_BYTES
 
 
 class NodeCache:
     """The files of one directory. Any number of processes may use it at once."""
 
     def __init__(self, directory: str | None = None, cap: int | None = None) -> None:
-        self._root = Path(directory or os.path.join(cache_directory(), "files"))
-        self._cap = cap_bytes() if cap is None else cap
+        self._root = Path(directory or os.path.join(default_directory(), "files"))
+        self._cap = default_cap() if cap is None else cap
 
     def take(self, name: str, target: str) -> bool:
         """Put the file of that name at ``target``, if it is here and as it was put in."""

@@ -27,10 +27,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import msgspec
 
+from graphvine.envs.errors import PackedEnvironmentError
 from graphvine.protocol.trees import NewTree, Tree
 from graphvine.taskvine.remote.contents import (
     MARK,
@@ -246,14 +248,25 @@ def _environment(home: str, sandbox: str, command: Command) -> dict[str, str]:
 
 
 def _execute(home: str, sandbox: str, inputs: Sequence[Any], command: Command, status: Status) -> None:
-    variables = _environment(home, sandbox, command)
-    line = command.line
-    for context in reversed(command.contexts):
-        line = activate(inputs[context.slot], context.name, line, variables)
-    limit = _limit(command)
-    if limit.seconds <= 0:
-        status.word, status.reason = limit.word, "it was to be over before it could begin"
-        return
+    with ExitStack() as while_used:
+        variables = _environment(home, sandbox, command)
+        line = command.line
+        try:
+            for context in reversed(command.contexts):
+                line = activate(inputs[context.slot], context.name, line, variables, while_used)
+        except (PackedEnvironmentError, TypeError) as error:
+            status.word, status.reason = "input missing", f"its environment: {error}"
+            return
+        limit = _limit(command)
+        if limit.seconds <= 0:
+            status.word, status.reason = limit.word, "it was to be over before it could begin"
+            return
+        _run_line(home, sandbox, line, variables, limit, status)
+
+
+def _run_line(
+    home: str, sandbox: str, line: str, variables: dict[str, str], limit: Limit, status: Status
+) -> None:
     output = os.path.join(home, _OUTPUT)
     began = time.monotonic()
     status.began = time.time_ns() // 1000

@@ -159,7 +159,8 @@ class WebDownload:
             total = self._begin(answer)
             with open(self._target, "r+b" if self._had else "wb") as file:
                 file.seek(self._had)
-                while block := answer.read(_BLOCK):
+                # What comes, as it comes: a whole block would be lost with the connection.
+                while block := answer.read1(_BLOCK):
                     file.write(block)
                     self._had += len(block)
             if 0 <= total != self._had:

@@ -18,6 +18,7 @@ from graphvine.protocol.trees import NewTree, Tree
 from graphvine.taskvine.remote.contents import Absent, SmallFile, place, reason_absent, resolved
 from graphvine.worker import scratch
 
+_BLOCK = 2**20
 _ZSTANDARD = b"\x28\xb5\x2f\xfd"
 
 
@@ -61,6 +62,11 @@ def unpack(path: str, target: str) -> None:
                 _extract(tar, target)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error) as error:
         raise BadArchiveError(f"the archive cannot be unpacked: {error}") from error
+    except OSError as error:
+        # gzip and bzip2 say so of a wrong checksum; what the system says has a number.
+        if error.errno is None:
+            raise BadArchiveError(f"the archive cannot be unpacked: {error}") from error
+        raise
 
 
 def _unpack_zstandard(path: str, target: str) -> None:
@@ -81,3 +87,6 @@ def _unpack_zstandard(path: str, target: str) -> None:
 
 def _extract(tar: tarfile.TarFile, target: str) -> None:
     tar.extractall(target, filter="data")
+    # Checksums stand at the end of compressed streams, beyond what the archive itself needs.
+    while tar.fileobj is not None and tar.fileobj.read(_BLOCK):
+        pass

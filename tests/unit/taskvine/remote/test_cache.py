@@ -1,0 +1,115 @@
+"""Files that a node keeps: whole, verified, within a cap, for several processes at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from graphvine.taskvine.remote.cache import NodeCache, content_name
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> NodeCache:
+    return NodeCache(str(tmp_path / "cache"), 1000)
+
+
+def made(tmp_path: Path, name: str, data: bytes = b"data") -> str:
+    path = tmp_path / name
+    path.write_bytes(data)
+    return str(path)
+
+
+def age(tmp_path: Path, *names: str) -> None:
+    """As if these had been used one after the other, long ago."""
+    for number, name in enumerate(names):
+        os.utime(tmp_path / "cache" / name / "used", (number, number))
+
+
+def test_a_file_and_a_directory(cache, tmp_path):
+    (tmp_path / "d" / "sub").mkdir(parents=True)
+    (tmp_path / "d" / "sub" / "x").write_text("x")
+    (tmp_path / "d" / "sub" / "x").chmod(0o755)
+    (tmp_path / "d" / "link").symlink_to("sub/x")
+    assert not cache.take("d", str(tmp_path / "got"))
+    assert cache.put("d", str(tmp_path / "d"))
+    assert cache.take("d", str(tmp_path / "got"))
+    assert (tmp_path / "got" / "link").read_text() == "x"
+    assert os.access(tmp_path / "got" / "sub" / "x", os.X_OK)
+    assert cache.put("f", made(tmp_path, "f"))
+    assert cache.take("f", str(tmp_path / "g"))
+    assert (tmp_path / "g").read_bytes() == b"data"
+
+
+def test_what_was_damaged_is_not_given_out(cache, tmp_path):
+    cache.put("f", made(tmp_path, "f"))
+    (tmp_path / "cache" / "f" / "data").write_bytes(b"dada")
+    assert not cache.take("f", str(tmp_path / "g"))
+    assert not (tmp_path / "g").exists()
+    assert cache.names() == []
+
+
+def test_the_least_recently_used_goes_first(cache, tmp_path):
+    for name in "abc":
+        cache.put(name, made(tmp_path, name, bytes(300)))
+    age(tmp_path, "b", "a", "c")
+    assert cache.take("b", str(tmp_path / "got"))
+    cache.put("d", made(tmp_path, "d", bytes(400)))
+    assert "a" not in cache.names()
+    assert "b" in cache.names()
+
+
+def test_what_is_larger_than_the_cap_is_not_kept(cache, tmp_path):
+    cache.put("a", made(tmp_path, "a", bytes(100)))
+    assert not cache.put("big", made(tmp_path, "big", bytes(1001)))
+    assert cache.names() == ["a"]
+
+
+@pytest.mark.parametrize("name", ["", "..", ".lock", "a/b", "a\0"])
+def test_names(cache, tmp_path, name):
+    with pytest.raises(ValueError, match="cannot be the name"):
+        cache.take(name, str(tmp_path / "x"))
+
+
+def test_a_cache_that_cannot_be_used_has_nothing(tmp_path, caplog):
+    (tmp_path / "file").write_text("")
+    cache = NodeCache(str(tmp_path / "file" / "cache"), 1000)
+    assert not cache.put("a", made(tmp_path, "a"))
+    assert not cache.take("a", str(tmp_path / "x"))
+    assert "cannot be used" in caplog.text
+
+
+PUT_AND_TAKE = """
+import sys
+from pathlib import Path
+from graphvine.taskvine.remote.cache import NodeCache
+
+directory, number = sys.argv[1], int(sys.argv[2])
+cache = NodeCache(f"{directory}/cache", 3000)
+for turn in range(40):
+    name = f"n{(number + turn) % 7}"
+    path = Path(directory, f"{number}-{turn}")
+    path.write_bytes(name.encode() * 200)
+    cache.put(name, str(path))
+    target = Path(directory, f"got-{number}-{turn}")
+    if cache.take(name, str(target)):
+        assert target.read_bytes() == name.encode() * 200
+"""
+
+
+def test_several_processes_at_once(tmp_path):
+    commands = [[sys.executable, "-c", PUT_AND_TAKE, str(tmp_path), str(number)] for number in range(4)]
+    processes = [subprocess.Popen(command) for command in commands]
+    assert [process.wait(60) for process in processes] == [0] * 4
+    cache = NodeCache(str(tmp_path / "cache"), 3000)
+    assert 0 < len(cache.names()) <= 7
+    left = [entry.name for entry in (tmp_path / "cache").iterdir() if entry.name.startswith(".")]
+    assert left == [".lock"]
+
+
+def test_names_of_contents(tmp_path):
+    a, b = made(tmp_path, "a", b"same"), made(tmp_path, "b", b"same")
+    assert content_name(a) == content_name(b) != content_name(made(tmp_path, "c", b"other"))
