@@ -8,6 +8,8 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +181,73 @@ def test_cancelled_calls_free_their_executors(manager: Manager, tmp_path: Path) 
             os.sched_yield()
         assert all(future.cancel() for future in futures)
         assert executor.submit(abs, -1).result(30) == 1
+
+
+def mark_and_wait(directory: str, number: int) -> int:
+    Path(directory, f"begun-{number}").touch()
+    while not Path(directory, "go").exists():
+        os.sched_yield()
+    return number
+
+
+def hear_from_worker(manager: Manager) -> None:
+    """Whatever was said to the worker before has arrived there. It must have a core to spare."""
+    assert manager.get({"a": (abs, -2)}, "a") == 2
+
+
+def begun(directory: Path) -> set[int]:
+    return {int(path.name.partition("-")[2]) for path in directory.glob("begun-*")}
+
+
+@pytest.fixture
+def two_and_one() -> Iterator[Manager]:
+    """A manager whose worker runs two calls of ``TWO_CORES`` at once, and has a core to spare."""
+    with Manager(local_workers=5) as made:
+        yield made
+
+
+TWO_CORES = {"cores": 2}
+
+
+def test_a_cancelled_call_of_a_batch_is_not_begun(two_and_one: Manager, tmp_path: Path) -> None:
+    with two_and_one.executor(resources=TWO_CORES) as executor:
+        executor.submit(abs, 1).result()
+        futures = [executor.submit(mark_and_wait, str(tmp_path), number) for number in range(40)]
+        while len(begun(tmp_path)) < 2:
+            os.sched_yield()
+        wanted = sorted(begun(tmp_path))
+        assert all(future.cancel() for number, future in enumerate(futures) if number not in wanted)
+        hear_from_worker(two_and_one)
+        Path(tmp_path, "go").touch()
+        assert [futures[number].result(60) for number in wanted] == wanted
+    assert begun(tmp_path) == set(wanted)
+
+
+def test_a_cancelled_call_that_another_builds_on_is_made_for_it(manager: Manager) -> None:
+    with manager.executor() as executor:
+        first = executor.submit(abs, -3)
+        second = executor.submit(abs, first)
+        cancelled = first.cancel()
+        if cancelled:
+            assert second.exception(30) is None or isinstance(second.exception(), CancelledError)
+        else:
+            assert second.result(30) == 3
+
+
+def test_shutdown_with_cancelling_leaves_nothing_that_has_not_begun(
+    two_and_one: Manager, tmp_path: Path
+) -> None:
+    executor = two_and_one.executor(resources=TWO_CORES)
+    for number in range(40):
+        executor.submit(mark_and_wait, str(tmp_path), number)
+    while len(begun(tmp_path)) < 2:
+        os.sched_yield()
+    executor.shutdown(cancel_futures=True)
+    hear_from_worker(two_and_one)
+    before = begun(tmp_path)
+    Path(tmp_path, "go").touch()
+    hear_from_worker(two_and_one)
+    assert begun(tmp_path) == before
 
 
 @pytest.mark.parametrize("name", ["../above", "a/b", 5])

@@ -10,6 +10,8 @@
   running the calls of the batch that are not done once more, one plan each.
 - In a forked child every call says at once that the executor is the parent's; it takes no lock for that, as
   a thread that is not there may hold it.
+- A call may be cancelled until its result is here: it is not begun any more, and stopped if it runs, unless a
+  call that builds on it needs it.
 - Results are unpickled and callbacks called in a thread of ours, never in the manager's.
 """
 
@@ -184,13 +186,12 @@ class Started:
         self._engine = engine
         self._batch = Batch(futures)
         self._futures = futures
-        self._run: Run | None = None
+        self._position_of = {id(future): position for position, future in enumerate(futures)}
         self._gathered: Run | None = None
 
     def begin(self, options: TaskOptions) -> None:
         """Raises NotPicklableError, ManagerClosedError."""
-        self._run = run = self._engine.run(self._batch.plan(options), keep=True)
-        files = run.files()
+        files = self._engine.run(self._batch.plan(options), keep=True).files()
         for future, file in zip(self._futures, files, strict=True):
             future.file = file
             future.batch = self
@@ -200,17 +201,15 @@ class Started:
             lambda position: self._executor.later(lambda: self._on_result(gathered, position))
         )
         gathered.add_done_callback(lambda _: self._executor.later(lambda: self._on_done(gathered)))
-        # They may have been cancelled meanwhile.
-        self.on_cancelled()
+        for future in self._futures:
+            if future.cancelled():  # meanwhile
+                self.on_cancelled(future)
 
-    def on_cancelled(self) -> None:
-        """One of its futures was cancelled."""
-        if self._run is None or not all(future.cancelled() for future in self._futures):
-            return
-        if self._gathered is not None:
-            # It wants the results, as long as it is there.
-            self._gathered.cancel()
-        self._run.cancel()
+    def on_cancelled(self, future: CallFuture) -> None:
+        """Its result is wanted no longer, but by those that build on it."""
+        if self._gathered is not None and future.file is not None:
+            self._gathered.forget([self._position_of[id(future)]])
+            self._engine.release([future.file])
 
     def _on_result(self, gathered: Run, position: int) -> None:
         future = self._futures[position]
@@ -227,7 +226,7 @@ class Started:
 
     def _on_done(self, gathered: Run) -> None:
         try:
-            gathered.result()
+            gathered.check()
         except (CancelledError, ManagerClosedError) as error:
             self._settle_rest(error)
         except BaseException as error:  # noqa: BLE001 -- whichever call it was
@@ -250,7 +249,7 @@ def _on_cancel(future: RunFuture) -> None:
     assert isinstance(future, CallFuture)
     batch, future.batch = future.batch, None
     if batch is not None:
-        batch.on_cancelled()
+        batch.on_cancelled(future)
 
 
 def _is_settled(future: CallFuture) -> bool:

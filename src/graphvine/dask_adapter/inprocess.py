@@ -116,11 +116,19 @@ class InProcessRun:
         self.values: list[Any] = []
         self.error: BaseException | None = None
         self.cancelled = False
+        self.forgotten: list[int] = []
 
     def result(self, timeout: float | None = None) -> list[Any]:
         if self.error is not None:
             raise self.error
         return [None] * len(self._files) if self._keep else [round_trip(value) for value in self.values]
+
+    def check(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    def forget(self, positions: Sequence[int]) -> None:
+        self.forgotten += positions
 
     def files(self) -> list[int]:
         return self._files

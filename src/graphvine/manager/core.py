@@ -132,6 +132,11 @@ class Core:
         if not table.left:
             results.finish(self.state, table)
 
+    def on_unwanted(self, plan: int, position: int, now: float) -> None:
+        """Nobody wants this result of a plan any more (another plan may). What only it needed, and has not
+        been done, is not done, and is stopped where it runs."""
+        self.on_result_fetched(plan, position, now)
+
     def on_result_unreachable(self, file: int, worker: int, reason: str, now: float) -> None:
         """The loop could not get a file from a holder: another, else it is made again."""
         state = self.state

@@ -108,6 +108,15 @@ class Run(Protocol):
         """Stop it: nothing of it is started any more, what runs is stopped. False when it was finished."""
         ...
 
+    def forget(self, positions: Sequence[int]) -> None:
+        """Nobody wants these results any more; of a run that is not kept. Tasks that nothing else needs are
+        not begun, and are stopped if they run. What ``result`` says of these positions means nothing."""
+        ...
+
+    def check(self) -> None:
+        """Raises what ``result`` would raise. Only for a run that is done."""
+        ...
+
     def progress(self) -> Progress: ...
 
     def add_done_callback(self, callback: Callable[[Run], None]) -> None:

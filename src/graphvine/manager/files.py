@@ -7,13 +7,15 @@ Rules:
 - A worker that was sent a value, or told where to fetch a file, is in ``extra`` at once, so that nothing is
   sent twice; it counts as a holder when it has reported the file fetched (a value: at once).
 - Released means: every worker that has it or was told of it is told to drop it, and the value is forgotten.
-  What a task that will never be done (again) needed is not needed for it any more either.
+  What a task that will never be done (again) needed is not needed for it any more either; one that was
+  given to a worker is cancelled there.
 """
 
 from __future__ import annotations
 
 from graphvine.manager.state import State
-from graphvine.manager.tasks import AHEAD, DONE, READY, RELEASED, WAITING, PlanTable
+from graphvine.manager.tasks import AHEAD, DISPATCHED, DONE, READY, RELEASED, WAITING, PlanTable
+from graphvine.manager.withdrawal import cancel_order
 from graphvine.manager.workers import Worker
 from graphvine.protocol.messages import BlobData, Source
 
@@ -119,8 +121,11 @@ def needless(state: State, table: PlanTable, index: int) -> None:
         if current == DONE:
             table.state[index] = RELEASED
             drop_everywhere(state, table, index)
-        elif current in (WAITING, READY, AHEAD):
+        elif current != RELEASED:
             # It was to be made (again) for somebody who needs it no longer.
+            if current == DISPATCHED:
+                cancel_order(state, table, index)
+                drop_everywhere(state, table, index)
             table.state[index] = RELEASED
             table.done_of[table.category_of[index]] += 1
             for origin, name in table.input_files(index):

@@ -162,6 +162,11 @@ class Loop:
             self._core.on_cancel_plan(run.plan, time.monotonic())
             self._finish(run.plan, CancelledError())
 
+    def forget(self, run: ManagedRun, positions: list[int]) -> None:
+        if run.plan in self._runs:
+            for position in positions:
+                self._core.on_unwanted(run.plan, position, time.monotonic())
+
     def release(self, files: list[int]) -> None:
         self._core.on_release(files, time.monotonic())
 

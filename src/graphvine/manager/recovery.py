@@ -32,6 +32,7 @@ from graphvine.manager.files import (
 from graphvine.manager.instructions import Death
 from graphvine.manager.state import State
 from graphvine.manager.tasks import AHEAD, DISPATCHED, DONE, KEY_MASK, READY, RELEASED, WAITING, PlanTable
+from graphvine.manager.withdrawal import forget_order
 from graphvine.manager.workers import Worker
 from graphvine.protocol.messages import TaskFailed
 
@@ -132,7 +133,7 @@ def call_back_followers(state: State, table: PlanTable, index: int, worker: int)
 def give_back(state: State, table: PlanTable, index: int) -> bool:
     """An order is void: its task waits again. True when it has all its inputs: the caller finds it a
     place."""
-    results.forget_order(state, table.where[index], table.base + index)
+    forget_order(state, table.where[index], table.base + index)
     table.where[index] = 0
     table.running_of[table.category_of[index]] -= 1
     table.state[index] = WAITING if table.waits[index] else READY

@@ -18,6 +18,7 @@ from graphvine.manager.files import (
 )
 from graphvine.manager.state import State
 from graphvine.manager.tasks import AHEAD, DONE, READY, RELEASED, WAITING, PlanTable
+from graphvine.manager.withdrawal import forget_order
 from graphvine.manager.workers import LOG_LIMIT, Worker
 from graphvine.protocol.messages import Missing, Report, TaskDone
 
@@ -121,7 +122,7 @@ def settle(
         for plan, task in table.foreign[index]:
             one_less(state, plan, task)
     if state.recalled or state.lonely:
-        results.forget_order(state, table.where[index], number)
+        forget_order(state, table.where[index], number)
     if index in table.wanted_by:
         if index in table.untold:
             separate.tell_done(state, table, index, row, worker)

@@ -12,11 +12,11 @@ Rules:
 
 from __future__ import annotations
 
-from graphvine.manager import suspects
 from graphvine.manager.files import drop, drop_everywhere, holders, needless
 from graphvine.manager.instructions import Available, Death, PlanDone, PlanFailed
 from graphvine.manager.state import State
 from graphvine.manager.tasks import DISPATCHED, DONE, PlanTable
+from graphvine.manager.withdrawal import cancel_order
 from graphvine.protocol.outcomes import OutcomeKind
 
 
@@ -165,24 +165,9 @@ def free(state: State, plan: PlanTable) -> None:
 def stop(state: State, plan: PlanTable) -> None:
     """Cancel what was given to workers of a plan, and what would be done with it elsewhere."""
     for index in plan.in_state(DISPATCHED):
-        number = plan.base + index
-        worker = state.workers[plan.where[index]]
-        forget_order(state, worker.number, number)
-        worker.load -= worker.queue.pop(number)
-        worker.outbox.cancels.append(number)
-        state.mark(worker)
-        plan.where[index] = 0
+        cancel_order(state, plan, index)
         if index in plan.extra:
             drop_everywhere(state, plan, index)
-
-
-def forget_order(state: State, worker: int, number: int) -> None:
-    """A task that was perhaps called back, or ran alone, is answered for."""
-    if worker in state.lonely and worker in state.workers:
-        suspects.answered(state, state.workers[worker], number)
-    thief = state.recalled.pop(number, None)
-    if thief and thief in state.workers:
-        state.workers[thief].asked -= 1
 
 
 def leave_origins(state: State, plan: PlanTable) -> None:

@@ -7,7 +7,7 @@ asks, and are unpickled in the thread that asks.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ class ManagedRun:
         self._label = label
         self._raw: list[Raw | None] = [None] * wanted
         self._files: list[int] = []
+        self._forgotten: set[int] = set()
         self._taken = threading.Event()
         self._finished = threading.Event()
         self._error: BaseException | None = None
@@ -59,10 +60,21 @@ class ManagedRun:
         if not self._finished.wait(timeout):
             raise TimeoutError(f"not finished after {timeout} s")
         self._loop.flush_output()
+        self.check()
+        if self.keep:
+            return [None] * len(self._raw)
+        return [None if at in self._forgotten else _load(raw) for at, raw in enumerate(self._raw)]
+
+    def check(self) -> None:
         error = self._exception()
         if error is not None:
             raise error
-        return [None] * len(self._raw) if self.keep else [_load(raw) for raw in self._raw]
+
+    def forget(self, positions: Sequence[int]) -> None:
+        if not self._finished.is_set():
+            with self._lock:
+                self._forgotten.update(positions)
+            self._loop.call(lambda: self._loop.forget(self, list(positions)))
 
     def files(self) -> list[int]:
         if not self._taken.is_set():

@@ -41,7 +41,7 @@ AHEAD = 2
 DISPATCHED = 3
 #: The result exists.
 DONE = 4
-#: The result was made and is not needed (any more).
+#: The result was made, or was to be made, and is not needed (any more).
 RELEASED = 5
 
 STATE_NAMES = ("waiting", "ready", "ahead", "dispatched", "done", "released")
@@ -52,7 +52,7 @@ LEGAL: dict[int, frozenset[int]] = {
     WAITING: frozenset({READY, AHEAD, DONE, RELEASED}),
     READY: frozenset({DISPATCHED, WAITING, DONE, RELEASED}),
     AHEAD: frozenset({READY, DISPATCHED, WAITING, DONE, RELEASED}),
-    DISPATCHED: frozenset({DONE, READY, WAITING}),
+    DISPATCHED: frozenset({DONE, READY, WAITING, RELEASED}),
     DONE: frozenset({RELEASED, WAITING}),
     # To done without being made again: what was given, and what has failed for good.
     RELEASED: frozenset({WAITING, DONE}),

@@ -222,3 +222,35 @@ def test_what_is_kept_and_whole_outlives_the_failure_of_what_it_was_made_from(cl
     cluster.settle()
     assert not worker.files
     assert not cluster.core.state.plans
+
+
+def test_what_nobody_wants_any_more_is_neither_begun_nor_goes_on(cluster: Rehearsal) -> None:
+    worker = cluster.join(cores=2)
+    base = cluster.run(plan_of([(), (0,), (), (2,), (0,), ()], [1, 3, 4, 5]))
+    cluster.turn()
+    cluster.deliver_to_worker(1)
+    worker.begin(base)
+    worker.begin(base + 2)
+    for position in (0, 1, 3):
+        cluster.core.on_unwanted(base, position, 0.0)
+    cluster.turn()
+    while cluster.to_worker[1]:
+        cluster.deliver_to_worker(1)
+    assert set(worker.begun) == {base}
+    assert set(worker.orders) <= {base + 4}
+    cluster.settle()
+    assert worker.ran == [base, base + 4]
+    assert cluster.results[base] == {2: cluster.values[base + 4]}
+    assert cluster.over[base] == PlanDone(base)
+
+
+def test_releasing_what_is_being_made_stops_it(cluster: Rehearsal) -> None:
+    worker = cluster.join(cores=2)
+    base = cluster.run(plan_of([(), ()], [0, 1]), keep=True)
+    cluster.turn()
+    cluster.deliver_to_worker(1)
+    worker.begin(base)
+    cluster.core.on_release([base], 0.0)
+    cluster.settle()
+    assert worker.ran == [base + 1]
+    assert cluster.over[base] == PlanDone(base)

@@ -44,8 +44,8 @@ def test_an_illegal_transition_tells_the_whole_story() -> None:
     states = CheckedStates(3, base=100)
     states[1] = READY
     states[1] = DISPATCHED
-    with pytest.raises(IllegalTransitionError, match="task 101: waiting -> ready -> dispatched -> released"):
-        states[1] = RELEASED
+    with pytest.raises(IllegalTransitionError, match="task 101: waiting -> ready -> dispatched -> ahead"):
+        states[1] = AHEAD
 
 
 def test_consumers_come_once_per_slot_and_in_order() -> None:
