@@ -20,6 +20,8 @@ from graphvine.worker.notes import set_note as set_note
 #: Where this process makes them; "" outside of executors.
 _parent = ""
 _made: list[str] = []
+#: Whose it is, and where.
+_lasting = 0, ""
 
 
 def directory() -> str:
@@ -32,6 +34,20 @@ def directory() -> str:
     return made
 
 
+def lasting() -> str:
+    """A directory of this executor that stays from task to task (making and removing one takes milliseconds
+    on some disks). Whoever uses it leaves it as it was. What lies there does not become a result without
+    being copied. Raises RuntimeError outside of a task, OSError."""
+    global _lasting
+    if not _parent:
+        raise RuntimeError("only a task that runs on a worker has scratch directories")
+    owner, path = _lasting
+    if owner != os.getpid() or not os.path.isdir(path):
+        path = tempfile.mkdtemp(prefix=_prefix(os.getpid()), dir=_parent)
+        _lasting = os.getpid(), path
+    return path
+
+
 def holds(path: str) -> bool:
     """Whether a real path lies in a scratch directory of the running task."""
     return any(path.startswith(f"{made}/") or path == made for made in _made)
@@ -42,8 +58,9 @@ def holds(path: str) -> bool:
 
 def begin(parent: str) -> None:
     """From now on this process is an executor, with its directories in ``parent``."""
-    global _parent
+    global _parent, _lasting
     _parent = os.path.realpath(parent)
+    _lasting = 0, ""
     _made.clear()
 
 

@@ -41,3 +41,16 @@ def test_what_a_dead_executor_had_is_found(tmp_path: Path) -> None:
     mine = scratch.directory()
     assert scratch.left_by(str(tmp_path), os.getpid()) == [mine]
     assert scratch.left_by(str(tmp_path), os.getpid() + 1) == []
+
+
+def test_one_stays_from_task_to_task(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="only a task"):
+        scratch.lasting()
+    scratch.begin(str(tmp_path))
+    mine = scratch.lasting()
+    scratch.end_task()
+    assert scratch.lasting() == mine
+    assert not scratch.holds(mine)
+    assert scratch.left_by(str(tmp_path), os.getpid()) == [mine]
+    os.rmdir(mine)
+    assert scratch.lasting() != mine

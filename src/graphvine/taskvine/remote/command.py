@@ -3,7 +3,9 @@
     sandbox/          the working directory; $VINE_SANDBOX
     tmp/              $TMPDIR, beside the sandbox, so that it is not among what the command lists
     output            what it writes to standard output and standard error
-    collected/        outputs that are on their way into the store
+
+These are the executor's, and stay, empty, from one command to the next. Outputs are moved to a directory of
+the task's own, on their way into the store.
 
 - Inputs are hard links into the store where that is possible: never to be written to. What is also an
   output is a copy. An input that cannot be had means that the command is not run.
@@ -23,6 +25,7 @@ import os
 import select
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -33,6 +36,7 @@ from typing import Any
 import msgspec
 
 from graphvine.envs.errors import PackedEnvironmentError
+from graphvine.protocol import tree_files
 from graphvine.protocol.trees import NewTree, Tree
 from graphvine.taskvine.remote.contents import (
     MARK,
@@ -40,6 +44,7 @@ from graphvine.taskvine.remote.contents import (
     Made,
     SmallFile,
     copy_tree,
+    is_small,
     last_line,
     link_tree,
     make,
@@ -57,6 +62,8 @@ SHORT_OUTPUT_BYTES = 32 * 2**10
 OUTPUT_BYTES = 10**9
 _CUT = b"\n[standard output is cut here: it had %d bytes]\n"
 _OUTPUT = "output"
+_SANDBOX = "sandbox"
+_TMP = "tmp"
 #: Not by ``preexec_fn`` where it can be helped: that forks the executor with all its memory, which takes
 #: several times as long as vfork.
 _OWN_GROUP: dict[str, Any] = (
@@ -180,7 +187,7 @@ def _run(inputs: Sequence[Any], command: Command, status: Status) -> Any:
     if lacking:
         status.word, status.reason = "input missing", lacking
         return _nothing(command, lacking)
-    home = scratch.directory()
+    home = scratch.lasting()
     try:
         sandbox = _furnish(home, inputs, command)
         _execute(home, sandbox, inputs, command, status)
@@ -190,6 +197,8 @@ def _run(inputs: Sequence[Any], command: Command, status: Status) -> Any:
             raise
         status.word, status.reason = "sandbox exhaustion", f"the disk of the worker is full: {error}"
         return _nothing(command, status.reason)
+    finally:
+        _empty(home)
 
 
 def _lacking(inputs: Sequence[Any], command: Command) -> str:
@@ -212,9 +221,10 @@ def _nothing(command: Command, reason: str) -> Any:
 
 def _furnish(home: str, inputs: Sequence[Any], command: Command) -> str:
     """Make the sandbox, with its inputs; its path."""
-    sandbox = os.path.join(home, "sandbox")
-    os.mkdir(sandbox)
-    os.mkdir(os.path.join(home, "tmp"))
+    sandbox = os.path.join(home, _SANDBOX)
+    for path in (sandbox, os.path.join(home, _TMP)):
+        if not os.path.isdir(path):
+            os.mkdir(path)
     for mount in command.inputs:
         path = os.path.join(sandbox, mount.name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -231,10 +241,22 @@ def _furnish(home: str, inputs: Sequence[Any], command: Command) -> str:
     return sandbox
 
 
+def _empty(home: str) -> None:
+    """Leave nothing for the next command."""
+    for entry in os.scandir(home):
+        if entry.name not in (_SANDBOX, _TMP) or not entry.is_dir(follow_symlinks=False):
+            tree_files.remove(entry.path)
+            continue
+        if stat.S_IMODE(entry.stat().st_mode) & 0o700 != 0o700:
+            os.chmod(entry.path, 0o700)
+        for left in os.scandir(entry.path):
+            tree_files.remove(left.path)
+
+
 def _environment(home: str, sandbox: str, command: Command) -> dict[str, str]:
     variables = dict(os.environ)
     variables["VINE_SANDBOX"] = sandbox
-    variables["TMPDIR"] = os.path.join(home, "tmp")
+    variables["TMPDIR"] = os.path.join(home, _TMP)
     variables["PWD"] = sandbox
     for name, value in command.variables.items():
         if value is None:
@@ -364,33 +386,53 @@ def _take_output(path: str, status: Status) -> None:
 
 def _collect(home: str, sandbox: str, command: Command, status: Status) -> Any:
     status.disk, status.files = _extent(sandbox)
-    collected = os.path.join(home, "collected")
-    os.mkdir(collected)
+    collected = Collected()
     made = _take_all(sandbox, collected, command, status)
     if status.missing and status.word == "success":
         status.word = "output missing"
         status.reason = f"not made: {', '.join(status.missing)}" + _said(status)
     del status.missing[_MAX_NAMED:]
     if status.kept_bytes:
-        os.rename(os.path.join(home, _OUTPUT), os.path.join(collected, _OUTPUT))
-        with open(os.path.join(collected, MARK), "xb"):
-            return NewTree(collected)
+        os.rename(os.path.join(home, _OUTPUT), os.path.join(collected.path, _OUTPUT))
+        place(SmallFile(b""), os.path.join(collected.path, MARK))
+        return collected.whole(made)
     if len(made) < 2:
         return made[0] if made else None
     members = [one for one in made if isinstance(one, (SmallFile, Absent))]
-    return Bundle(members) if len(members) == len(made) else NewTree(collected)
+    return Bundle(members) if len(members) == len(made) else collected.whole(made)
 
 
-def _take_all(sandbox: str, collected: str, command: Command, status: Status) -> list[Made]:
+class Collected:
+    """The directory for outputs that are on their way into the store, made when one needs it."""
+
+    def __init__(self) -> None:
+        self._path = ""
+
+    @property
+    def path(self) -> str:
+        self._path = self._path or scratch.directory()
+        return self._path
+
+    def target(self, position: int) -> str:
+        return os.path.join(self.path, str(position))
+
+    def whole(self, made: Sequence[Made]) -> NewTree:
+        """All outputs together, each by its position."""
+        for position, one in enumerate(made):
+            if isinstance(one, SmallFile):
+                place(one, self.target(position))
+        return NewTree(self.path)
+
+
+def _take_all(sandbox: str, collected: Collected, command: Command, status: Status) -> list[Made]:
     succeeded = status.word == "success" and status.exit_code == 0
     names = [outlet.name for outlet in command.outputs]
     made: list[Made] = []
     for position, outlet in enumerate(command.outputs):
-        target = os.path.join(collected, str(position))
         if outlet.when == ("failure" if succeeded else "success"):
             made.append(Absent(f"it is wanted after {outlet.when} only"))
         else:
-            made.append(_take(sandbox, outlet.name, target, _stays(names, position), status))
+            made.append(_take(sandbox, names, position, collected, status))
     return made
 
 
@@ -400,20 +442,19 @@ def _said(status: Status) -> str:
     return code + (f" and said: {last}" if last else "")
 
 
-def _stays(names: Sequence[str], position: int) -> bool:
-    """Whether an output must stay where it is, because another one lies in it, or is the same."""
+def _take(sandbox: str, names: Sequence[str], position: int, collected: Collected, status: Status) -> Made:
     name = names[position]
-    return any(other == name or other.startswith(f"{name}/") for other in names[position + 1 :])
-
-
-def _take(sandbox: str, name: str, target: str, stays: bool, status: Status) -> Made:
     path = os.path.join(sandbox, name)
-    if os.path.islink(path):
-        # What a link leads to may be an input, or lie anywhere.
-        path, stays = os.path.realpath(path), True
+    # Another one may lie in it, or be the same. And what a link leads to may be an input, or lie anywhere.
+    others = names[position + 1 :]
+    stays = any(other == name or other.startswith(f"{name}/") for other in others) or os.path.islink(path)
+    path = os.path.realpath(path)
     if not os.path.exists(path):
         status.missing.append(name)
         return Absent(f"the command did not make {name!r}")
+    if is_small(path):
+        return make(path)
+    target = collected.target(position)
     if stays:
         copy_tree(path, target)
     else:

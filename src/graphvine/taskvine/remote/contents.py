@@ -63,10 +63,16 @@ def last_line(text: str) -> str:
     return lines[-1] if lines else ""
 
 
+def is_small(path: str) -> bool:
+    """Whether it is carried as its bytes. Raises OSError."""
+    status = os.lstat(path)
+    return stat.S_ISREG(status.st_mode) and status.st_size <= SMALL_BYTES
+
+
 def make(path: str) -> Made:
     """The result for the file or directory ``path``, which is ours to give away. Raises OSError."""
     status = os.lstat(path)
-    if stat.S_ISREG(status.st_mode) and status.st_size <= SMALL_BYTES:
+    if is_small(path):
         return small_file(path, status.st_mode)
     if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
         return NewTree(path)

@@ -6,8 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.web import source
 
 from graphvine.taskvine.remote.sources import Request, SourceError, Validator, download, host_of, look_up
+
+__all__ = ["source"]
 
 DATA = os.urandom(300_000)
 
