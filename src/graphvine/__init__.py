@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the names of _HOME, no other
     from graphvine.protocol.errors import LibraryError as LibraryError
     from graphvine.protocol.errors import ManagerClosedError as ManagerClosedError
     from graphvine.protocol.errors import MissingKeyError as MissingKeyError
+    from graphvine.protocol.errors import NestedManagerError as NestedManagerError
     from graphvine.protocol.errors import NotPicklableError as NotPicklableError
     from graphvine.protocol.errors import NoWorkerError as NoWorkerError
     from graphvine.protocol.errors import PortInUseError as PortInUseError
@@ -45,6 +46,7 @@ _HOME = {
     "Manager": _MANAGER,
     "ManagerClosedError": _ERRORS + "ManagerClosedError",
     "MissingKeyError": _ERRORS + "MissingKeyError",
+    "NestedManagerError": _ERRORS + "NestedManagerError",
     "NoWorkerError": _ERRORS + "NoWorkerError",
     "NotPicklableError": _ERRORS + "NotPicklableError",
     "PortInUseError": _ERRORS + "PortInUseError",

@@ -250,6 +250,39 @@ def test_shutdown_with_cancelling_leaves_nothing_that_has_not_begun(
     assert begun(tmp_path) == before
 
 
+def test_a_module_that_makes_a_manager_at_import_is_told_what_to_do(tmp_path: Path) -> None:
+    module = """
+        import graphvine
+        manager = graphvine.Manager(local_workers=1)
+        def add(x):
+            return x + 1
+        def compute():
+            return manager.get({"a": (add, 1)}, "a")
+        """
+    (tmp_path / "careless.py").write_text(textwrap.dedent(module))
+    body = """
+        import careless, graphvine
+        try:
+            careless.compute()
+        except graphvine.UndecodableError as error:
+            print(error)
+        print(careless.manager.get({"a": (abs, -1)}, "a"))
+        """
+    said, one = run_script(tmp_path, body).splitlines()
+    assert "module 'careless' makes a graphvine manager when it is imported" in said
+    assert said.endswith('or under `if __name__ == "__main__":`')
+    assert one == "1"
+
+
+def nest(number: int) -> int:
+    with Manager(local_workers=1) as inner:
+        return int(inner.get({"a": (abs, number)}, "a"))
+
+
+def test_a_task_may_make_a_manager_of_its_own(manager: Manager) -> None:
+    assert manager.get({"a": (nest, -5)}, "a") == 5
+
+
 @pytest.mark.parametrize("name", ["../above", "a/b", 5])
 def test_a_name_that_is_no_file_name_is_refused(name: Any) -> None:
     with pytest.raises(ValueError, match="without slashes"):

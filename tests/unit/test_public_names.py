@@ -23,6 +23,7 @@ PUBLIC = {
     "Manager",
     "ManagerClosedError",
     "MissingKeyError",
+    "NestedManagerError",
     "NoWorkerError",
     "NotPicklableError",
     "PortInUseError",

@@ -14,6 +14,7 @@ from graphvine.manager.instructions import Death, PlanFailed
 from graphvine.protocol.errors import (
     EnvironmentUnusableError,
     LibraryError,
+    NestedManagerError,
     NotPicklableError,
     NoWorkerError,
     RemoteTraceback,
@@ -67,7 +68,12 @@ def raised_exception(data: bytes, text: str, key: object, where: str) -> BaseExc
 def _of_undecodable(failure: PlanFailed, key: object) -> BaseException:
     reason = _last_line(failure.text)
     advice = "the worker's Python environment must have what the payload needs, in the same version"
-    if isinstance(_unpickled(failure.error), ImportError):
+    cause = _unpickled(failure.error)
+    if isinstance(cause, NestedManagerError):
+        error = UndecodableError(f"{_task(key)}{_where(failure)}: {cause}")
+        error.__cause__ = RemoteTraceback(failure.text)
+        return error
+    if isinstance(cause, ImportError):
         advice = "install it in the worker's environment (modules beside your script travel by themselves)"
     error = UndecodableError(
         f"{_task(key)}{_where(failure)}: its function or an input cannot be unpickled there: {reason}; "

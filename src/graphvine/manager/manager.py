@@ -11,6 +11,7 @@ import itertools
 import os
 import shutil
 import socket
+import sys
 import tempfile
 import time
 import weakref
@@ -38,7 +39,8 @@ from graphvine.protocol.connection import (
     sweep_connections,
     write_connection,
 )
-from graphvine.protocol.node import node_id, process_exists
+from graphvine.protocol.errors import NestedManagerError
+from graphvine.protocol.node import node_id, process_exists, runs_tasks
 from graphvine.taskvine.client import TaskClient
 
 _counter = itertools.count(1)
@@ -68,8 +70,10 @@ class Manager(TaskClient, DaskClient):
 
         ``name``: what the connection file is called. ``host``: the address to listen on ("*": all).
         ``local_workers``: cores of the embedded worker; 0 or False for none, True for all. ``show_output``:
-        what tasks print appears here, on standard output and error. Raises PortInUseError, ValueError.
+        what tasks print appears here, on standard output and error. Raises PortInUseError, ValueError, and
+        NestedManagerError in a worker that imports the module which makes a manager.
         """
+        refuse_nesting()
         if name is not None and (not isinstance(name, str) or os.path.basename(name) != name):
             raise ValueError(f"name={name!r}: give a string without slashes, a file name")
         public = port is not None or name is not None
@@ -254,6 +258,20 @@ def sweep_scratch() -> None:
         pid = path.name.removeprefix(prefix).partition("-")[0]
         if pid.isdigit() and not process_exists(int(pid)):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def refuse_nesting() -> None:
+    """Raises NestedManagerError in a worker whose imports have led here. In a task's own call a manager may
+    be made: that is what somebody has asked for."""
+    frame = sys._getframe() if runs_tasks() else None
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if frame.f_code.co_name == "<module>" and module != "__main__":
+            raise NestedManagerError(
+                f"module {module!r} makes a graphvine manager when it is imported, and a worker has to import "
+                'it for its tasks: make the manager in a function, or under `if __name__ == "__main__":`'
+            )
+        frame = frame.f_back
 
 
 def _close(

@@ -67,6 +67,10 @@ class ManagerClosedError(GraphvineError, RuntimeError):
     """The manager was closed; make a new one."""
 
 
+class NestedManagerError(GraphvineError, RuntimeError):
+    """A module that a worker imports for its tasks makes a manager when it is imported."""
+
+
 def check_process(pid: int) -> None:
     """Raises ManagerClosedError in a process that was forked from ``pid``, which made a manager: the threads
     that would answer are not there, and waiting for them would never end."""

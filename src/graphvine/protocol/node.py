@@ -10,6 +10,19 @@ import socket
 import sys
 from pathlib import Path
 
+_running_tasks = False
+
+
+def runs_tasks() -> bool:
+    """Whether this process is a worker's, which imports users' modules and runs their tasks."""
+    return _running_tasks
+
+
+def become_task_runner() -> None:
+    """From now on, this process and those that it forks run users' tasks."""
+    global _running_tasks
+    _running_tasks = True
+
 
 def node_id() -> str:
     """Equal for two processes that see the same files under the same paths, unique otherwise."""

@@ -34,6 +34,7 @@ from typing import NoReturn
 
 import msgspec
 
+from graphvine.protocol.node import become_task_runner
 from graphvine.worker import executor as executor_module
 from graphvine.worker import library
 from graphvine.worker.failures import describe, pickle_error
@@ -389,6 +390,7 @@ def main() -> None:
         # Put there by -m: what lies in the working directory is no module of ours or the user's.
         del sys.path[0]
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    become_task_runner()
     control = socket.socket(fileno=int(sys.argv[1]))
     del sys.argv[1:]
     for name in _WARM:

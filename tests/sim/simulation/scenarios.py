@@ -232,8 +232,7 @@ class Play:
             if run.done and run.keep:
                 fetch = cluster.manager.fetch(run.files, run.expected)
                 cluster.run_until(lambda f=fetch: f.over, PATIENCE_S)  # type: ignore[misc]
-                part = self.story.plans[number]
-                if fetch.failed is not None and not part.doomed and part.library != BROKEN:
+                if fetch.failed is not None and not self._may_be_lost(number):
                     cluster.complain(f"{fetch.label} failed: {fetch.failed}")
             if run.keep:
                 cluster.manager.release(run.files)
@@ -241,6 +240,13 @@ class Play:
             agent.resume()
         cluster.run_for(8.0)
         check_empty(cluster)
+
+    def _may_be_lost(self, number: int) -> bool:
+        """Whether what is kept of a plan may be gone for good: it can't be made again when a task of it, or
+        of what it builds on, fails."""
+        part = self.story.plans[number]
+        doomed = bool(part.doomed) or part.library == BROKEN
+        return doomed or (part.on >= 0 and self._may_be_lost(part.on))
 
     # -- mishaps ---------------------------------------------------------------------------------------
 
