@@ -269,7 +269,8 @@ def refuse_nesting() -> None:
         if frame.f_code.co_name == "<module>" and module != "__main__":
             raise NestedManagerError(
                 f"module {module!r} makes a graphvine manager when it is imported, and a worker has to "
-                'import it for its tasks: make the manager in a function, or under `if __name__ == "__main__":`'
+                "import it for its tasks: make the manager in a function, or under "
+                '`if __name__ == "__main__":`'
             )
         frame = frame.f_back
 
