@@ -3,7 +3,7 @@ one."""
 
 from __future__ import annotations
 
-from graphvine.manager import limits
+from graphvine.manager import environments, limits
 from graphvine.manager.core import Core
 from graphvine.manager.files import exists, holders
 from graphvine.manager.placement import pool_of
@@ -16,7 +16,7 @@ def check(core: Core) -> None:
     state = core.state
     assert not state.fresh, "tasks were left without a place"
     for table in state.plans.values():
-        check_counts(table)
+        check_counts(state, table)
         check_tasks(state, table)
         check_results(state, table)
     check_places(state)
@@ -24,7 +24,7 @@ def check(core: Core) -> None:
     check_workers(state)
 
 
-def check_counts(table: PlanTable) -> None:
+def check_counts(state: State, table: PlanTable) -> None:
     """``waits`` and ``need`` are what they say they are."""
     for index in range(table.size):
         what = f"task {table.base + index}"
@@ -34,6 +34,7 @@ def check_counts(table: PlanTable) -> None:
         users = sum(1 for plan, task in table.consumer_tasks(index) if plan.state[task] < DONE)
         holds = int(index in table.kept)
         holds += sum(1 for plan, _ in table.wanted_by.get(index, ()) if not plan.keep)
+        holds += environments.count_users(state, table, index)
         assert table.need[index] == users + holds, f"{what}: need {table.need[index]}, not {users} + {holds}"
 
 

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 
 from graphvine.manager import (
     blocking,
+    environments,
     files,
     limits,
     orders,
@@ -239,6 +240,8 @@ class Core:
         if state.suspects:
             suspects.reserve(state)
             self._serve_marked(said)
+        if state.awaited:
+            environments.tell(state)
         starving.look(state)
         said.update(state.marked)
         state.marked = {}

@@ -39,11 +39,10 @@ class Code(msgspec.Struct, frozen=True):
     to import.
 
     What follows gives the plan executors of their own; plans that state the same share them. ``environment``:
-    the result that is a packed environment (as a task names its inputs: ``-1 - i`` is ``externals[i]``), to
-    be
-    kept or given, and there before the plan is; ``environment_name`` is its name by content. ``variables``:
-    environment variables. ``setup``: run once per worker before anything else (see ``protocol.libraries``),
-    called ``setup_name`` in messages: a library.
+    the result that is a packed environment, named as a task names its inputs (``-1 - i`` is
+    ``externals[i]``); ``environment_name`` is its name by content. ``variables``: environment variables.
+    ``setup``: run once per worker before anything else (see ``protocol.libraries``), called ``setup_name`` in
+    messages: a library.
     """
 
     name: str = ""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from operator import not_
 
-from graphvine.manager import recovery, results, separate
+import msgspec
+
+from graphvine.manager import environments, recovery, results, separate
 from graphvine.manager.files import needless, restore
 from graphvine.manager.instructions import PlanFailed
 from graphvine.manager.placement import pool_of
@@ -26,11 +28,12 @@ def admit(state: State, plan: Plan, *, keep: bool, now: float) -> int:
         table.left = len(origins)
     state.add_table(table)
     table.categories = [state.category(name) for name in plan.categories]
-    table.context = context_of(state, plan)
+    table.context = context_of(state, table)
     take_pools(state, table)
     results.watch(table)
     take_given(table)
     revive = tie(table)
+    environments.hold(table)
     for origin, index in revive:
         recovery.remake(state, origin, index)
     make_leaves_ready(state, table)
@@ -89,11 +92,15 @@ def refuse(state: State, plan: Plan, position: int, now: float) -> int:
     return table.base
 
 
-def context_of(state: State, plan: Plan) -> int:
+def context_of(state: State, table: PlanTable) -> int:
     """The number of a plan's context, equal for equal code; 0 when it brings nothing."""
-    code = plan.code
-    if not (code.modules or code.imports or code.variables or code.setup):
+    code = table.plan.code
+    found = environments.find(table)
+    environment = found[0].base + found[1] if found is not None else 0
+    if not (code.modules or code.imports or code.variables or code.setup or environment):
         return 0
+    # Equal means: with the same file, however the plan names it.
+    code = msgspec.structs.replace(code, environment=environment)
     number = state.context_numbers.get(code)
     if number is None:
         number = state.context_numbers[code] = len(state.contexts) + 1
@@ -102,10 +109,14 @@ def context_of(state: State, plan: Plan) -> int:
             code.name,
             code.modules,
             list(code.imports),
+            environment=environment,
+            environment_name=code.environment_name,
             variables=list(code.variables),
             setup=code.setup,
             setup_name=code.setup_name,
         )
+        if environment:
+            state.environments.add(environment)
     return number
 
 

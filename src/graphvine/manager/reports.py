@@ -7,7 +7,7 @@ about a file only while the file exists; a copy of anything else is dropped wher
 
 from __future__ import annotations
 
-from graphvine.manager import recovery, results, separate
+from graphvine.manager import environments, recovery, results, separate
 from graphvine.manager.files import (
     add_replica,
     hold_blob,
@@ -216,6 +216,7 @@ def on_missing(state: State, worker: Worker, missing: Missing) -> None:
         return
     box = worker.outbox
     if table.state[index] != DONE:
+        environments.on_missing(state, table, index, worker)
         recovery.call_back_followers(state, table, index, worker.number)
         return
     data = table.data[index]

@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+from graphvine.manager import environments
 from graphvine.manager.files import drop, drop_everywhere, holders, needless
 from graphvine.manager.instructions import Available, Death, PlanDone, PlanFailed
 from graphvine.manager.state import State
@@ -172,6 +173,7 @@ def stop(state: State, plan: PlanTable) -> None:
 
 def leave_origins(state: State, plan: PlanTable) -> None:
     """A plan names the files of others no longer."""
+    environments.let_go(state, plan)
     origins = {origin.base: origin for origin, _ in plan.origins}
     for origin in origins.values():
         for index in {index for table, index in plan.origins if table is origin}:

@@ -54,6 +54,9 @@ class State:
         #: Contexts by number, and the numbers of equal code.
         self.contexts: dict[int, Context] = {}
         self.context_numbers: dict[Code, int] = {}
+        #: Files that are environments, and workers that wait for one to be made.
+        self.environments: set[int] = set()
+        self.awaited: dict[int, set[int]] = {}
         #: Tasks that became ready since the last turn and are not placed.
         self.fresh: list[int] = []
         #: Workers to be looked at in this turn.

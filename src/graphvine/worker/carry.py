@@ -15,13 +15,15 @@ import xxhash
 
 from graphvine.protocol.messages import Context, Piece, Pull, ToManager
 from graphvine.protocol.pieces import not_held, piece_of
-from graphvine.protocol.tree_files import Reader, is_tree
+from graphvine.protocol.tree_files import Reader, is_tree, load
 from graphvine.protocol.trees import BadTreeError
 from graphvine.worker.arrivals import Arrival, Arrivals
 from graphvine.worker.core import Core
+from graphvine.worker.installation import lay_out
 from graphvine.worker.instructions import (
     DropFiles,
     EndZygote,
+    FindEnvironment,
     FinishPull,
     Instruction,
     KillExecutor,
@@ -36,13 +38,23 @@ from graphvine.worker.instructions import (
     StoreBlob,
     StoreContext,
     TakeBack,
+    UnpackEnvironment,
     WritePiece,
 )
+from graphvine.worker.launch import Inside
 from graphvine.worker.packets import ContextRef, PacketDone
 from graphvine.worker.pool import Pool
 from graphvine.worker.settings import Settings
 from graphvine.worker.store import Store
 from graphvine.worker.transfer import Fetcher, FetchFailed
+from graphvine.worker.unpacking import (
+    EnvironmentAbsent,
+    EnvironmentFound,
+    EnvironmentUnusable,
+    HelperDied,
+    Unpacking,
+    UnpackingEvent,
+)
 from graphvine.worker.zygote import Prepare
 
 log = logging.getLogger("graphvine.worker")
@@ -69,6 +81,7 @@ class Hands:
         arrivals: Arrivals,
         say: Callable[[list[ToManager]], None],
         settings: Settings,
+        unpacking: Unpacking,
     ) -> None:
         self._core = core
         self._store = store
@@ -77,6 +90,9 @@ class Hands:
         self._arrivals = arrivals
         self._say = say
         self._settings = settings
+        self._unpacking = unpacking
+        self._found: dict[str, EnvironmentFound] = {}
+        """Environments in which zygotes are to be started next."""
         self._contexts = {0: ContextRef(0, "", [])}
         self._bases: dict[int, Base] = {}
         """What the zygotes of contexts are made of."""
@@ -109,6 +125,10 @@ class Hands:
                 self._pool.spawn(executor, self._contexts[number] if number else None, zygote)
             case StartZygote(zygote, number):
                 self._start_zygote(zygote, number, now)
+            case FindEnvironment(zygote, name):
+                self._find_environment(zygote, name, now)
+            case UnpackEnvironment(zygote, file):
+                self._unpack(zygote, file, now)
             case EndZygote(zygote):
                 self._pool.end(zygote)
             case KillExecutor(executor):
@@ -183,7 +203,7 @@ class Hands:
         # Named by content: executors see by the path that they have these modules already.
         archive = self._scratch_file("modules", context.modules, ".zip")
         self._contexts[number] = ContextRef(number, archive, context.imports)
-        if context.setup or context.variables:
+        if context.setup or context.variables or context.environment:
             setup = self._scratch_file("setup", context.setup)
             self._bases[number] = Base(setup, archive, context.imports, dict(context.variables))
 
@@ -202,10 +222,51 @@ class Hands:
         base = self._bases[context]
         scratch, limit_s = self._store.scratch, self._settings.setup_s
         prepare = Prepare(base.setup, base.archive, base.imports, scratch, limit_s)
+        found = self._found.pop(zygote, None)
         try:
-            self._pool.start(zygote, prepare, base.variables)
-        except OSError as error:
+            inside = None
+            if found is not None:
+                installation = lay_out(os.path.join(scratch, "installation"))
+                inside = Inside(found.found.prefix, found.found.variables, found.hold, installation)
+            self._pool.start(zygote, prepare, base.variables, inside)
+        except (OSError, ModuleNotFoundError) as error:
             self._core.on_zygote_died(zygote, f"no process could be started: {error}", now)
+        finally:
+            if found is not None:
+                os.close(found.hold)
+
+    # -- environments ----------------------------------------------------------------------------------
+
+    def _find_environment(self, zygote: str, name: str, now: float) -> None:
+        try:
+            self._unpacking.start(zygote, name)
+        except OSError as error:
+            self._core.on_zygote_died(zygote, f"no process could be started to unpack {name}: {error}", now)
+
+    def _unpack(self, zygote: str, file: int, now: float) -> None:
+        path = self._path(file)
+        try:
+            archive = load(path).path if is_tree(path) else path
+        except (OSError, BadTreeError) as error:
+            log.warning("file %d could not be read: %s", file, error)
+            archive = ""
+        if archive:
+            self._unpacking.unpack(zygote, archive)
+        else:
+            self._core.on_zygote_died(zygote, "the archive of its environment vanished", now)
+
+    def take_environment(self, event: UnpackingEvent, now: float) -> None:
+        """A helper found something out."""
+        match event:
+            case EnvironmentFound(zygote, found):
+                self._found[zygote] = event
+                self._core.on_environment_found(zygote, found.unpacked_s)
+            case EnvironmentAbsent(zygote):
+                self._core.on_environment_absent(zygote)
+            case EnvironmentUnusable(zygote, reason):
+                self._core.on_environment_unusable(zygote, reason, now)
+            case HelperDied(zygote, cause):
+                self._core.on_zygote_died(zygote, f"the process that unpacks its environment {cause}", now)
 
     def take_fetched(self, file: int, size: int) -> None:
         taken = self._adopt(file, size)
@@ -308,6 +369,9 @@ class Hands:
         self._close_reader()
         for file in list(self._pulls):
             self._stop_fetch(file)
+        for found in self._found.values():
+            os.close(found.hold)
+        self._found.clear()
 
 
 def _read_value(path: str, pull: Pull) -> Piece:

@@ -58,7 +58,7 @@ class Core:
         self._crew = Crew(capacity)
         self._queue = Queue()
         self._codes = Codes({0: ""}, {0: ""}, {("", ""): 0}, {})
-        self._nursery = Nursery(settings, self._outbox, self._queue, self._crew)
+        self._nursery = Nursery(settings, self._outbox, self._queue, self._crew, self._files)
         self._dispatcher = Dispatcher(
             settings, self._outbox, self._queue, self._files, self._crew, self._codes, self._nursery
         )
@@ -419,6 +419,18 @@ class Core:
     def on_zygote_failed(self, zygote: str, text: str, error: bytes, now: float) -> None:
         """The set-up of a zygote raised (``text`` is the traceback); the zygote is gone."""
         self._nursery.on_failed(zygote, text, error, now)
+
+    def on_environment_found(self, zygote: str, unpacked_s: float) -> None:
+        """The environment of a zygote is unpacked, which took so long (-1: it was already)."""
+        self._nursery.on_environment_found(zygote, unpacked_s)
+
+    def on_environment_absent(self, zygote: str) -> None:
+        """The environment of a zygote is not unpacked on this node."""
+        self._nursery.on_environment_absent(zygote)
+
+    def on_environment_unusable(self, zygote: str, reason: str, now: float) -> None:
+        """The environment of a zygote cannot be used on this node."""
+        self._nursery.on_environment_unusable(zygote, reason, now)
 
     def on_zygote_died(self, zygote: str, cause: str, now: float) -> None:
         """A zygote is gone, ready or not; ``on_executor_died`` came for each of its executors."""

@@ -36,6 +36,22 @@ class StartZygote(msgspec.Struct):
     context: int
 
 
+class FindEnvironment(msgspec.Struct):
+    """Look for an environment that a zygote needs; answer with ``on_environment_found``, ``_absent``,
+    ``_unusable``, or ``on_zygote_died`` when it is not known."""
+
+    zygote: str
+    name: str
+
+
+class UnpackEnvironment(msgspec.Struct):
+    """Unpack the environment that was found to be absent, from its archive, a stored file; answer as to
+    ``FindEnvironment``, but for ``_absent``."""
+
+    zygote: str
+    file: int
+
+
 class EndZygote(msgspec.Struct):
     """End a zygote, and its executors with it; the core has forgotten them already."""
 
@@ -126,6 +142,8 @@ class Note(msgspec.Struct):
 Instruction = (
     RunPacket
     | TakeBack
+    | FindEnvironment
+    | UnpackEnvironment
     | StartZygote
     | EndZygote
     | SpawnExecutor

@@ -22,23 +22,65 @@ _ONE_THREAD = (
 )
 
 
+#: These lead the agent's Python to its own packages, which are not those of another Python.
+_ASTRAY = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONPLATLIBDIR", "VIRTUAL_ENV", "CONDA_PREFIX")
+# Not the working directory: a file there must not stand in for a module of ours.
+_FLAGS = ["-P"] if sys.version_info >= (3, 11) else []
+
+
+class Inside:
+    """An environment in which a zygote runs. ``variables``: what its activation sets. ``hold``: a descriptor
+    that keeps it from being removed; closed when the zygote has it. ``installation``: see
+    ``installation``."""
+
+    def __init__(self, prefix: str, variables: Mapping[str, str], hold: int, installation: str) -> None:
+        self.prefix = prefix
+        self.hold = hold
+        self._variables = variables
+        self._installation = installation
+
+    def command(self, descriptor: int) -> list[str]:
+        """What starts a zygote in it."""
+        version = "{}.{}".format(*sys.version_info[:2])
+        boot = os.path.join(self._installation, "graphvine", "worker", "boot.py")
+        # -s: what the user installed for a Python of this machine is no part of the environment.
+        return [
+            f"{self.prefix}/bin/python",
+            *_FLAGS,
+            "-s",
+            boot,
+            self._installation,
+            version,
+            str(descriptor),
+        ]
+
+    def environment(self) -> dict[str, str]:
+        """The environment variables of this process, as they are in there."""
+        kept = {name: value for name, value in os.environ.items() if name not in _ASTRAY}
+        path = os.pathsep.join([f"{self.prefix}/bin", os.environ.get("PATH", os.defpath)])
+        return {**kept, "CONDA_PREFIX": self.prefix, "PATH": path, **self._variables}
+
+
 class Launched:
     """A zygote's process, and our end of the link to it."""
 
-    def __init__(self, log: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, log: str, environment: Mapping[str, str] | None = None, inside: Inside | None = None
+    ) -> None:
         """Its output is appended to the file ``log``; ``environment`` comes on top of this process's own."""
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        # Not the working directory: a file there must not stand in for a module of ours.
-        flags = ["-P"] if sys.version_info >= (3, 11) else []
+        link = theirs.fileno()
+        command = [sys.executable, *_FLAGS, "-m", "graphvine.worker.zygote", str(link)]
+        inherited = dict(os.environ) if inside is None else inside.environment()
         with theirs, open(log, "ab") as output:
             self.log_begin = output.tell()
             self.process = subprocess.Popen(
-                [sys.executable, *flags, "-m", "graphvine.worker.zygote", str(theirs.fileno())],
+                command if inside is None else inside.command(link),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                pass_fds=[theirs.fileno()],
-                env=dict.fromkeys(_ONE_THREAD, "1") | dict(os.environ) | dict(environment or {}),
+                pass_fds=[link] if inside is None else [link, inside.hold],
+                env=dict.fromkeys(_ONE_THREAD, "1") | inherited | dict(environment or {}),
                 start_new_session=True,
             )
         self.control.setblocking(False)

@@ -55,6 +55,7 @@ from graphvine.worker.pool import (
 from graphvine.worker.settings import Settings
 from graphvine.worker.store import SpillFailed, Store
 from graphvine.worker.transfer import Fetched, Fetcher, TransferServer
+from graphvine.worker.unpacking import Unpacking
 
 log = logging.getLogger("graphvine.worker")
 
@@ -97,7 +98,10 @@ class Loop:
         self._arrivals = arrivals = Arrivals()
         self._server = TransferServer(self._held, connection.secret, offer.listen_on)
         self._fetcher = Fetcher(connection.secret, arrivals)
-        self._hands = Hands(self._core, store, pool, self._fetcher, arrivals, self._say, settings)
+        self._unpacking = Unpacking(pool.log_directory)
+        self._hands = Hands(
+            self._core, store, pool, self._fetcher, arrivals, self._say, settings, self._unpacking
+        )
         self._allowance = Allowance()
         self._joined = False
         self._hopeless = False
@@ -137,6 +141,7 @@ class Loop:
         return self._arrivals.get(file) or self._store.lookup(file)
 
     def close(self) -> None:
+        self._unpacking.close()
         self._fetcher.close()
         self._hands.close()
         self._arrivals.close()
@@ -146,7 +151,8 @@ class Loop:
     # -- a turn ----------------------------------------------------------------------------------------
 
     def _register(self) -> None:
-        for descriptor in (*self._pool.descriptors(), self._store.descriptor, self._fetcher.descriptor):
+        others = (self._store.descriptor, self._fetcher.descriptor, self._unpacking.descriptor)
+        for descriptor in (*self._pool.descriptors(), *others):
             self._poller.register(descriptor, zmq.POLLIN)
         for descriptor in self._watched:
             self._poller.register(descriptor, zmq.POLLIN)
@@ -189,6 +195,9 @@ class Loop:
             self._on_store()
         elif source == self._fetcher.descriptor:
             self._on_fetches()
+        elif source == self._unpacking.descriptor:
+            for event in self._unpacking.completed():
+                self._hands.take_environment(event, now)
         elif isinstance(source, int):
             self._on_pool(source, now)
 

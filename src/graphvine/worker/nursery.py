@@ -7,6 +7,9 @@
   ready, its lanes are held back; others run.
 - A set-up that raises fails the jobs that wait for it, at once. One that takes its zygote down is tried a few
   times. For a while such a failure is the answer to all jobs that come; then it is tried again.
+- A zygote in an environment needs that to be unpacked on this node. Is it not, then its archive is fetched
+  like
+  any file; the manager is asked for it, so that nothing moves where it is there already.
 - When there are more than a few, those that nobody needs are ended, the least recently used first.
 """
 
@@ -17,15 +20,22 @@ import xxhash
 
 from graphvine.protocol.messages import Context, FailureKind, TaskFailed
 from graphvine.worker.crew import Crew
-from graphvine.worker.instructions import EndZygote, Note, StartZygote
+from graphvine.worker.files import STORED, Files
+from graphvine.worker.instructions import EndZygote, FindEnvironment, Note, StartZygote, UnpackEnvironment
 from graphvine.worker.outbox import Outbox
 from graphvine.worker.settings import Settings
 from graphvine.worker.tasks import Lane, Queue
 
-#: States of a zygote.
+#: States of a zygote: its environment is looked for, its archive fetched and unpacked, it does its set-up.
 ABSENT = 0
-STARTING = 1
-READY = 2
+FINDING = 1
+FETCHING = 2
+UNPACKING = 3
+STARTING = 4
+READY = 5
+
+
+_LIBRARY = "library"
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -43,6 +53,9 @@ class Zygote(msgspec.Struct):
     key: str
     context: int
     title: str
+    environment: int
+    """The file that is its environment's archive, 0 when it needs none."""
+    environment_name: str
     state: int = ABSENT
     used: int = 0
     """When it was last needed, as a count of all needs."""
@@ -52,21 +65,26 @@ class Zygote(msgspec.Struct):
     """How many of its executors in a row died before they were ready."""
     not_before: float = 0.0
     """Neither it nor an executor of it is started before this: the last ones did not come up."""
+    unpacked: int = 0
+    """The archive that is being unpacked."""
     failure: Failure | None = None
 
 
 class Nursery:
     """All zygotes of a worker."""
 
-    def __init__(self, settings: Settings, outbox: Outbox, queue: Queue, crew: Crew) -> None:
+    def __init__(self, settings: Settings, outbox: Outbox, queue: Queue, crew: Crew, files: Files) -> None:
         self._settings = settings
         self._outbox = outbox
         self._queue = queue
+        self._files = files
         self._crew = crew
         self._uses = 0
         self._coming: list[str] = []
         """Zygotes whose contexts came in this turn."""
-        self._zygotes = {"": Zygote("", 0, "the base zygote", READY)}
+        self._fetching: list[Zygote] = []
+        """Zygotes that wait for an archive."""
+        self._zygotes = {"": Zygote("", 0, "the base zygote", 0, "", READY)}
 
     def __getitem__(self, key: str) -> Zygote:
         return self._zygotes[key]
@@ -76,8 +94,15 @@ class Nursery:
         key = zygote_key(context)
         if key:
             self._coming.append(key)
-            if key not in self._zygotes:
-                self._zygotes[key] = Zygote(key, context.context, title_of(context))
+            known = self._zygotes.get(key)
+            if known is None:
+                name = context.environment_name
+                self._zygotes[key] = Zygote(
+                    key, context.context, title_of(context), context.environment, name
+                )
+            else:
+                # The same archive may have come with another plan, and the earlier one be gone.
+                known.context, known.environment = context.context, context.environment
         return key
 
     def lane_of(self, lane: Lane) -> Lane:
@@ -108,7 +133,7 @@ class Nursery:
         """The set-up of a zygote raised; the zygote is gone."""
         zygote = self._zygotes[key]
         self._set_absent(zygote)
-        self._fail(zygote, "library", text, error, now)
+        self._fail(zygote, "library", f"{zygote.title} could not be started: {text}", error, now)
 
     def on_died(self, key: str, cause: str, now: float) -> None:
         """A zygote is gone, and its executors with it, which was told before."""
@@ -116,20 +141,52 @@ class Nursery:
         if not key or zygote.state == ABSENT:
             return
         was_ready = zygote.state == READY
+        self._end_unpacking(zygote)
         self._set_absent(zygote)
         zygote.not_before = now + self._settings.start_delay_s
         if was_ready:
             return
         zygote.deaths += 1
         if zygote.deaths >= self._settings.setup_tries:
-            self._fail(zygote, "library", cause, b"", now)
+            kind: FailureKind = "library" if zygote.title.startswith(_LIBRARY) else "environment"
+            self._fail(zygote, kind, f"{zygote.title} could not be started: {cause}", b"", now)
+
+    def on_environment_found(self, key: str, unpacked_s: float) -> None:
+        """A zygote's environment is unpacked, which took so long (-1: it was already)."""
+        zygote = self._zygotes[key]
+        self._end_unpacking(zygote)
+        if unpacked_s >= 0:
+            text = f"unpacked environment {zygote.environment_name} in {unpacked_s:.1f} s"
+        else:
+            text = f"environment {zygote.environment_name} is unpacked on this node already"
+        self._outbox.instructions.append(Note("info", text))
+        self._start(zygote)
+
+    def on_environment_absent(self, key: str) -> None:
+        """A zygote's environment is to be unpacked first."""
+        zygote = self._zygotes[key]
+        zygote.state = FETCHING
+        self._fetching.append(zygote)
+
+    def on_environment_unusable(self, key: str, reason: str, now: float) -> None:
+        """A zygote's environment cannot be used on this node."""
+        zygote = self._zygotes[key]
+        self._end_unpacking(zygote)
+        self._set_absent(zygote)
+        text = f"environment {zygote.environment_name} cannot be used: {reason}"
+        self._fail(zygote, "environment", text, b"", now)
+
+    def _end_unpacking(self, zygote: Zygote) -> None:
+        if zygote.state == UNPACKING:
+            self._files.unpin([zygote.unpacked])
 
     def _set_absent(self, zygote: Zygote) -> None:
+        if zygote in self._fetching:
+            self._fetching.remove(zygote)
         zygote.state = ABSENT
         self._queue.hold(zygote.key, held=True)
 
-    def _fail(self, zygote: Zygote, kind: FailureKind, reason: str, error: bytes, now: float) -> None:
-        text = f"{zygote.title} could not be started: {reason}"
+    def _fail(self, zygote: Zygote, kind: FailureKind, text: str, error: bytes, now: float) -> None:
         zygote.failure = Failure(kind, text, error, now + self._settings.failure_kept_s)
         zygote.deaths = 0
         self._outbox.instructions.append(Note("error", text))
@@ -139,6 +196,8 @@ class Nursery:
     def turn(self, now: float) -> None:
         """Start what held jobs wait for, or fail them."""
         held = self._queue.held
+        if self._fetching:
+            self._unpack_what_came(now)
         if not held and not self._coming:
             return
         for key in self._coming:
@@ -158,11 +217,36 @@ class Nursery:
         if zygote.failure is not None and zygote.failure.until <= now:
             zygote.failure = None
         if zygote.state == ABSENT and zygote.failure is None and zygote.not_before <= now:
-            zygote.state = STARTING
             self._uses += 1
             zygote.used = self._uses
-            self._outbox.instructions.append(StartZygote(zygote.key, zygote.context))
-            self._end_idle()
+            if zygote.environment:
+                zygote.state = FINDING
+                self._outbox.instructions.append(FindEnvironment(zygote.key, zygote.environment_name))
+            else:
+                self._start(zygote)
+
+    def _start(self, zygote: Zygote) -> None:
+        zygote.state = STARTING
+        self._outbox.instructions.append(StartZygote(zygote.key, zygote.context))
+        self._end_idle()
+
+    def _unpack_what_came(self, now: float) -> None:
+        """Have archives unpacked that are here, and ask for those that are not coming."""
+        files, waiting = self._files, self._fetching
+        self._fetching = []
+        for zygote in waiting:
+            file = zygote.environment
+            if files.held.get(file) == STORED:
+                zygote.state, zygote.unpacked = UNPACKING, file
+                files.pin([file])
+                self._outbox.instructions.append(UnpackEnvironment(zygote.key, file))
+                continue
+            if file in files.held:
+                self.on_environment_unusable(zygote.key, "it is a value, not a file", now)
+                continue
+            self._fetching.append(zygote)
+            if not files.is_coming(file):
+                files.report_missing(file, f"environment {zygote.environment_name} is not unpacked here")
 
     def _fail_jobs(self, lane: Lane, failure: Failure) -> None:
         for job in self._queue.drain(lane):
@@ -214,7 +298,7 @@ def zygote_key(context: Context) -> str:
 def title_of(context: Context) -> str:
     """How messages call what a context's zygote brings."""
     if context.setup:
-        return f"library {context.setup_name}"
+        return f"{_LIBRARY} {context.setup_name}"
     return (
         f"environment {context.environment_name}" if context.environment else "a process with its variables"
     )

@@ -22,7 +22,7 @@ import msgspec
 from graphvine.worker import scratch as scratch_directories
 from graphvine.worker.deaths import OutOfMemoryKills, explain, last_lines_of, tail
 from graphvine.worker.executor import temporary_name
-from graphvine.worker.launch import Launched, zygote_log
+from graphvine.worker.launch import Inside, Launched, zygote_log
 from graphvine.worker.marks import make_page, map_page, read_mark
 from graphvine.worker.output import Outlet, Pipe, Printed
 from graphvine.worker.packets import (
@@ -199,7 +199,7 @@ class Pool:
         ``environment``: variables of the executors, on top of this process's own. ``zygote``: the first
         one, started already."""
         self._scratch = scratch
-        self._log_directory = log_directory
+        self.log_directory = log_directory
         self._watched = list(watched)
         self._environment = environment
         self._epoll = select.epoll()
@@ -230,16 +230,20 @@ class Pool:
     def start_zygote(self) -> None:
         """Start it now, so that it is warm when the first ``spawn`` comes. Otherwise ``spawn`` does."""
         if "" not in self._zygotes:
-            log = zygote_log(self._log_directory)
+            log = zygote_log(self.log_directory)
             self._adopt("", Launched(log, self._environment), log)
 
-    def start(self, zygote: str, prepare: Prepare, variables: Mapping[str, str]) -> None:
-        """Start a zygote beside the base one, with environment variables of its own. Ends in ZygoteReady,
-        ZygoteFailed or ZygoteDied. Raises OSError."""
+    def start(
+        self, zygote: str, prepare: Prepare, variables: Mapping[str, str], inside: Inside | None = None
+    ) -> None:
+        """Start a zygote beside the base one, with environment variables of its own, and perhaps ``inside``
+        an
+        environment. Ends in ZygoteReady, ZygoteFailed or ZygoteDied. Raises OSError."""
         assert zygote not in self._zygotes
         self._started += 1
-        log = zygote_log(self._log_directory, self._started)
-        self._adopt(zygote, Launched(log, {**(self._environment or {}), **variables}), log).say(prepare, [])
+        log = zygote_log(self.log_directory, self._started)
+        launched = Launched(log, {**(self._environment or {}), **variables}, inside)
+        self._adopt(zygote, launched, log).say(prepare, [])
 
     def end(self, zygote: str) -> None:
         """End a zygote and its executors, of which nothing more is heard."""
@@ -265,7 +269,7 @@ class Pool:
         if not zygote:
             self.start_zygote()
         parent = self._zygotes[zygote]
-        log = os.path.join(self._log_directory, f"executor-{executor}.log")
+        log = os.path.join(self.log_directory, f"executor-{executor}.log")
         new = _Executor(executor, log, parent)
         self._executors[executor] = new
         self._by_descriptor[new.link.fileno()] = new

@@ -36,6 +36,7 @@ from graphvine.worker.core import Core
 from graphvine.worker.instructions import (
     DropFiles,
     EndZygote,
+    FindEnvironment,
     FinishPull,
     Instruction,
     KillExecutor,
@@ -50,6 +51,7 @@ from graphvine.worker.instructions import (
     StoreBlob,
     StoreContext,
     TakeBack,
+    UnpackEnvironment,
     WritePiece,
 )
 from graphvine.worker.packets import PacketDone
@@ -313,6 +315,10 @@ class SimAgent:
                 self.contexts[context.context] = context
             case StartZygote(zygote, number):
                 self.pool.start_zygote(zygote, self.contexts[number])
+            case FindEnvironment(zygote, name):
+                self.pool.find_environment(zygote, name)
+            case UnpackEnvironment(zygote, file):
+                self.pool.unpack_environment(zygote, file)
             case EndZygote(zygote):
                 self.pool.end_zygote(zygote)
             case SpawnExecutor(executor, _, zygote):

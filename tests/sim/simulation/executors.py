@@ -196,6 +196,39 @@ class SimPool:
         #: Zygotes beside the base one, and whether each is ready.
         self.zygotes: dict[str, bool] = {}
         self._starts: dict[str, int] = {}
+        #: Environments that are unpacked here, and the names of those that are looked for.
+        self._unpacked: set[str] = set()
+        self._looking: dict[str, str] = {}
+
+    def find_environment(self, zygote: str, name: str) -> None:
+        """A helper looks whether an environment is unpacked."""
+        self._looking[zygote] = name
+
+        def answer() -> None:
+            core = self._agent.core
+            if name in self._unpacked:
+                self._tell(lambda: core.on_environment_found(zygote, -1.0))
+            else:
+                self._tell(lambda: core.on_environment_absent(zygote))
+
+        self._agent.later(self._agent.world.chance.uniform(0.001, 0.05), answer)
+
+    def unpack_environment(self, zygote: str, file: int) -> None:
+        """The helper unpacks it from its archive, if the weather lets it live."""
+        agent, world, name = self._agent, self._agent.world, self._looking.pop(zygote)
+
+        def unpack() -> None:
+            if file not in agent.store and file not in agent.vanished:
+                world.complain(f"{agent.name} is to unpack {file}, which is not in its store")
+            if file not in agent.store or world.chance.random() < world.weather.false_starts:
+                self._tell(lambda: agent.core.on_zygote_died(zygote, "its helper died", world.now))
+            elif name == BROKEN:
+                self._tell(lambda: agent.core.on_environment_unusable(zygote, "it is broken", world.now))
+            else:
+                self._unpacked.add(name)
+                self._tell(lambda: agent.core.on_environment_found(zygote, 0.1))
+
+        agent.later(world.chance.uniform(0.001, 0.3), unpack)
 
     def start_zygote(self, zygote: str, context: Context) -> None:
         """Its set-up takes a while. One whose name says so raises; the weather takes others down."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 
 import msgspec
+from msgspec import structs
 
 from graphvine.manager.plan import Code, Plan, TaskOptions
 from graphvine.protocol.messages import Resources
@@ -54,6 +55,8 @@ class PlanPart(msgspec.Struct, frozen=True):
     few_sinks: bool = False
     library: str = ""
     """The library that its tasks use."""
+    environment: str = ""
+    """The environment that they run in: a result of the plan ``on``, if that has a large one."""
 
 
 class Mishap(msgspec.Struct, frozen=True):
@@ -97,10 +100,22 @@ def make_work(part: PlanPart, serial: int, origin: SimRun | None) -> Work:
         wanted=wanted,
         externals=externals,
         options=make_options(part, len(graph), chance),
-        code=Code(setup=part.library.encode(), setup_name=part.library),
+        code=make_code(part, origin),
         label=f"plan {serial}",
     )
     return Work(serial, plan, make_specs(part, plan, chance), origin.expected if origin is not None else ())
+
+
+def make_code(part: PlanPart, origin: SimRun | None) -> Code:
+    """What the executors of a part need."""
+    code = Code(setup=part.library.encode(), setup_name=part.library)
+    if part.environment and origin is not None and origin.work is not None:
+        work = origin.work
+        for position, task in enumerate(work.plan.wanted):
+            if work.specs[task].size > SETTINGS.inline_bytes:
+                name = part.environment if part.environment == BROKEN else f"{part.environment}-{work.serial}"
+                return structs.replace(code, environment=-1 - position, environment_name=name)
+    return code
 
 
 def make_options(part: PlanPart, count: int, chance: random.Random) -> dict[int, TaskOptions]:
@@ -197,6 +212,8 @@ class Play:
                 self._check_failure(part, run)
             elif run.done and part.library == BROKEN and len(run.work.plan):
                 self.cluster.complain(f"{run.label} is done although its library is broken")
+            elif run.done and run.work.plan.code.environment_name == BROKEN:
+                self.cluster.complain(f"{run.label} is done although its environment is broken")
             elif run.done and part.doomed and part.cancel_s < 0:
                 self.cluster.complain(f"{run.label} is done although a task of it always {part.doomed}")
             elif run.done and run.work is not None and not part.keep:
@@ -213,6 +230,8 @@ class Play:
         if origin is not None and (origin.failed or origin.cancelled):
             return
         if failed.kind == "library" and part.library == BROKEN:
+            return
+        if failed.kind == "environment" and part.environment == BROKEN:
             return
         if failed.task < 0 or not may_fail(work, failed.task, failed.kind, self.cluster.losses):
             self.cluster.complain(f"{run.label} failed for no good reason: {failed}")
@@ -245,7 +264,7 @@ class Play:
         """Whether what is kept of a plan may be gone for good: it can't be made again when a task of it, or
         of what it builds on, fails."""
         part = self.story.plans[number]
-        doomed = bool(part.doomed) or part.library == BROKEN
+        doomed = bool(part.doomed) or BROKEN in (part.library, part.environment)
         return doomed or (part.on >= 0 and self._may_be_lost(part.on))
 
     # -- mishaps ---------------------------------------------------------------------------------------

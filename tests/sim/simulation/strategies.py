@@ -69,6 +69,7 @@ def plan_groups(draw: st.DrawFn) -> tuple[PlanPart, ...]:
             "keep": draw(st.booleans()),
             "cancel_s": draw(shares(-1.0, -1.0, -1.0, 0.05, 0.5)),
             "faulty": draw(shares(0.0, 0.0, 0.1)),
+            "environment": draw(st.sampled_from(["", "", "", "", "conda", "venv", BROKEN])),
             "library": draw(st.sampled_from(["", "", "", "", "fits", "cuts", BROKEN])),
             "doomed": draw(
                 st.sampled_from(["", "", "", "", "raised", "killed", "unpicklable", "storage", "fatal"])

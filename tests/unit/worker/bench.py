@@ -66,6 +66,9 @@ class Bench:
         self.zygotes: dict[str, int] = {}
         """Zygotes that were started and not ended or lost, and the context each was started for."""
         self.ended_zygotes: list[str] = []
+        self.looking: dict[str, str] = {}
+        """Environments looked for last, and archives to be unpacked, by the zygotes they are for."""
+        self.unpacking: dict[str, int] = {}
         self.notes: list[says.Note] = []
         self.fetches: list[says.StartFetch] = []
         self.killed: list[int] = []
@@ -204,6 +207,11 @@ class Bench:
                 assert not zygote or self.core._nursery[zygote].state == READY
                 assert not zygote or zygote in self.zygotes
                 self.executors[number] = ModelExecutor(context, zygote)
+            case says.FindEnvironment(zygote, name):
+                self.looking[zygote] = name
+            case says.UnpackEnvironment(zygote, file):
+                assert file in self.stored
+                self.unpacking[zygote] = file
             case says.StartZygote(zygote, context):
                 assert zygote not in self.zygotes
                 self.zygotes[zygote] = context

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.unit.worker.bench import BLOB, Bench, order
 
-from graphvine.protocol.messages import BlobData, Context
+from graphvine.protocol.messages import Address, BlobData, Context, Source, Sources
 from graphvine.worker.nursery import zygote_key
 from graphvine.worker.settings import Settings
 
@@ -203,3 +203,149 @@ def test_cancelled_and_recalled_tasks_of_a_held_lane_are_gone(ready_first: bool)
         bench.zygote_ready(key)
     bench.run_all()
     assert set(bench.done) == {3}
+
+
+# -- environments ---------------------------------------------------------------------------------------
+
+ARCHIVE = 700
+
+
+def inside(number: int, name: str = "env", archive: int = ARCHIVE) -> Context:
+    return Context(number, f"code-{number}", b"", [], environment=archive, environment_name=name)
+
+
+def missing(bench: Bench) -> list[int]:
+    return [one.file for report in bench.reports for one in report.missing]
+
+
+def fetch(bench: Bench, file: int = ARCHIVE) -> None:
+    """The manager names a holder, and the file comes."""
+    bench.core.on_sources(sources(file))
+    bench.turn()
+    assert [one.file for one in bench.fetches] == [file]
+    bench.fetches.clear()
+    bench.stored.add(file)
+    bench.core.on_fetched(file, 1000)
+    bench.turn()
+
+
+def sources(file: int) -> Sources:
+    return Sources([Source(file, 1000, [3])], {3: [Address("other", 1)]})
+
+
+def test_an_environment_that_is_there_is_not_fetched() -> None:
+    bench = Bench(cores=1)
+    key = give(bench, inside(1), 1)
+    assert bench.looking == {key: "env"}
+    assert not bench.zygotes
+    bench.core.on_environment_found(key, -1.0)
+    bench.turn()
+    bench.zygote_ready(key)
+    bench.run_all()
+    assert set(bench.done) == {1}
+    assert not missing(bench)
+    assert any("unpacked on this node already" in note.text for note in bench.notes)
+
+
+def test_an_environment_that_is_not_there_is_fetched_once_and_unpacked() -> None:
+    bench = Bench(cores=1)
+    key = give(bench, inside(1), 1, 2)
+    bench.core.on_environment_absent(key)
+    bench.turn()
+    give(bench, inside(1), 3)
+    assert missing(bench) == [ARCHIVE]
+    assert not bench.unpacking
+    bench.assign(order(10))
+    bench.run_all()
+    assert set(bench.done) == {10}
+    fetch(bench)
+    assert bench.unpacking == {key: ARCHIVE}
+    bench.core.on_environment_found(key, 2.5)
+    bench.turn()
+    assert any("unpacked environment env in 2.5 s" in note.text for note in bench.notes)
+    bench.zygote_ready(key)
+    bench.run_all()
+    assert set(bench.done) == {1, 2, 3, 10}
+
+
+def test_an_archive_stays_while_it_is_unpacked() -> None:
+    bench = Bench(cores=1)
+    key = give(bench, inside(1), 1)
+    bench.core.on_environment_absent(key)
+    bench.turn()
+    fetch(bench)
+    bench.core.on_drop([ARCHIVE])
+    bench.turn()
+    assert ARCHIVE in bench.stored
+    bench.core.on_environment_found(key, 0.1)
+    bench.turn()
+    assert ARCHIVE not in bench.stored
+
+
+def test_an_environment_that_cannot_be_used_fails_its_tasks_alone_and_at_once() -> None:
+    bench = Bench(cores=1)
+    key = give(bench, inside(1), 1, 2)
+    bench.assign(order(10))
+    bench.core.on_environment_absent(key)
+    bench.turn()
+    fetch(bench)
+    bench.core.on_environment_unusable(key, "the archive is damaged", bench.now)
+    bench.turn()
+    assert [(one.task, one.kind) for one in bench.failed] == [(1, "environment"), (2, "environment")]
+    assert bench.failed[0].text == "environment env cannot be used: the archive is damaged"
+    give(bench, inside(1), 3)
+    assert [one.task for one in bench.failed] == [1, 2, 3]
+    bench.run_all()
+    assert set(bench.done) == {10}
+
+
+@pytest.mark.parametrize("while_it_unpacks", [False, True])
+def test_a_helper_that_dies_is_replaced_a_few_times(while_it_unpacks: bool) -> None:
+    settings = Settings(warm_executors=0, setup_tries=2)
+    bench = Bench(cores=1, settings=settings)
+    key = give(bench, inside(1), 1)
+    for round_ in range(2):
+        if while_it_unpacks:
+            bench.core.on_environment_absent(key)
+            bench.turn()
+            if not round_:
+                fetch(bench)
+        assert not bench.failed
+        bench.looking.clear()
+        bench.core.on_zygote_died(key, "signal 9", bench.now)
+        bench.turn()
+        assert not bench.looking, "after a pause"
+        bench.wait(settings.start_delay_s)
+        assert bench.looking == ({} if round_ else {key: "env"})
+    (failed,) = bench.failed
+    assert failed.kind == "environment"
+    assert "environment env could not be started: signal 9" in failed.text
+
+
+def test_libraries_in_one_environment_are_two_zygotes_in_it() -> None:
+    bench = Bench(cores=1)
+    keys = []
+    for number, name in ((1, "fits"), (2, "cuts")):
+        context = library(number, name)
+        context.environment, context.environment_name = ARCHIVE, "env"
+        keys.append(give(bench, context, number))
+    assert bench.looking == dict.fromkeys(keys, "env")
+    for key in keys:
+        bench.core.on_environment_absent(key)
+        bench.turn()
+    assert missing(bench) == [ARCHIVE]
+    fetch(bench)
+    assert bench.unpacking == dict.fromkeys(keys, ARCHIVE)
+
+
+def test_an_environment_that_comes_again_under_another_number_is_fetched_by_that() -> None:
+    bench = Bench(cores=1)
+    key = give(bench, inside(1), 1)
+    bench.core.on_environment_absent(key)
+    bench.turn()
+    bench.core.on_cancel([1], bench.now)
+    bench.core.on_drop([ARCHIVE])
+    assert give(bench, inside(2, archive=ARCHIVE + 1), 2) == key
+    assert missing(bench) == [ARCHIVE, ARCHIVE + 1]
+    fetch(bench, ARCHIVE + 1)
+    assert bench.unpacking == {key: ARCHIVE + 1}
