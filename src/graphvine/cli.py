@@ -20,6 +20,7 @@ _EPILOG = """\
 examples:
   graphvine demo                       a small analysis on this machine's cores
   graphvine worker localhost 9123      join the manager that listens on port 9123
+  graphvine env pack                   the environment you are in, as one archive
   graphvine COMMAND --help             the options of a command
 """
 
@@ -35,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help()
         return 0
-    return _guarded(lambda: _demo(options))
+    run = _env if options.command == "env" else _demo
+    return _guarded(lambda: run(options))
 
 
 def worker_main(argv: Sequence[str] | None = None) -> int:
@@ -46,6 +48,7 @@ def worker_main(argv: Sequence[str] | None = None) -> int:
 
 def _guarded(command: Callable[[], int]) -> int:
     """Run a command; a user's mistake, a Ctrl-C or a closed pipe is no traceback."""
+    from graphvine.envs.errors import PackedEnvironmentError
     from graphvine.protocol.connection import ConnectionFileError
     from graphvine.protocol.errors import GraphvineError
 
@@ -56,7 +59,7 @@ def _guarded(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("\ngraphvine: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except (GraphvineError, ConnectionFileError) as error:
+    except (GraphvineError, ConnectionFileError, PackedEnvironmentError) as error:
         print(f"graphvine: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
@@ -83,6 +86,16 @@ def _demo(options: argparse.Namespace) -> int:
     )
 
 
+def _env(options: argparse.Namespace) -> int:
+    from graphvine.envs import command
+
+    if options.env_command == "pack":
+        return command.run_pack(options.source, options.output, options.compression, not options.no_progress)
+    if options.env_command == "inspect":
+        return command.run_inspect(options.archive)
+    return command.run_unpack(options.archive, options.directory, not options.no_progress)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="graphvine",
@@ -94,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("worker", help="offer this machine's cores to a manager", add_help=False)
     _add_demo(commands.add_parser("demo", help="run a small analysis and draw what it found"))
+    _add_env(commands.add_parser("env", help="pack, inspect and unpack environments for workers"))
     return parser
 
 
@@ -109,6 +123,29 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cores", type=_positive, default=None, help="cores to use (default: all)")
     parser.add_argument("--seed", type=int, default=2012, help="another seed makes other collisions")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar")
+
+
+def _add_env(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Environments as one file that runs on any machine of the same kind."
+    commands = parser.add_subparsers(dest="env_command", metavar="COMMAND", required=True)
+    pack = commands.add_parser("pack", help="make an archive of an environment")
+    pack.add_argument(
+        "source",
+        nargs="?",
+        default="current",
+        help="a conda prefix, a virtual environment's directory, or nothing for the one that runs this",
+    )
+    pack.add_argument("-o", "--output", help="the archive (default: one in the cache)")
+    pack.add_argument("--compression", choices=("zst", "gz"), default="", help="default: zst")
+    inspect = commands.add_parser("inspect", help="say what an archive holds")
+    inspect.add_argument("archive")
+    unpack = commands.add_parser("unpack", help="unpack an archive and print where its Python's prefix is")
+    unpack.add_argument("archive")
+    unpack.add_argument(
+        "directory", nargs="?", help="an empty directory (default: this machine's cache, as workers do it)"
+    )
+    for command in (pack, unpack):
+        command.add_argument("--no-progress", action="store_true", help="no progress bar")
 
 
 def _positive(text: str) -> int:

@@ -10,7 +10,7 @@ import sys
 
 import msgspec
 
-#: Name of the archive's first member; the file stays in the unpacked environment.
+#: Name of the archive's first member; it is not unpacked.
 MEMBER = ".graphvine-environment.json"
 FORMAT = 1
 

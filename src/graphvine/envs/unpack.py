@@ -111,7 +111,8 @@ def unpack_to(archive: str, directory: str, *, progress: OnProgress | None = Non
         with _explained(directory):
             _check_platform(archive)
             _extract(archive, directory, progress)
-            return os.path.join(directory, _settle(directory)[0])
+            prefix, _ = _settle(directory)
+            return os.path.join(directory, prefix) if prefix else directory
     except BaseException:
         caches.remove_contents(directory, itself=made)
         raise
