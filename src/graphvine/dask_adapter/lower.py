@@ -77,10 +77,11 @@ def lower(
     ``finalize``: whether last steps are left to the caller.
 
     Raises MissingKeyError, GraphError, NotPicklableError, ValueError (a wrong annotation), TypeError."""
-    graph, annotations = as_mapping(dsk)
     default = default or TaskOptions()
     keys = list(dict.fromkeys(keys))
     with _no_collections():
+        # The layers of a graph of layers become tasks here: that is dask's part, and the longest.
+        graph, annotations = as_mapping(dsk)
         finals = _find_finals(graph, keys) if finalize else {}
         wanted = [name for key in keys for name in (finals[key][3] if key in finals else (key,))]
         ordered = Walk(graph, engine).run(wanted)
