@@ -1,10 +1,10 @@
 """What the manager's core costs per task, without codec, sockets and workers.
 
 Workers are make-believe and immediate: every turn, each answers for all it was given, in one report. The time
-measured is that of ``on_plan``, of all reports, and of all turns. Run it with nothing else on the machine:
+measured is the processor's, of ``on_plan``, of all reports, and of all turns; the best of some tries that
+take turns.
 
-    python benchmarks/core_cost.py              # the reduction of 10,669 no-op tasks, and how cost scales
-    python benchmarks/core_cost.py --quick      # the first alone
+    python benchmarks/core_cost.py              # how cost scales with tasks and with workers
     python benchmarks/core_cost.py --memory     # bytes per task of the core's tables, for a million tasks
 """
 
@@ -12,15 +12,20 @@ from __future__ import annotations
 
 import argparse
 import gc
-import statistics
 import time
 import tracemalloc
+
+from harness import QUICK, Row, emit, say
 
 from graphvine.manager.core import Core
 from graphvine.manager.instructions import PlanDone, Say
 from graphvine.manager.plan import Plan
 from graphvine.manager.settings import Settings
 from graphvine.protocol.messages import Address, Assign, Hello, Report, Resources, TaskDone
+
+#: Of a task that does nothing, and how many workers are many.
+SHORT_S = 1e-6
+MANY = 400 if QUICK else 4000
 
 
 def reduction(leaves: int, width: int = 16) -> Plan:
@@ -120,16 +125,22 @@ def seconds(plan: Plan, workers: int, cores: float, duration_s: float) -> float:
     return spent
 
 
-def show(
-    name: str, plan: Plan, workers: int, cores: float = 1, tries: int = 3, duration_s: float = 1e-6
-) -> float:
-    """Measure and print one row. Returns microseconds per task."""
-    times = [seconds(plan, workers, cores, duration_s) / len(plan) * 1e6 for _ in range(tries)]
-    cost = statistics.median(times)
-    print(
-        f"{name:34} {len(plan):>9,} tasks {workers:>5} workers  {cost:6.2f} us/task  (best {min(times):.2f})"
-    )
-    return cost
+Case = tuple[Plan, int, float, float]
+"""A plan, workers, cores of each, and seconds that each task is said to take."""
+
+
+def costs(cases: dict[str, Case], tries: int) -> dict[str, float]:
+    """Microseconds per task of each case: the best of ``tries``, which take turns so that whatever else the
+    machine does falls on all of them."""
+    found: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(tries):
+        for name, (plan, workers, cores, duration_s) in cases.items():
+            found[name].append(seconds(plan, workers, cores, duration_s) / len(plan) * 1e6)
+    for name, times in found.items():
+        plan, workers, _, _ = cases[name]
+        each = " ".join(f"{time:.2f}" for time in times)
+        say(f"{name:34} {len(plan):>9,} tasks {workers:>5} workers: {each} us/task")
+    return {name: min(times) for name, times in found.items()}
 
 
 def memory(leaves: int) -> None:
@@ -145,31 +156,53 @@ def memory(leaves: int) -> None:
     print(f"memory: {now / len(plan):.0f} bytes a task after on_plan, {peak / len(plan):.0f} at its peak")
 
 
+def scaling(small: Plan, large: Plan, middle: Plan) -> list[Row]:
+    """How the cost of a task grows with tasks and with workers."""
+    found = costs(
+        {
+            "few tasks": (small, 4, 1, SHORT_S),
+            "many tasks": (large, 4, 1, SHORT_S),
+            "many tasks, many workers": (large, MANY, 1, SHORT_S),
+            "tasks of 10 ms": (middle, 4, 1, 0.01),
+            "tasks of 10 ms, many workers": (middle, MANY, 1, 0.01),
+        },
+        tries=1 if QUICK else 3,
+    )
+    rounded = {name: round(cost, 2) for name, cost in found.items()}
+
+    def row(name: str, what: str, more: str, less: str, must: str = "1.5x") -> Row:
+        ratio = found[more] / found[less]
+        details = {"us/task": {less: rounded[less], more: rounded[more]}}
+        return Row(name, what, ratio, must, "1x", details, smaller_is_better=True)
+
+    tasks = f"cost per task of the core: {len(small):,} to {len(large):,} tasks"
+    workers = f"cost per task of the core: 4 to {MANY:,} workers"
+    ends = f"the same, {len(middle):,} tasks of 10 ms: most of it beginnings and ends, a few tasks a message"
+    return [
+        row("core_cost_tasks", tasks, "many tasks", "few tasks"),
+        row("core_cost_workers", workers, "many tasks, many workers", "many tasks"),
+        row("core_cost_ends", ends, "tasks of 10 ms, many workers", "tasks of 10 ms", must=""),
+    ]
+
+
 def main() -> None:
-    """Print the table."""
+    """Measure, and hand over the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true")
     parser.add_argument("--memory", action="store_true")
-    options = parser.parse_args()
-    if options.memory:
+    if parser.parse_args().memory:
         memory(940_000)
         return
     small = reduction(10_000)
-    show("reduction, 1 worker of 4 cores", small, 1, 4, tries=7)
-    base = show("reduction, 4 workers", small, 4, tries=7)
-    show("stencil 32 x 200, 1 worker of 4", stencil(32, 200), 1, 4, tries=5)
-    show("stencil 32 x 200, 4 workers", stencil(32, 200), 4, tries=5)
-    if options.quick:
-        return
-    million = reduction(940_000)
-    large = show("reduction", million, 4, tries=3)
-    print(f"    a million tasks / ten thousand: {large / base:.2f}")
-    many = show("reduction", million, 4000, tries=3)
-    print(f"    4,000 workers / 4: {many / large:.2f}")
-    # A tenth of the tasks, and so small batches: 5 tasks a report.
-    few = show("reduction, tasks of 10 ms", reduction(100_000), 4, duration_s=0.01)
-    many = show("reduction, tasks of 10 ms", reduction(100_000), 4000, duration_s=0.01)
-    print(f"    4,000 workers / 4, batches of 5: {many / few:.2f}")
+    costs(
+        {
+            "reduction, 1 worker of 4 cores": (small, 1, 4, SHORT_S),
+            "stencil 32 x 200, 1 worker of 4": (stencil(32, 200), 1, 4, SHORT_S),
+            "stencil 32 x 200, 4 workers": (stencil(32, 200), 4, 1, SHORT_S),
+        },
+        tries=1 if QUICK else 5,
+    )
+    large = reduction(94_000 if QUICK else 940_000)
+    emit(*scaling(small, large, reduction(10_000 if QUICK else 100_000)))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 
 ``taskset -c 0,1 python benchmarks/run.py`` measures on two cores. The rows go to ``benchmarks/results``
 as JSON, too. The ADL ones need the ``hep`` extra, the others ``bench``. Whatever a benchmark leaves behind is
-ended and reported. Benchmarks without a peer (core_cost) print tables of their own.
+ended and reported.
 """
 
 from __future__ import annotations
