@@ -367,3 +367,59 @@ def test_the_quick_start_of_the_manual(m, tmp_path, capsys):
         if task:
             found[task.tag] = int(task.output)
     assert found == {"needle": 1, "house": 1, "water": 2}
+
+
+def test_a_manager_takes_what_scripts_for_taskvine_give_it(tmp_path, state):
+    seen = []
+    with vine.Manager(
+        [20000, 40000], "first", shutdown=True, ssl=True, run_info_path=str(tmp_path / "info"),
+        staging_path=tmp_path / "staging", init_fn=seen.append, local_workers=1,
+    ) as m:  # fmt: skip
+        assert seen == [m]
+        assert 20000 <= m.port <= 40000
+        m.set_name("second")
+        assert m.name == "second"
+        assert sorted(path.stem for path in state.glob("*.json")) == ["first", "second"]
+        with pytest.raises(ValueError, match="runs already"):
+            m.set_name("first")
+        assert m.staging_directory.startswith(str(tmp_path / "staging"))
+        assert done(m, vine.Task("echo hello", cores=1)).output == "hello\n"
+    assert list((tmp_path / "staging").iterdir()) == []
+    with pytest.raises(TypeError, match="no option sll"):
+        vine.Manager(sll=True)
+    with pytest.raises(ZeroDivisionError):
+        vine.Manager(init_fn=lambda m: 1 / 0)
+
+
+def test_numbers_and_settings(m):
+    assert m.hungry() >= 10
+    assert m.tune("hungry-minimum", 50) == 0
+    assert m.hungry() >= 50
+    assert m.tune("no-such-thing", 1) == -1
+    m.set_category_resources_max("small", {"cores": 1, "memory": 10})
+    tasks = [vine.Task("true", category="small") for _ in range(5)]
+    for task in tasks:
+        m.submit(task)
+    while not m.empty():
+        assert m.wait(60).successful()
+    stats = m.stats
+    assert (stats.tasks_submitted, stats.tasks_done, stats.tasks_failed, stats.tasks_waiting) == (5, 5, 0, 0)
+    assert (stats.workers_connected, stats.total_cores) == (1, 2)
+    assert m.stats_category("small").tasks_done == 5
+    assert m.stats_category("other").tasks_done == 0
+    assert m.status("categories")[0]["tasks_done"] == 5
+    assert m.status("tasks") == []
+    assert m.summarize_workers()[0]["cores"] == 2
+    with pytest.raises(ValueError, match="ask for"):
+        m.status("weather")
+    with pytest.raises(NotImplementedError, match="only 'fixed'"):
+        m.set_category_mode("small", "max throughput")
+
+
+def test_only_so_many_of_a_category_at_once(m, tmp_path):
+    m.set_category_max_concurrent("one", 1)
+    line = f"mkdir {tmp_path}/lock && sleep 0.02; rmdir {tmp_path}/lock"
+    for _ in range(8):
+        m.submit(vine.Task(line, cores=1, category="one"))
+    while not m.empty():
+        assert m.wait(60).output == ""

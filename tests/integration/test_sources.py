@@ -170,3 +170,25 @@ def test_contents_of_what_nobody_used_yet(m, source):
     source.answers["/g"] = lambda handler: handler.say(404)
     with pytest.raises(FileNotFoundError, match="404"):
         m.declare_url(source.url("/g")).contents()
+
+
+def test_what_mini_tasks_and_archives_make_outlives_managers(source, tmp_path):
+    (tmp_path / "x").write_bytes(DATA)
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "x", "x")
+    packed = (tmp_path / "a.tar.gz").read_bytes()
+    source.answers["/a"] = lambda handler: handler.say(200, packed, ETag='"1"')
+    ran = tmp_path / "ran"
+    for version in (1, 1, 2):
+        with vine.Manager(local_workers=1) as m:
+            counting = vine.Task(f"echo {version} >> {ran}; seq 2000 > out; cat v >> out")
+            counting.add_input(m.declare_buffer(f"{version}\n"), "v")
+            made = m.declare_minitask(counting, "out", cache="forever")
+            task = vine.Task("tail -n 1 a; wc -c < b/x", cores=1)
+            task.add_input(made, "a")
+            task.add_input(m.declare_untar(m.declare_url(source.url("/a")), cache="forever"), "b")
+            m.submit(task)
+            assert m.wait(60) is task
+            assert task.output.split() == [str(version), str(len(DATA))], task.reason
+    assert ran.read_text() == "1\n2\n"
+    assert gets(source) <= 3

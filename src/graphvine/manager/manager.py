@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -34,6 +34,7 @@ from graphvine.manager.settings import Settings
 from graphvine.observe.printer import Printer
 from graphvine.protocol.addresses import host_addresses
 from graphvine.protocol.connection import (
+    Connection,
     make_connection,
     state_directory,
     sweep_connections,
@@ -46,6 +47,8 @@ from graphvine.taskvine.client import TaskClient
 _counter = itertools.count(1)
 #: A local worker may take so long to start (a cold file system, a busy machine) before anybody is alarmed.
 _LOCAL_WORKER_S = 30.0
+#: TaskVine's options that there is nothing to do for.
+_ACCEPTED = frozenset({"shutdown", "ssl", "run_info_path", "status_display_interval"})
 
 
 class Manager(TaskClient, DaskClient):
@@ -59,23 +62,33 @@ class Manager(TaskClient, DaskClient):
     def __init__(
         self,
         port: Port = None,
-        *,
         name: str | None = None,
+        *,
         host: str | None = None,
         local_workers: float | bool | None = None,
         show_output: bool = True,
         settings: Settings | None = None,
+        staging_path: str | os.PathLike[str] | None = None,
+        init_fn: Callable[[Manager], object] | None = None,
+        **taskvine: Any,
     ) -> None:
         """``port``: one to listen on; 0 or None for any free one; a pair for the first free one in a range.
 
         ``name``: what the connection file is called. ``host``: the address to listen on ("*": all).
         ``local_workers``: cores of the embedded worker; 0 or False for none, True for all. ``show_output``:
-        what tasks print appears here, on standard output and error. Raises PortInUseError, ValueError, and
-        NestedManagerError in a worker that imports the module which makes a manager.
+        what tasks print appears here, on standard output and error. ``staging_path``: where to keep what is
+        on its way to and from workers, instead of the system's directory for temporary files. ``init_fn`` is
+        called with the manager. Other options of TaskVine's are accepted, with nothing to do for them:
+        ``shutdown`` (workers leave with their manager), ``ssl`` (all is encrypted), ``run_info_path``,
+        ``status_display_interval``. Raises PortInUseError, ValueError, TypeError, and NestedManagerError in
+        a worker that imports the module which makes a manager.
         """
         refuse_nesting()
-        if name is not None and (not isinstance(name, str) or os.path.basename(name) != name):
-            raise ValueError(f"name={name!r}: give a string without slashes, a file name")
+        unknown = sorted(set(taskvine) - _ACCEPTED)
+        if unknown:
+            raise TypeError(f"Manager has no option {', '.join(unknown)}")
+        if name is not None:
+            _check_name(name)
         public = port is not None or name is not None
         wish = LocalWish.stated(local_workers, public)
         self._gate = Gate(host or ("*" if public else "127.0.0.1"), port, time.monotonic)
@@ -83,9 +96,13 @@ class Manager(TaskClient, DaskClient):
         hosts = _reachable_hosts() if public and host in (None, "*") else (host or "127.0.0.1",)
         self._connection = make_connection(self.name, hosts, self._gate.port, self._gate.manager_public)
         self._gate.admit(self._connection)
-        self.connection_file = self._announce()
+        self.connection_file = self._announce(self._connection)
+        self._connection_files = [self.connection_file]
         sweep_scratch()
-        self._scratch = Path(tempfile.mkdtemp(prefix=f"{_scratch_prefix()}{os.getpid()}-"))
+        parent = None if staging_path is None else os.fspath(staging_path)
+        if parent is not None:
+            os.makedirs(parent, exist_ok=True)
+        self._scratch = Path(tempfile.mkdtemp(prefix=f"{_scratch_prefix()}{os.getpid()}-", dir=parent))
         self._settings = self._advised(settings or Settings(), public, wish)
         trees = str(self._scratch / "trees")
         self._loop = Loop(self._gate, Core(self._settings), node_id(), self._connection.secret, trees)
@@ -100,7 +117,7 @@ class Manager(TaskClient, DaskClient):
             self._loop,
             self._embedded,
             printer,
-            self.connection_file,
+            self._connection_files,
             self._scratch,
             os.getpid(),
         )
@@ -110,19 +127,35 @@ class Manager(TaskClient, DaskClient):
         self._loop.start()
         super().__init__()
         self._staging = str(self._scratch / "staging")
+        if init_fn is not None:
+            try:
+                init_fn(self)
+            except BaseException:
+                self.close()
+                raise
 
-    def _announce(self) -> Path:
+    def _announce(self, connection: Connection) -> Path:
         """Write the connection file. Raises ValueError when another manager has that name."""
-        path = state_directory() / f"{self.name}.json"
+        name = connection.name
+        path = state_directory() / f"{name}.json"
         sweep_connections()
         if path.exists():
-            self._gate.close()
+            if not hasattr(self, "_loop"):
+                self._gate.close()
             raise ValueError(
-                f"a manager named {self.name!r} runs already: choose another name, "
+                f"a manager named {name!r} runs already: choose another name, "
                 f"or remove {path} if it does not run any more"
             )
-        write_connection(self._connection, path)
+        write_connection(connection, path)
         return path
+
+    def set_name(self, name: str) -> None:
+        """Have another connection file, of that name. Raises ValueError."""
+        _check_name(name)
+        if name != self.name:
+            connection = msgspec.structs.replace(self._connection, name=name)
+            self._connection_files.append(self._announce(connection))
+            self.name, self.connection_file = name, self._connection_files[-1]
 
     # -- Engine ----------------------------------------------------------------------------------------
 
@@ -242,6 +275,11 @@ class Manager(TaskClient, DaskClient):
         return f"<graphvine.Manager {self.name}, {state}>"
 
 
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str) or not name or os.path.basename(name) != name:
+        raise ValueError(f"name={name!r}: give a string without slashes, a file name")
+
+
 def _reachable_hosts() -> tuple[str, ...]:
     """Where a worker may find this machine: its addresses, then its name, then loopback."""
     return tuple(dict.fromkeys([*host_addresses(), socket.gethostname(), "127.0.0.1"]))
@@ -276,11 +314,12 @@ def refuse_nesting() -> None:
 
 
 def _close(
-    loop: Loop, embedded: Embedded, printer: Printer, connection_file: Path, scratch: Path, pid: int
+    loop: Loop, embedded: Embedded, printer: Printer, connection_files: list[Path], scratch: Path, pid: int
 ) -> None:
     if os.getpid() != pid:
         return  # a forked child: the manager is its parent's
-    connection_file.unlink(missing_ok=True)
+    for path in connection_files:
+        path.unlink(missing_ok=True)
     loop.close("the manager is closed")
     embedded.stop()
     printer.close()

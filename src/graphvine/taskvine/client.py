@@ -125,7 +125,7 @@ class TaskClient:
         found = self._known(key)
         if isinstance(found, Url):
             # It may have changed at its source since.
-            found.unsure = True
+            found.unsure = found.number is not None
             return found
         file = Url(self, url, level, proxy, peer_transfer=peer_transfer)
         file.environment = variables or {}

@@ -11,7 +11,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from graphvine.protocol.payload import Entry
-from graphvine.taskvine.files import Environment, File, MiniTask
+from graphvine.taskvine.files import Environment, File, LocalFile, MiniTask
+from graphvine.taskvine.naming import content_of, kept_name
 from graphvine.taskvine.plans import Builder, MissingInputError
 from graphvine.taskvine.remote import command as remote
 from graphvine.taskvine.results import WORD_OF_KIND, Report, Summary
@@ -31,7 +32,7 @@ def enter(builder: Builder, task: Task) -> None:
 
 def enter_minitask(builder: Builder, file: MiniTask) -> int:
     """Add what makes a mini-task's file; the entry that the file is. Raises MissingInputError."""
-    return _add(builder, file.task, [remote.Outlet(file.output)], file.label)
+    return _add(builder, file.task, [remote.Outlet(file.output)], file.label, file)
 
 
 def _members(builder: Builder, entry: int, files: list[File], task: Task) -> list[tuple[File, int]]:
@@ -48,7 +49,9 @@ def _members(builder: Builder, entry: int, files: list[File], task: Task) -> lis
     ]
 
 
-def _add(builder: Builder, task: Task, outlets: list[remote.Outlet], key: str) -> int:
+def _add(
+    builder: Builder, task: Task, outlets: list[remote.Outlet], key: str, file: MiniTask | None = None
+) -> int:
     slots: dict[int, int] = {}
     # What is an output, too, will be written to.
     written = [outlet.name for outlet in outlets]
@@ -58,19 +61,23 @@ def _add(builder: Builder, task: Task, outlets: list[remote.Outlet], key: str) -
             mount.name,
             any(name == mount.name or name.startswith(f"{mount.name}/") for name in written),
             mount.symlink,
+            kept_name(mount.file) if isinstance(mount.file, LocalFile) else "",
         )
         for mount in task._inputs
     ]
     contexts = [
         remote.Context(
-            _slot(builder, file, slots, "its environment"), file.name if isinstance(file, Environment) else ""
+            _slot(builder, file, slots, "its environment"),
+            content_of(file.archive) if isinstance(file, Environment) else "",
         )
         for file in task._contexts
     ]
     spec = remote.Command(
         task.command, mounts, outlets, task._variables, contexts, task._time_max, task._time_end / 1e6
     )
-    entry = (remote.run, (remote.encode(spec),), None)
+    entry: Entry = (remote.run, (remote.encode(spec),), None)
+    if file is not None:
+        entry = builder.kept(file, entry)
     return builder.add(entry, list(slots), key, task.category, builder.options_of(task))
 
 

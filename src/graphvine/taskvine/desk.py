@@ -30,8 +30,11 @@ from graphvine.taskvine import results
 from graphvine.taskvine.commands import report_of
 from graphvine.taskvine.files import Buffer, File, LocalFile, Temp, Url, check_acyclic, needed_by
 from graphvine.taskvine.ledger import Ledger
-from graphvine.taskvine.plans import Begun, Builder, Listener, MissingInputError
-from graphvine.taskvine.remote.contents import reason_absent
+from graphvine.taskvine.naming import to_be_named
+from graphvine.taskvine.plans import Begun, Builder, Listener, MissingInputError, stamp_of
+from graphvine.taskvine.remote import kept
+from graphvine.taskvine.remote.cache import content_name
+from graphvine.taskvine.remote.contents import SMALL_BYTES, reason_absent
 from graphvine.taskvine.remote.sources import SourceError, Validator, look_up
 from graphvine.taskvine.results import Report, Summary
 from graphvine.taskvine.retrieval import Retrieval
@@ -273,16 +276,28 @@ class Desk:
     def _is_held(self, task: Task, handed: set[int]) -> bool:
         if task._time_start > _now_us():
             return True
+        needed = _all_needed(task.input_files())
         # Not the first reason only: what can be looked up begins to be.
-        lacking = [file for file in _all_needed(task.input_files()) if self._is_lacking(file, handed)]
-        return bool(lacking)
+        looked_up = [self._looks_up(file) for file in needed if isinstance(file, Url)]
+        looked_up += [self._looks_up(file) for file in to_be_named(needed)]
+        return any(looked_up) or any(self._is_lacking(file, handed) for file in needed)
 
     def _is_lacking(self, file: File, handed: set[int]) -> bool:
         if file.producer is not None:
             return file.producer.id not in handed
-        if isinstance(file, Temp):
-            return file.number is None
-        return isinstance(file, Url) and file.unsure and self._look_up(file)
+        return isinstance(file, Temp) and file.number is None
+
+    def _looks_up(self, file: LocalFile | Url) -> bool:
+        """Whether a file must be looked at before it is used; then somebody does."""
+        if isinstance(file, Url):
+            wanted = file.unsure or (file.level == "forever" and file.validator is None)
+        else:
+            wanted = file.producer is None and file.named != stamp_of(file.resolved())
+        if wanted and id(file) not in self._looking:
+            self._looking.add(id(file))
+            assert self._hands is not None, "they were started with the first task"
+            self._hands.submit(self._look_at, file)
+        return wanted
 
     def _warn(self, held: Sequence[Task]) -> None:
         now = time.monotonic()
@@ -297,15 +312,17 @@ class Desk:
                 self._held_since[task.id] = float("-inf")
                 log.warning("task %d waits for a temp that no submitted task makes", task.id)
 
-    def _look_up(self, file: Url) -> bool:
-        """Ask for the version of what is at a URL; whether there is something to wait for."""
-        if id(file) not in self._looking:
-            self._looking.add(id(file))
-            assert self._hands is not None, "they were started with the first task"
-            self._hands.submit(self._looked_up, file)
-        return True
+    def _look_at(self, file: LocalFile | Url) -> None:
+        """In one of the hands."""
+        try:
+            if isinstance(file, Url):
+                self._ask_source(file)
+            else:
+                self._read_local(file)
+        except ManagerClosedError:
+            return
 
-    def _looked_up(self, file: Url) -> None:
+    def _ask_source(self, file: Url) -> None:
         try:
             validator = look_up(file.url)
         except SourceError as error:
@@ -319,6 +336,41 @@ class Desk:
             if file.number is not None and known is not None and validator.tag and validator.tag != known.tag:
                 file.let_go()
             file.validator = validator
+            self._changed = True
+            self._condition.notify_all()
+
+    def _read_local(self, file: LocalFile) -> None:
+        """Name a local file's content, and see whether a node has kept it."""
+        path = file.resolved()
+        stamp = stamp_of(path)
+        try:
+            content = content_name(path)
+        except OSError as error:
+            log.info("%s: %s", path, error)
+            content = ""
+        if not content or file.number is not None or os.path.getsize(path) <= SMALL_BYTES:
+            self._on_named(file, stamp, content)
+            return
+        builder = Builder(self._staging)
+        builder.add((kept.find, (content,), None), [], f"what nodes kept of {path}", "kept")
+        run = self._engine.run(builder.plan(), keep=True)
+        run.add_outcome_callback(
+            lambda outcome: self._later(lambda: self._on_named(file, stamp, content, outcome))
+        )
+
+    def _on_named(
+        self, file: LocalFile, stamp: tuple[int, ...] | None, content: str, outcome: Outcome | None = None
+    ) -> None:
+        with self._condition:
+            self._looking.discard(id(file))
+            file.content, file.named = content, stamp
+            if outcome is not None:
+                if outcome.ok and outcome.value is None:
+                    # Not a few bytes, so not that there is nothing.
+                    file.hold(outcome.file, self._engine.release)
+                    file.stamp = stamp
+                else:
+                    self._engine.release([outcome.file])
             self._changed = True
             self._condition.notify_all()
 
@@ -572,8 +624,6 @@ def _put(file: File, value: Any) -> None:
         file.data = read_bytes(value)
     elif isinstance(file, LocalFile):
         write_path(value, file.path)
-        from graphvine.taskvine.plans import stamp_of
-
         file.stamp = stamp_of(file.path)
 
 

@@ -119,6 +119,10 @@ class LocalFile(File):
         self.path = path
         self.stamp: tuple[int, ...] | None = None
         """What lay at the path when ``number`` was its content."""
+        self.content = ""
+        """The name of what it holds, where somebody asked, ..."""
+        self.named: tuple[int, ...] | None = None
+        """... and what lay at the path then."""
 
     def source(self) -> str | None:
         return self.path
@@ -187,7 +191,7 @@ class Url(File):
         self.environment: dict[str, str] = {}
         self.validator: Validator | None = None
         """Of the content that ``number`` is, once it is known."""
-        self.unsure = level == "forever"
+        self.unsure = False
         """Whether the source is to be asked before it is used next."""
 
     def source(self) -> str | None:
@@ -235,8 +239,6 @@ class Environment(File):
     def __init__(self, owner: Any, archive: File, level: Level, **options: bool) -> None:
         super().__init__(owner, level, **options)
         self.archive = archive
-        self.name = ""
-        """Of its content, once it is known."""
 
 
 def needed_by(file: File) -> list[File]:

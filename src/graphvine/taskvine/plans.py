@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import pickle
 import stat
@@ -27,7 +26,8 @@ from graphvine.protocol.messages import Resources
 from graphvine.protocol.payload import Entry
 from graphvine.protocol.trees import BadTreeError
 from graphvine.taskvine.files import Buffer, Environment, File, LocalFile, MiniTask, Unpacked, Url
-from graphvine.taskvine.remote import sources, unpack
+from graphvine.taskvine.naming import kept_name
+from graphvine.taskvine.remote import kept, sources, unpack
 from graphvine.taskvine.remote.contents import SMALL_BYTES, SmallFile
 from graphvine.taskvine.results import Summary
 
@@ -189,11 +189,19 @@ class Builder:
             return self._made_by(file)
         if isinstance(file, Unpacked):
             archive = self.input(file.archive)
-            return self.add((unpack.untar, (), None), [archive], file.label, "untar")
+            return self.add(self.kept(file, (unpack.untar, (), None)), [archive], file.label, "untar")
         if isinstance(file, Environment):
             # Unpacked where it is used, once per node.
             return self.input(file.archive)
         raise MissingInputError(f"{file.label} is made by no task")
+
+    def kept(self, file: File, entry: Entry) -> Entry:
+        """An entry that makes a file, unless the node has it from an earlier run."""
+        name = kept_name(file)
+        if not name:
+            return entry
+        function, arguments, _ = entry
+        return (kept.through, (name, function, arguments), None)
 
     def _given_path(self, file: LocalFile) -> int:
         path = os.path.abspath(file.resolved())
@@ -225,7 +233,7 @@ class Builder:
         host = sources.host_of(file.url)
         limit = f"source {host}"
         self.limits.add(limit)
-        request = sources.Request(file.url, cache_name_of_url(file), file.validator or sources.Validator())
+        request = sources.Request(file.url, kept_name(file), file.validator or sources.Validator())
         request.variables = file.environment
         inputs = [self.input(file.proxy)] if file.proxy is not None else []
         options = msgspec.structs.replace(SMALL, limit=limit)
@@ -283,11 +291,3 @@ def stamp_of(path: str) -> tuple[int, ...] | None:
     except OSError:
         return None
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode)
-
-
-def cache_name_of_url(file: Url) -> str:
-    """Under which name nodes may keep it; "" where they may not."""
-    if file.level != "forever" or file.validator is None or not file.validator.tag:
-        return ""
-    text = f"{file.url}\0{file.validator.tag}\0{file.validator.size}"
-    return "url-" + hashlib.sha256(text.encode()).hexdigest()[:40]

@@ -38,6 +38,7 @@ import msgspec
 from graphvine.envs.errors import PackedEnvironmentError
 from graphvine.protocol import tree_files
 from graphvine.protocol.trees import NewTree, Tree
+from graphvine.taskvine.remote.cache import NodeCache
 from graphvine.taskvine.remote.contents import (
     MARK,
     Absent,
@@ -74,12 +75,14 @@ _MAX_NAMED = 20
 
 
 class Mount(msgspec.Struct, array_like=True):
-    """Input ``slot`` stands in the sandbox as ``name``. ``copied``: may be written to."""
+    """Input ``slot`` stands in the sandbox as ``name``. ``copied``: may be written to. ``keep_as``: the name
+    under which the node keeps it for later runs, "" for none."""
 
     slot: int
     name: str
     copied: bool = False
     symlink: bool = False
+    keep_as: str = ""
 
 
 class Outlet(msgspec.Struct, array_like=True):
@@ -229,6 +232,8 @@ def _furnish(home: str, inputs: Sequence[Any], command: Command) -> str:
         path = os.path.join(sandbox, mount.name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         value = inputs[mount.slot]
+        if mount.keep_as and isinstance(value, Tree):
+            NodeCache().put(mount.keep_as, value.path)
         if mount.symlink and isinstance(value, Tree):
             os.symlink(value.path, path)
         elif isinstance(value, Tree) and os.path.isdir(value.path) and os.path.isdir(path):
