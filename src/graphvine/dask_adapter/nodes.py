@@ -14,8 +14,9 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import Parameter, signature
+from itertools import count
 from typing import Any
 
 import dask.optimization
@@ -81,6 +82,7 @@ class Reader:
         self._kinds: _Kinds = {list: _LIST, tuple: _TUPLE}
         self._steps: dict[Any, steps.Step] = {}
         self._programs: dict[tuple[int, ...], tuple[steps.Step, ...]] = {}
+        self._templates: dict[tuple[Any, ...], tuple[Any, tuple[steps.Step, ...] | None]] = {}
 
     def read(self, key: Any, value: Any) -> Parsed:
         """What ``key`` is. Raises nothing: keys that are not there are for the caller to find."""
@@ -163,7 +165,7 @@ class Reader:
                 )
             return self._compile(node)
         if node.func is _execute_subgraph:
-            return self._compile(node)
+            return self._read_subgraph(node)
         return self._read_flat(node.func, arguments) or self._read_list_task(node) or self._compile(node)
 
     def _read_task_with_keywords(self, node: Task) -> Parsed:
@@ -179,12 +181,16 @@ class Reader:
         """A ``Task``'s call, if each argument is a literal or a reference."""
         names: list[Any] = []
         fills: list[int] = []
+        nodes = False
         for position, argument in enumerate(arguments):
             kind = type(argument)
             if kind is TaskRef:
                 names.append(argument.key)
             elif kind is Alias:
                 names.append(_target(argument))
+            elif kind is DataNode:
+                nodes = True
+                continue
             elif isinstance(argument, (GraphNode, TaskRef)):
                 return None
             else:
@@ -192,6 +198,8 @@ class Reader:
             fills.append(position)
         if len(names) > 1 and len(set(names)) < len(names):
             return None
+        if nodes:
+            arguments = tuple([one.value if type(one) is DataNode else one for one in arguments])
         return (function, _blank(arguments, fills), tuple(fills), tuple(names))
 
     def _read_list_task(self, node: Task) -> Parsed | None:
@@ -205,6 +213,55 @@ class Reader:
         if any(isinstance(argument, (GraphNode, TaskRef)) for argument in node.args[1:]):
             return None
         return (steps.call_on_list, (node.func, *node.args[1:]), None, tuple(names))
+
+    def _read_subgraph(self, node: Task) -> Parsed:
+        """A fused task. Those of one layer have their inner tasks in common, and differ in what is given to
+        these: the inner tasks are compiled once for all of them."""
+        if not _HAS_FLAT_SUBGRAPHS:
+            return self._compile(node)
+        inner, wanted, inner_names, *given = node.args
+        names: list[Any] = []
+        values: list[Any] = []
+        is_name: list[bool] = []
+        for argument in given:
+            name = _reference(argument)
+            is_name.append(name is not None)
+            if name is not None:
+                names.append(name)
+            elif type(argument) is DataNode:
+                values.append(argument.value)
+            elif isinstance(argument, GraphNode):
+                return self._compile(node)
+            else:
+                values.append(argument)
+        template = (id(inner), wanted, inner_names, *is_name)
+        known = self._templates.get(template)
+        if known is None:
+            program = self._compile_template(inner, wanted, inner_names, is_name)
+            # Kept with what it was made of, so that the ``id`` stays its own.
+            known = self._templates[template] = (inner, program)
+        program = known[1]
+        if program is None:
+            return self._compile(node)
+        if values:
+            return (steps.run_steps_with, (program, tuple(values)), None, tuple(names))
+        return (steps.run_steps, (program,), None, tuple(names))
+
+    def _compile_template(
+        self, inner: Mapping[Any, Any], wanted: Any, inner_names: Iterable[Any], is_name: Sequence[bool]
+    ) -> tuple[steps.Step, ...] | None:
+        """The steps of a fused task, to run on its inputs followed by the values given to it. None when it
+        is more than calls on these."""
+        input_register, value_register = count(), count(sum(is_name))
+        known = {
+            name: (False, next(input_register if from_outside else value_register))
+            for name, from_outside in zip(inner_names, is_name, strict=True)
+        }
+        compiler = Compiler(self)
+        constant, result = compiler.compile_inner(inner, wanted, known)
+        if constant or compiler.inputs or result != -len(compiler.steps):
+            return None
+        return self._shared(compiler.steps)
 
     # -- everything else -------------------------------------------------------------------------------
 
@@ -361,6 +418,12 @@ class Compiler:
         """What ``GraphNode.fuse`` made: the inner tasks, in order, as steps of this one."""
         inner, wanted = node.args[:2]
         known = {name: self._compile_part(value, scope) for name, value in _subgraph_inputs(node)}
+        return self.compile_inner(inner, wanted, known)
+
+    def compile_inner(
+        self, inner: Mapping[Any, GraphNode], wanted: Any, known: dict[Any, tuple[bool, Any]]
+    ) -> tuple[bool, Any]:
+        """The steps of a fused task's inner tasks; ``known``: what is given to them, by name."""
 
         def find(key: Any) -> tuple[bool, Any]:
             return known[key]

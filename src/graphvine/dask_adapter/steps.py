@@ -29,6 +29,12 @@ def run_steps(inputs: Sequence[Any], steps: Sequence[Step]) -> Any:
     return results[-1]
 
 
+def run_steps_with(inputs: Sequence[Any], steps: Sequence[Step], values: Sequence[Any]) -> Any:
+    """Run a straight line of calls that tasks have in common which differ in ``values``: the registers after
+    the inputs."""
+    return run_steps((*inputs, *values), steps)
+
+
 def call_on_list(inputs: Sequence[Any], function: Callable[..., Any], *more: Any) -> Any:
     """``function(list of all inputs, *more)``: the commonest task that nests."""
     return function(list(inputs), *more)

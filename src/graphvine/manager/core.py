@@ -16,6 +16,7 @@ The rules, each written down in the module that keeps it:
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 from graphvine.manager import (
@@ -71,7 +72,9 @@ class Core:
             state.named.setdefault(name, {})[worker] = joined
         joined.blocked = blocking.is_blocked(state, joined)
         blocking.enter(state, joined)
-        joined.outbox.welcome(Welcome(worker, self.settings.heartbeat_s, self.settings.inline_bytes))
+        joined.outbox.also().first.append(
+            Welcome(worker, self.settings.heartbeat_s, self.settings.inline_bytes)
+        )
         returning.on_held(state, joined, hello.holds)
         state.mark(joined)
 
@@ -89,8 +92,8 @@ class Core:
             return
         self.state.now = now
         heard = self.state.heard
-        del heard[worker]
         heard[worker] = now
+        heard.move_to_end(worker)
         if type(message) is Report:
             reports.on_report(self.state, speaker, message)
         elif type(message) is Goodbye:
@@ -207,7 +210,9 @@ class Core:
             # It is we who were late (a suspended process, a laptop asleep): what they said may lie unread.
             patience = now - settings.silent_s + 2 * settings.heartbeat_s
             others = {number: heard for number, heard in state.heard.items() if number not in silent}
-            state.heard = dict(sorted({**dict.fromkeys(silent, patience), **others}.items(), key=_second))
+            state.heard = OrderedDict(
+                sorted({**dict.fromkeys(silent, patience), **others}.items(), key=_second)
+            )
             return
         for number, seconds in silent.items():
             state.tell(PartWorker(number, f"nothing was heard of it for {seconds:.1f} s"))
@@ -234,6 +239,7 @@ class Core:
         if state.limits:
             limits.release(state)
             placement.place_fresh(state)
+        state.in_vain = 0
         said: dict[int, Worker] = {}
         self._serve_marked(said)
         self._feed_hungry(said)
@@ -261,20 +267,21 @@ class Core:
             for worker in marked.values():
                 self._serve(worker)
 
-    def _serve(self, worker: Worker) -> bool:
-        """Give a worker what it has room for. Whether it is content."""
+    def _serve(self, worker: Worker) -> None:
+        """Give a worker what it has room for."""
         state = self.state
-        if worker.number not in state.workers or worker.blocked:
-            return True
-        content = fill(state, worker)
-        if not content:
+        number = worker.number
+        if number not in state.workers or worker.blocked:
+            return
+        if fill(state, worker):
             for pool in worker.pools:
-                pool.hungry[worker.number] = worker
+                if number in pool.hungry:
+                    del pool.hungry[number]
         else:
             for pool in worker.pools:
-                pool.hungry.pop(worker.number, None)
-        placement.list_victim(state, worker)
-        return content
+                pool.hungry[number] = worker
+        if worker.queue and not worker.listed:
+            placement.list_victim(state, worker)
 
     def _feed_hungry(self, said: dict[int, Worker]) -> None:
         """Give what lies about to workers that ran dry in an earlier turn."""
@@ -282,9 +289,8 @@ class Core:
         for pool in state.pools.values():
             failures = 0
             while pool.hungry and (pool or (state.victims and failures < 2)):
-                number, worker = next(iter(pool.hungry.items()))
                 # Whoever gets nothing goes to the end of the line.
-                del pool.hungry[number]
+                number, worker = pool.hungry.popitem(last=False)
                 said[number] = worker
                 given = len(worker.queue)
                 self._serve(worker)

@@ -32,8 +32,8 @@ def fill(state: State, worker: Worker) -> bool:
         return fill_lonely(state, worker)
     placement.heed_urgent(worker)
     queue = worker.queue
-    limit = settings.window_s * worker.cores
-    least = settings.ahead_per_core * worker.cores
+    cores = worker.cores
+    limit, least = settings.window_s * cores, settings.ahead_per_core * cores
     heap = worker.heap
     base = end = 0
     fed = False
@@ -113,9 +113,9 @@ def dispatch(state: State, worker: Worker, table: PlanTable, index: int) -> None
     attempt = table.attempts.get(index, 0) if table.attempts else 0
     worker.outbox.orders.append(TaskOrder(number, blob, table.blob_index[index], inputs, category, attempt))
     if not pool.plain:
-        worker.outbox.requests[number] = pool.request
+        worker.outbox.also().requests[number] = pool.request
     if table.timed and (max_s := table.options(index).max_s):
-        worker.outbox.limits[number] = max_s
+        worker.outbox.also().limits[number] = max_s
     consumers = table.consumers[index]
     if consumers and len(consumers) <= state.settings.wide and not worker.alone:
         look_ahead(state, table, index, worker)

@@ -155,7 +155,7 @@ def supply(state: State, table: PlanTable, index: int, worker: Worker) -> None:
     if has_or_awaits(table, index, worker.number):
         return
     data = table.data[index]
-    box = worker.outbox
+    box = worker.outbox.also()
     if isinstance(data, bytes):
         box.values[table.base + index] = data
         add_replica(table, index, worker, held=True)
@@ -202,13 +202,13 @@ def introduce(state: State, worker: Worker, others: list[int]) -> None:
     for other in others:
         if other not in worker.peers:
             worker.peers.add(other)
-            worker.outbox.new_peers[other] = state.workers[other].hello.addresses
+            worker.outbox.also().new_peers[other] = state.workers[other].hello.addresses
 
 
 def supply_blob(state: State, table: PlanTable, blob: int, worker: Worker) -> None:
     """See to it that ``worker`` gets a blob, and the context it needs, with the orders of this turn."""
     number = table.blob_base + blob
-    box = worker.outbox
+    box = worker.outbox.also()
     if table.context and table.context not in worker.contexts:
         worker.contexts.add(table.context)
         box.contexts.append(state.contexts[table.context])
@@ -228,7 +228,7 @@ def supply_blob(state: State, table: PlanTable, blob: int, worker: Worker) -> No
 
 def send_blob(table: PlanTable, blob: int, worker: Worker) -> None:
     """Send a small blob's bytes along with the orders."""
-    worker.outbox.blobs.append(BlobData(table.blob_base + blob, table.context, table.plan.blobs[blob]))
+    worker.outbox.also().blobs.append(BlobData(table.blob_base + blob, table.context, table.plan.blobs[blob]))
     hold_blob(table, blob, worker.number)
 
 
@@ -239,7 +239,7 @@ def supply_blob_again(state: State, table: PlanTable, blob: int, worker: Worker)
         send_blob(table, blob, worker)
         return
     # From here: the manager has every blob of a plan that goes on.
-    worker.outbox.updates.append(Source(table.blob_base + blob, size, []))
+    worker.outbox.also().updates.append(Source(table.blob_base + blob, size, []))
     table.blob_at[blob][worker.number] = False
 
 

@@ -20,6 +20,8 @@ from graphvine.manager.workers import Worker
 #: So many victims are looked at for one hungry worker, and so many queued tasks of one.
 _TRIES = 2
 _LOOK = 64
+#: So many workers may find nothing to steal in one turn, until no more are let try.
+_IN_VAIN = 16
 
 
 def pool_of(table: PlanTable, index: int) -> Pool:
@@ -89,15 +91,20 @@ def most_bytes(state: State, table: PlanTable, index: int) -> int:
     share don't count: they will be everywhere soon."""
     wide = state.settings.wide
     weights: dict[int, int] = {}
-    for origin, name in table.input_files(index):
+    for name in table.inputs[index]:
+        origin = table
+        if name < 0:
+            origin, name = table.origins[-1 - name]
         if len(origin.consumers[name]) > wide:
             continue
-        size = origin.size_of(name) + 1
+        data = origin.data[name]
+        size = 1 + (data if type(data) is int else len(data)) if data else 1  # type: ignore[arg-type]
         first = origin.where[name]
         if first:
             weights[first] = weights.get(first, 0) + size
-        for other in origin.extra.get(name, ()):
-            weights[other] = weights.get(other, 0) + size
+        if name in origin.extra:
+            for other in origin.extra[name]:
+                weights[other] = weights.get(other, 0) + size
     return max(weights, key=weights.__getitem__) if weights else 0
 
 
@@ -119,23 +126,20 @@ def wished_worker(state: State, table: PlanTable, index: int) -> Worker | None:
 def heed_urgent(worker: Worker) -> None:
     """Take from a pool what comes before everything this worker has, by the user's priority or an earlier
     plan."""
+    if not (worker.share or worker.heap):
+        return
     for pool in worker.pools:
-        if not pool:
-            continue
-        while True:
-            own = own_key(worker)
-            if own is None or not pool.urgent(own):
-                break
+        while (pool.segments or pool.loose) and pool.urgent(own_key(worker)):
             for key in pool.cut(worker):
                 heapq.heappush(worker.heap, key)
 
 
-def own_key(worker: Worker) -> int | None:
-    """The key of the task this worker would take next from what is kept for it."""
+def own_key(worker: Worker) -> int:
+    """The key of the task this worker would take next from what is kept for it. There is something."""
     if worker.share:
         last = worker.share[-1]
         return min(last, worker.heap[0]) if worker.heap else last
-    return worker.heap[0] if worker.heap else None
+    return worker.heap[0]
 
 
 def feed(state: State, worker: Worker) -> bool:
@@ -156,7 +160,10 @@ def steal(state: State, thief: Worker) -> bool:
     """Take half of what is kept for the worker with the longest wait.
 
     If that is not worth it and the thief is dry, have tasks called back that were given to that worker and
-    not begun; then there is nothing to do yet."""
+    not begun; then there is nothing to do yet. When some have come in vain in this turn, the others would,
+    too: they wait for the next."""
+    if not state.victims or state.in_vain >= _IN_VAIN:
+        return False
     got = False
     seen: list[Worker] = []
     while state.victims and len(seen) < _TRIES and not got:
@@ -172,14 +179,14 @@ def steal(state: State, thief: Worker) -> bool:
             recall_half(state, thief, victim)
     for victim in seen:
         list_victim(state, victim)
+    state.in_vain += not got
     return got
 
 
 def list_victim(state: State, worker: Worker) -> None:
     """Note that something may be had from a worker, if it is worth the while."""
-    if worker.listed or not worker.queue:
-        return
-    if len(worker.queue) + len(worker.share) + len(worker.heap) <= worker.cores:
+    given = len(worker.queue)
+    if worker.listed or not given or given + len(worker.share) + len(worker.heap) <= worker.cores:
         return
     wait_s = worker.wait_s()
     if wait_s > state.settings.latency_s:
@@ -273,5 +280,5 @@ def recall_half(state: State, thief: Worker, victim: Worker) -> None:
         taken += 1
         state.recalled[task] = thief.number
         thief.asked += 1
-        victim.outbox.recalls.append(task)
+        victim.outbox.also().recalls.append(task)
         state.mark(victim)

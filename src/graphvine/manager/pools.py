@@ -9,6 +9,7 @@ is one of those allowed, it has the features, and is not blocked.
 from __future__ import annotations
 
 import heapq
+from collections import OrderedDict
 from collections.abc import Iterator
 
 from graphvine.manager.tasks import KEY_MASK, PlanTable
@@ -75,8 +76,9 @@ class Pool:
         #: Workers that may run tasks of this pool.
         self.members: dict[int, Worker] = {}
         self.cores = 0.0
-        #: Members that had room and found nothing to do, in the order in which they ran dry.
-        self.hungry: dict[int, Worker] = {}
+        #: Members that had room and found nothing to do, in the order in which they ran dry. (Of a plain
+        #: dictionary, the first of many is the longer to find the more were taken before.)
+        self.hungry: OrderedDict[int, Worker] = OrderedDict()
         #: Living plans with tasks of this kind.
         self.users = 0
         #: Ordered by key of the first task.

@@ -119,7 +119,7 @@ def call_back(state: State, table: PlanTable, index: int) -> None:
         return
     worker = state.workers[table.where[index]]
     state.recalled[number] = 0
-    worker.outbox.recalls.append(number)
+    worker.outbox.also().recalls.append(number)
     state.mark(worker)
 
 

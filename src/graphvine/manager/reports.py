@@ -214,7 +214,7 @@ def on_missing(state: State, worker: Worker, missing: Missing) -> None:
     if index >= table.size:
         supply_blob_again(state, table, index - table.size, worker)
         return
-    box = worker.outbox
+    box = worker.outbox.also()
     if table.state[index] != DONE:
         environments.on_missing(state, table, index, worker)
         recovery.call_back_followers(state, table, index, worker.number)

@@ -7,6 +7,7 @@ loop, and a worker to which something is to be said or given in this turn.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Literal
 
 from graphvine.manager.instructions import Instruction, Note
@@ -41,7 +42,7 @@ class State:
         #: Workers by name and by host.
         self.named: dict[str, dict[int, Worker]] = {}
         #: When each worker was last heard of; who was not heard of for longest comes first.
-        self.heard: dict[int, float] = {}
+        self.heard: OrderedDict[int, float] = OrderedDict()
         self.pools: dict[PoolKey, Pool] = {}
         #: Named limits, and hosts (or names) whose workers get no tasks, until when.
         self.limits: dict[str, Limit] = {}
@@ -67,6 +68,8 @@ class State:
         self.relayed: dict[int, set[int]] = {}
         #: Workers from which work may be had, the longest wait first, by an old measure: (-seconds, number).
         self.victims: list[tuple[float, int]] = []
+        #: How many workers found nothing to steal in this turn.
+        self.in_vain = 0
         #: Keys of tasks that must run alone.
         self.suspects: list[int] = []
         #: Workers that run such a task, or wait to be empty for one.

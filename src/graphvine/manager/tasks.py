@@ -15,10 +15,13 @@ Rules:
 
 The lists are lists because a Python list is the quickest thing to index and holds small integers without
 making new ones; the states are a bytearray, so that all tasks of a state are found at the speed of memchr.
+What never changes and refers to much is a tuple, or an array: the garbage collector, which is called for
+again and again by what thousands of workers are told, would otherwise go through all of it each time.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -93,7 +96,7 @@ class UnknownFileError(LookupError):
 Consumers = Sequence[int]
 
 
-def consumers_of(inputs: Sequence[tuple[int, ...]]) -> list[Consumers]:
+def consumers_of(inputs: Sequence[tuple[int, ...]]) -> tuple[Consumers, ...]:
     """For each task, the tasks of the same plan that name it, once per slot, in order.
 
     Almost all have one consumer, so consumers are tuples, and those of one task's inputs share one."""
@@ -117,7 +120,7 @@ def consumers_of(inputs: Sequence[tuple[int, ...]]) -> list[Consumers]:
     for name in many:
         # Tuples of integers leave the garbage collector's books; lists never do.
         consumers[name] = tuple(consumers[name])
-    return consumers
+    return tuple(consumers)
 
 
 class PlanTable:
@@ -184,7 +187,7 @@ class PlanTable:
 
     def __init__(self, plan: Plan, base: int, *, keep: bool, now: float, checked: bool) -> None:
         size = len(plan)
-        inputs = plan.inputs
+        inputs = tuple(plan.inputs)
         self.plan = plan
         self.base = base
         self.size = size
@@ -196,7 +199,7 @@ class PlanTable:
         self.consumers = consumers_of(inputs)
         self.waits: list[int] = list(map(len, inputs))
         self.need: list[int] = list(map(len, self.consumers))
-        self.last: list[int] = [max(names) if names else -1 for names in inputs]
+        self.last = array("q", [max(names) if names else -1 for names in inputs])
         self.state: bytearray = CheckedStates(size, base) if checked else bytearray(size)
         self.where: list[int] = [0] * size
         self.data: list[bytes | int | None] = [None] * size

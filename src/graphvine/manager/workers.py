@@ -8,7 +8,7 @@ Either may hold stale entries, whose tasks are not ready any more: whoever takes
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from graphvine.protocol.codec import FRAME_BYTES, portions
 from graphvine.protocol.messages import (
@@ -25,7 +25,6 @@ from graphvine.protocol.messages import (
     Sources,
     TaskOrder,
     ToWorker,
-    Welcome,
     largest_share,
 )
 
@@ -37,6 +36,9 @@ if TYPE_CHECKING:
 LOG_LIMIT = 8192
 #: More than what a value or a blob costs in a frame beside its bytes.
 _HEAD_BYTES = 64
+#: What is empty in most messages. Shared, never changed.
+_NO_ROWS: list[Any] = []
+_NO_ENTRIES: dict[int, Any] = {}
 
 
 class Worker:
@@ -107,18 +109,16 @@ class Worker:
         return self.load * (given + len(self.share) + len(self.heap)) / (given * self.cores)
 
 
-class Outbox:
-    """What is to be said to one worker in this turn (``take`` says in which order)."""
+class Rest:
+    """What is seldom said to a worker: all but orders and drops."""
 
     __slots__ = (
         "blobs",
         "cancels",
         "contexts",
-        "drops",
         "first",
         "limits",
         "new_peers",
-        "orders",
         "recalls",
         "requests",
         "sources",
@@ -131,10 +131,8 @@ class Outbox:
         self.first: list[ToWorker] = []
         self.cancels: list[int] = []
         self.recalls: list[int] = []
-        self.drops: list[int] = []
         self.updates: list[Source] = []
         self.update_values: dict[int, bytes] = {}
-        self.orders: list[TaskOrder] = []
         self.blobs: list[BlobData] = []
         self.contexts: list[Context] = []
         self.values: dict[int, bytes] = {}
@@ -143,14 +141,14 @@ class Outbox:
         self.requests: dict[int, Resources] = {}
         self.limits: dict[int, float] = {}
 
-    def welcome(self, message: Welcome) -> None:
-        """The first thing ever said."""
-        self.first.append(message)
+    def waits(self) -> bool:
+        """Whether there is something that goes with the next orders."""
+        return bool(
+            self.values or self.sources or self.new_peers or self.contexts or self.requests or self.limits
+        )
 
-    def drop(self, number: int) -> None:
-        """Have a file dropped, and say nothing of what was to be said about it: values and sources of an
-        order that was not given after all wait here for the next one."""
-        self.drops.append(number)
+    def forget(self, number: int) -> None:
+        """Say nothing of what was to be said about a file."""
         self.values.pop(number, None)
         self.update_values.pop(number, None)
         if self.sources:
@@ -158,60 +156,109 @@ class Outbox:
         if self.updates:
             self.updates = [source for source in self.updates if source.file != number]
 
+
+class Outbox:
+    """What is to be said to one worker in this turn (``take`` says in which order).
+
+    Most is orders and drops. For the rest there is a place only while it is needed: with thousands of workers
+    to speak to in each turn, a dozen empty lists each would cost more to look into than the orders do."""
+
+    __slots__ = ("drops", "orders", "rest")
+
+    def __init__(self) -> None:
+        self.orders: list[TaskOrder] = []
+        self.drops: list[int] = []
+        self.rest: Rest | None = None
+
+    def also(self) -> Rest:
+        """The place for what is seldom said."""
+        rest = self.rest
+        if rest is None:
+            rest = self.rest = Rest()
+        return rest
+
+    def drop(self, number: int) -> None:
+        """Have a file dropped, and say nothing of what was to be said about it: values and sources of an
+        order that was not given after all wait here for the next one."""
+        self.drops.append(number)
+        if self.rest is not None:
+            self.rest.forget(number)
+
     def take(self) -> list[ToWorker]:
         """All that is to be said, in the order in which it must be heard; the outbox is empty afterwards.
 
         What is taken away comes before what is given: a file may be dropped and made again in one turn. But
         a task may be given to one worker and called back for another in one turn."""
-        messages, self.first = self.first, []
-        if self.cancels:
-            messages.append(Cancel(self.cancels))
-            self.cancels = []
+        if self.rest is not None:
+            return self._take_all(self.rest)
+        messages: list[ToWorker] = []
         if self.drops:
             messages.append(Drop(self.drops))
             self.drops = []
-        if self.updates or self.update_values:
-            messages.append(Sources(self.updates, self.new_peers, self.update_values))
-            self.updates, self.update_values, self.new_peers = [], {}, {}
-        if self.orders or self.blobs:
-            self._take_what_is_heavy(messages)
-            messages.append(self._take_assign())
-        if self.recalls:
-            messages.append(Recall(self.recalls))
-            self.recalls = []
+        if self.orders:
+            messages.append(_assign(self.orders))
+            self.orders = []
         return messages
 
-    def _take_what_is_heavy(self, messages: list[ToWorker]) -> None:
-        """Values and blobs go before the work that needs them, in messages of their own, when they are more
-        than fit into one with it."""
-        if self.values and sum(map(len, self.values.values())) > FRAME_BYTES // 2:
-            for values in portions(self.values.items(), _weight_of_value):
-                messages.append(Sources([], {}, dict(values)))
-            self.values = {}
-        if len(self.blobs) > 1 and sum(map(_weight_of_blob, self.blobs)) > FRAME_BYTES // 2:
-            for blobs in portions(self.blobs, _weight_of_blob):
-                messages.append(Assign([], blobs, self.contexts))
-                self.contexts = []
-            self.blobs = []
+    def _take_all(self, rest: Rest) -> list[ToWorker]:
+        messages, rest.first = rest.first, []
+        if rest.cancels:
+            messages.append(Cancel(rest.cancels))
+            rest.cancels = []
+        if self.drops:
+            messages.append(Drop(self.drops))
+            self.drops = []
+        if rest.updates or rest.update_values:
+            messages.append(Sources(rest.updates, rest.new_peers, rest.update_values))
+            rest.updates, rest.update_values, rest.new_peers = [], {}, {}
+        if self.orders or rest.blobs:
+            _take_what_is_heavy(rest, messages)
+            messages.append(_take_assign(rest, self.orders))
+            self.orders = []
+        if rest.recalls:
+            messages.append(Recall(rest.recalls))
+            rest.recalls = []
+        if not rest.waits():
+            self.rest = None
+        return messages
 
-    def _take_assign(self) -> Assign:
-        """The work. What is empty, which is most of it, is not made anew."""
-        assign = Assign(self.orders)
-        self.orders = []
-        if self.blobs:
-            assign.blobs, self.blobs = self.blobs, []
-            assign.contexts, self.contexts = self.contexts, []
-        if self.values:
-            assign.values, self.values = self.values, {}
-        if self.sources:
-            assign.sources, self.sources = self.sources, []
-        if self.new_peers:
-            assign.peers, self.new_peers = self.new_peers, {}
-        if self.requests:
-            assign.requests, self.requests = self.requests, {}
-        if self.limits:
-            assign.limits, self.limits = self.limits, {}
-        return assign
+
+def _assign(orders: list[TaskOrder]) -> Assign:
+    """Orders and nothing else: of what is empty, none is made anew."""
+    return Assign(orders, _NO_ROWS, _NO_ROWS, _NO_ENTRIES, _NO_ROWS, _NO_ENTRIES, _NO_ENTRIES, _NO_ENTRIES)
+
+
+def _take_what_is_heavy(rest: Rest, messages: list[ToWorker]) -> None:
+    """Values and blobs go before the work that needs them, in messages of their own, when they are more
+    than fit into one with it."""
+    if rest.values and sum(map(len, rest.values.values())) > FRAME_BYTES // 2:
+        for values in portions(rest.values.items(), _weight_of_value):
+            messages.append(Sources([], {}, dict(values)))
+        rest.values = {}
+    if len(rest.blobs) > 1 and sum(map(_weight_of_blob, rest.blobs)) > FRAME_BYTES // 2:
+        for blobs in portions(rest.blobs, _weight_of_blob):
+            messages.append(Assign([], blobs, rest.contexts))
+            rest.contexts = []
+        rest.blobs = []
+
+
+def _take_assign(rest: Rest, orders: list[TaskOrder]) -> Assign:
+    """The work, and what it needs."""
+    assign = _assign(orders)
+    if rest.blobs:
+        assign.blobs, rest.blobs = rest.blobs, []
+        assign.contexts, rest.contexts = rest.contexts, []
+    if rest.values:
+        assign.values, rest.values = rest.values, {}
+    if rest.sources:
+        assign.sources, rest.sources = rest.sources, []
+    if rest.new_peers:
+        assign.peers, rest.new_peers = rest.new_peers, {}
+    if rest.requests:
+        assign.requests, rest.requests = rest.requests, {}
+    if rest.limits:
+        assign.limits, rest.limits = rest.limits, {}
+    return assign
 
 
 def _weight_of_value(item: tuple[int, bytes]) -> int:

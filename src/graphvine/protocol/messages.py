@@ -6,7 +6,8 @@ A link carries *batches*: one frame is a list of messages, all that is to be sai
 opaque bytes here.
 
 Messages are msgspec Structs, checked when they arrive. The ones that come by the thousand (``TaskOrder``,
-``TaskDone``) are written as arrays and kept out of the garbage collector.
+``TaskDone``) are written as arrays; those, and the ones that a manager of thousands of workers handles by the
+thousand, are kept out of the garbage collector: nothing in a message refers back to it.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ class Source(msgspec.Struct, array_like=True):
     holders: list[int]
 
 
-class Assign(msgspec.Struct, tag="assign", omit_defaults=True):
+class Assign(msgspec.Struct, tag="assign", omit_defaults=True, gc=False):
     """Work for this worker, with all it needs to know to begin it."""
 
     orders: list[TaskOrder]
@@ -154,7 +155,7 @@ class Sources(msgspec.Struct, tag="sources"):
     values: dict[int, bytes] = {}
 
 
-class Drop(msgspec.Struct, tag="drop"):
+class Drop(msgspec.Struct, tag="drop", gc=False):
     """Nobody needs these files on this worker any more (results, blobs)."""
 
     files: list[int]
@@ -254,7 +255,7 @@ class Missing(msgspec.Struct, array_like=True):
     reason: str
 
 
-class Report(msgspec.Struct, tag="report", omit_defaults=True):
+class Report(msgspec.Struct, tag="report", omit_defaults=True, gc=False):
     """What happened on a worker since its last report."""
 
     done: list[TaskDone] = []

@@ -78,7 +78,7 @@ def check_whereabouts(world: Cluster) -> None:
             table = core.state.table_of(file)
             if table is None or table.state[file - table.base] != DONE:
                 continue
-            if file in worker.outbox.values or (agent.number, file) in world.manager.dropped:
+            if file in worker.outbox.also().values or (agent.number, file) in world.manager.dropped:
                 # It goes with the next order; or the news that it came crossed the word to drop it: whoever
                 # asks for it there then gets it elsewhere.
                 continue

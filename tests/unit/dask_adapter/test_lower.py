@@ -15,6 +15,7 @@ from dask.highlevelgraph import HighLevelGraph
 from graphvine.dask_adapter.fuse import MAX_CHAIN
 from graphvine.dask_adapter.inprocess import InProcessEngine
 from graphvine.dask_adapter.lower import lower
+from graphvine.dask_adapter.nodes import _HAS_FLAT_SUBGRAPHS, Reader
 from graphvine.protocol.errors import GraphError, MissingKeyError
 
 Point = namedtuple("Point", ["x", "y"])
@@ -212,6 +213,60 @@ def test_fused_tasks_are_unfolded(local: InProcessEngine) -> None:
     graph = {"x": Task("x", inc, 0), "y": Task("y", inc, 1), "c": GraphNode.fuse(a, b, c)}
     assert local.get(graph, "c") == ((4, 1, [2]), {})
     assert b"_execute_subgraph" not in b"".join(local.plans[-1].blobs)
+
+
+def fused_layer(count: int) -> dict[Any, Any]:
+    """Fused tasks that have their inner tasks in common, each with an input and a value of its own."""
+    fused = GraphNode.fuse(
+        Task("sum", add, TaskRef("here"), TaskRef("by")), Task("out", keep, TaskRef("sum"), TaskRef("here"))
+    )
+    inner, wanted, inner_names = fused.args[:3]
+    graph: dict[Any, Any] = {("x", i): Task(("x", i), inc, i) for i in range(count)}
+    for i in range(count):
+        own = {"here": TaskRef(("x", i)), "by": DataNode(None, 100 * i)}
+        key = ("out", i)
+        graph[key] = Task(key, fused.func, inner, wanted, inner_names, *(own[name] for name in inner_names))
+    return graph
+
+
+FLAT_SUBGRAPHS = pytest.mark.skipif(not _HAS_FLAT_SUBGRAPHS, reason="this dask fuses in another form")
+
+
+@FLAT_SUBGRAPHS
+def test_fused_tasks_of_one_layer_share_their_steps(local: InProcessEngine) -> None:
+    graph = fused_layer(200)
+    keys = [("out", i) for i in range(200)]
+    expected = [((i + 1 + 100 * i, i + 1), {}) for i in range(200)]
+    assert list(local.get(graph, keys)) == expected
+    reader = Reader(graph)
+    programs = {id(reader.read(key, graph[key])[1][0]) for key in keys}
+    assert len(programs) == 1, "the inner tasks are the same for all, and are to be compiled once"
+
+
+@FLAT_SUBGRAPHS
+def test_a_fused_task_given_the_same_twice(local: InProcessEngine) -> None:
+    graph = fused_layer(2)
+    graph["out", 1] = graph["out", 1].substitute({("x", 1): ("x", 0)})
+    for key in (("x", 0), "y"):
+        node = graph["out", 0]
+        graph["both"] = Task("both", node.func, *node.args[:3], TaskRef(("x", 0)), TaskRef(key))
+        graph["y"] = Alias("y", ("x", 0))
+        assert local.get(graph, "both") == ((2, 1), {})
+    assert local.get(graph, ("out", 1)) == ((101, 1), {})
+
+
+@FLAT_SUBGRAPHS
+def test_fused_tasks_that_are_given_more_than_names_and_values(local: InProcessEngine) -> None:
+    graph = fused_layer(1)
+    node = graph["out", 0]
+    position = node.args[2].index("by")
+    graph["out", 0] = Task(
+        ("out", 0),
+        node.func,
+        *node.args[:3],
+        *(Task(None, inc, TaskRef(("x", 0))) if i == position else TaskRef(("x", 0)) for i in range(2)),
+    )
+    assert local.get(graph, ("out", 0)) == ((3, 1), {})
 
 
 def test_missing_key_names_key_and_task() -> None:
