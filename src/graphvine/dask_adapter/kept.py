@@ -67,7 +67,7 @@ def kept_value(kept: Any) -> Any:
     return kept.fetch() if isinstance(kept, KeptResult) else kept
 
 
-class KeptNode(Task):
+class KeptNode(Task):  # type: ignore[misc]
     """The graph node that stands for a kept result. Like a future in a graph of distributed's, it has a
     ``result``: that is how dask's own ``assert_eq`` looks at what is persisted."""
 

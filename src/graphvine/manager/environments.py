@@ -61,6 +61,8 @@ def tell(state: State) -> None:
             for name in state.awaited.pop(number):
                 worker = state.workers.get(name)
                 if worker is not None:
-                    worker.outbox.also().updates.append(source_of(state, table, number - table.base, worker, ()))
+                    worker.outbox.also().updates.append(
+                        source_of(state, table, number - table.base, worker, ())
+                    )
                     add_replica(table, number - table.base, worker, held=False)
                     state.mark(worker)
