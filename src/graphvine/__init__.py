@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the names of _HOME, no other
     from graphvine.manager.manager import Manager as DaskVine  # noqa: F401 -- a second public name
     from graphvine.manager.manager import Manager as Manager
     from graphvine.protocol.errors import EnvironmentUnusableError as EnvironmentUnusableError
+    from graphvine.protocol.errors import GivenFileError as GivenFileError
     from graphvine.protocol.errors import GraphError as GraphError
     from graphvine.protocol.errors import GraphvineError as GraphvineError
     from graphvine.protocol.errors import LibraryError as LibraryError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the names of _HOME, no other
     from graphvine.protocol.errors import StorageError as StorageError
     from graphvine.protocol.errors import TaskError as TaskError
     from graphvine.protocol.errors import TaskKilledError as TaskKilledError
+    from graphvine.protocol.errors import TaskTimeoutError as TaskTimeoutError
     from graphvine.protocol.errors import UndecodableError as UndecodableError
     from graphvine.taskvine.files import File as File
     from graphvine.taskvine.task import Task as Task
@@ -40,6 +42,7 @@ _HOME = {
     "DaskVine": _MANAGER,
     "EnvironmentUnusableError": _ERRORS + "EnvironmentUnusableError",
     "File": "graphvine.taskvine.files:File",
+    "GivenFileError": _ERRORS + "GivenFileError",
     "GraphError": _ERRORS + "GraphError",
     "GraphvineError": _ERRORS + "GraphvineError",
     "LibraryError": _ERRORS + "LibraryError",
@@ -55,6 +58,7 @@ _HOME = {
     "Task": "graphvine.taskvine.task:Task",
     "TaskError": _ERRORS + "TaskError",
     "TaskKilledError": _ERRORS + "TaskKilledError",
+    "TaskTimeoutError": _ERRORS + "TaskTimeoutError",
     "UndecodableError": _ERRORS + "UndecodableError",
 }
 

@@ -9,15 +9,18 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import pytest
+from tests.integration.conftest import StartWorker
 
 from graphvine.manager.engine import Outcome
 from graphvine.manager.manager import Manager
-from graphvine.manager.plan import GivenValue, Plan
+from graphvine.manager.plan import GivenFile, GivenValue, Plan, TaskOptions
 from graphvine.protocol import values
+from graphvine.protocol.errors import GivenFileError, TaskKilledError, TaskTimeoutError
 from graphvine.protocol.outcomes import Failed
 from graphvine.worker.scratch import set_note
 
@@ -124,3 +127,136 @@ def test_a_cancelled_task_is_stopped_and_the_others_go_on(manager: Manager) -> N
     manager.cancel_tasks(run.files()[:1])
     assert told.get(timeout=60).kind == "cancelled"
     assert manager.run(plan_of([(double, (3,))])).result(60) == [6]
+
+
+# -- files of the manager's machine ---------------------------------------------------------------------
+
+
+def read(tree: Any) -> Any:
+    if isinstance(tree, Failed):
+        return tree
+    root = Path(tree.path)
+    if root.is_file():
+        return root.read_bytes()
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def given_file(path: Path) -> GivenFile:
+    return GivenFile(str(path), path.stat().st_size, mtime_ns=path.stat().st_mtime_ns)
+
+
+def test_a_given_file_or_directory_is_an_input(manager: Manager, tmp_path: Path) -> None:
+    file, directory = tmp_path / "file", tmp_path / "directory"
+    file.write_bytes(os.urandom(3_000_000))
+    (directory / "sub").mkdir(parents=True)
+    (directory / "sub" / "one").write_bytes(b"1")
+    (directory / "two").write_bytes(b"2" * 2_000_000)
+    given = {0: given_file(file), 1: GivenFile(str(directory), 0)}
+    plan = plan_of([(read, ())] * 4, [(), (), (0,), (1,)], given=given, wanted=[2, 3])
+    content, contents = manager.run(plan).result(60)
+    assert content == file.read_bytes()
+    assert contents == {"sub/one": b"1", "two": b"2" * 2_000_000}
+
+
+def test_given_files_go_from_worker_to_worker(
+    bare_manager: Manager, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(os.urandom(5_000_000))
+    for number in range(3):
+        start_worker(bare_manager, name=f"w{number}")
+    given = {0: given_file(file)}
+    only = {task: TaskOptions(workers=(f"w{task - 1}",)) for task in (1, 2, 3)}
+    plan = plan_of([(read, ())] * 4, [(), (0,), (0,), (0,)], given=given, options=only)
+    run = bare_manager.run(plan, keep=True)
+    run.result(60)
+    source, *copies = run.files()
+    assert bare_manager.replicas(source) == 3
+    assert all(content == file.read_bytes() for content in bare_manager.fetch(copies))
+    bare_manager.prune([source])
+    assert bare_manager.replicas(source) == 0
+    (tree,) = bare_manager.fetch([source])
+    assert Path(tree.path).read_bytes() == file.read_bytes()
+    assert tree.path != str(file), "theirs who fetched it, not the user's own file"
+
+
+@pytest.mark.parametrize("what", ["changed", "vanished"])
+def test_a_given_file_that_is_not_what_it_was_fails_clearly(
+    manager: Manager, tmp_path: Path, what: str
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(bytes(100_000))
+    given = {0: given_file(file)}
+    if what == "changed":
+        file.write_bytes(bytes(200_000))
+    else:
+        file.unlink()
+    plan = plan_of([(read, ()), (read, ()), (double, (1,))], [(), (0,), ()], given=given, wanted=[1, 2])
+    failed, good = manager.run(plan).result(60)
+    assert (failed.kind, good) == ("missing", 2)
+    assert str(file) in failed.text
+    assert ("since it was declared" in failed.text) == (what == "changed")
+    plan.separate = False
+    with pytest.raises(GivenFileError, match=str(file)):
+        manager.run(plan).result(60)
+
+
+def test_a_file_of_values_can_be_given(manager: Manager, tmp_path: Path) -> None:
+    file = tmp_path / "values"
+    data, buffers = values.dumps(list(range(100_000)))
+    file.write_bytes(b"".join(values.layout(data, buffers)))
+    given = {0: GivenFile(str(file), file.stat().st_size, tree=False)}
+    run = manager.run(plan_of([(sum, ())] * 2, [(), (0,)], given=given), keep=True)
+    assert manager.fetch(run.files()) == [list(range(100_000)), sum(range(100_000))]
+
+
+# -- what tasks ask for ---------------------------------------------------------------------------------
+
+
+def test_a_task_that_runs_for_too_long_is_stopped(manager: Manager) -> None:
+    plan = plan_of([(time.sleep, (600,)), (double, (1,))], default_options=TaskOptions(max_s=0.3))
+    slow, quick = outcomes_of(manager, plan)
+    assert (slow.kind, quick.ok) == ("timeout", True)
+    plan.separate = False
+    with pytest.raises(TaskTimeoutError, match=r"than the 0\.3 s"):
+        manager.run(plan).result(60)
+
+
+def test_a_task_runs_where_its_feature_is(bare_manager: Manager, start_worker: StartWorker) -> None:
+    start_worker(bare_manager, 1, "plain")
+    start_worker(bare_manager, 1, "able", "--feature", "root", "--feature", "gcc")
+    plan = plan_of([(double, (1,))] * 6, default_options=TaskOptions(features=("gcc",)))
+    assert {outcome.worker for outcome in outcomes_of(bare_manager, plan)} == {"able"}
+
+
+def test_a_blocked_host_gets_no_tasks(bare_manager: Manager, start_worker: StartWorker) -> None:
+    bare_manager.block_host("bad")
+    start_worker(bare_manager, 1, "bad")
+    start_worker(bare_manager, 1, "good")
+    plan = plan_of([(double, (1,))] * 20)
+    assert {outcome.worker for outcome in outcomes_of(bare_manager, plan)} == {"good"}
+
+
+# -- calls ----------------------------------------------------------------------------------------------
+
+
+def leave_mark(directory: str, number: int, fatal: bool) -> int:
+    with open(Path(directory, str(number)), "a") as file:
+        file.write("x")
+    if fatal:
+        die()
+    return number
+
+
+def test_a_call_that_kills_its_process_fails_alone_and_no_other_is_run_again(
+    manager: Manager, tmp_path: Path
+) -> None:
+    with manager.executor() as executor:
+        futures = [executor.submit(leave_mark, str(tmp_path), number, number == 7) for number in range(30)]
+        built_on_it = executor.submit(double, futures[7])
+        assert isinstance(futures[7].exception(60), TaskKilledError)
+        assert isinstance(built_on_it.exception(60), TaskKilledError)
+        assert [f.result(60) for f in futures if f is not futures[7]] == [n for n in range(30) if n != 7]
+    runs = {int(path.name): path.stat().st_size for path in tmp_path.glob("[0-9]*")}
+    assert runs.pop(7) == 3
+    assert set(runs.values()) == {1}

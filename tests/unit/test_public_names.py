@@ -17,6 +17,7 @@ PUBLIC = {
     "DaskVine",
     "EnvironmentUnusableError",
     "File",
+    "GivenFileError",
     "GraphError",
     "GraphvineError",
     "LibraryError",
@@ -32,6 +33,7 @@ PUBLIC = {
     "Task",
     "TaskError",
     "TaskKilledError",
+    "TaskTimeoutError",
     "UndecodableError",
     "__version__",
 }

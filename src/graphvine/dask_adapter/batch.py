@@ -84,6 +84,7 @@ class Batch:
             default_options=options,
             code=make_code(found, packer.sample),
             label=next(iter(names)),
+            separate=True,
         )
 
     def _read(self, future: CallFuture, retries: int) -> tuple[Entry, tuple[int, ...]]:
@@ -111,7 +112,7 @@ class Batch:
         task = self._task_of.get(id(needed))
         if task is None:
             if needed.file is None:
-                # Its plan failed after it had come here, so it is nowhere else.
+                # Its plan could not be made, so it is nowhere, and has failed.
                 return needed.result()
             task = self._external(needed, needed.file)
         return calls.Slot(slots.setdefault(task, len(slots)))

@@ -11,6 +11,8 @@ from typing import Any
 import cloudpickle
 import msgspec
 
+from graphvine.protocol.outcomes import Failed
+
 
 class Slot(msgspec.Struct, frozen=True):
     """Stands for the value of an input among the arguments of a call."""
@@ -35,9 +37,10 @@ def call(
     kwargs: Mapping[str, Any],
     retries: int = 0,
 ) -> Any:
-    """The result of a call, or ``Raised``: its own (after so many retries), or that of an input."""
+    """The result of a call, or ``Raised``: its own (after so many retries), or that of an input. One that
+    failed in another way is the result, too."""
     for value in inputs:
-        if isinstance(value, Raised):
+        if isinstance(value, Raised | Failed):
             return value
     if inputs:
         args, kwargs = filled(args, inputs), filled(kwargs, inputs)

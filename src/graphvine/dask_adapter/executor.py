@@ -6,8 +6,8 @@
 - Every result stays on the workers while its future lives. A future among the arguments, at any depth of
   lists, tuples, sets and dicts, is an input of the task: its value does not pass through here.
 - A call that raises does not fail its plan: the exception is its result, and becomes that of every call that
-  builds on it. What does fail a plan (a call that kills its worker, that cannot be pickled) is found by
-  running the calls of the batch that are not done once more, one plan each.
+  builds on it. So it is with a call that kills its worker: the plans are separate. Only what keeps a batch
+  from being pickled is found by making a plan of each of its calls.
 - In a forked child every call says at once that the executor is the parent's; it takes no lock for that, as
   a thread that is not there may hold it.
 - A call may be cancelled until its result is here: it is not begun any more, and stopped if it runs, unless a
@@ -30,9 +30,10 @@ from graphvine.dask_adapter.batch import Batch, CallFuture, dependencies
 from graphvine.dask_adapter.calls import Raised
 from graphvine.dask_adapter.futures import RunFuture
 from graphvine.manager.engine import Engine, Run
-from graphvine.manager.failure import raised_exception
+from graphvine.manager.failure import failed_exception, raised_exception
 from graphvine.manager.plan import TaskOptions
 from graphvine.protocol.errors import ManagerClosedError, TaskError, check_process
+from graphvine.protocol.outcomes import Failed
 
 log = logging.getLogger("graphvine.executor")
 
@@ -221,6 +222,8 @@ class Started:
         if isinstance(value, Raised):
             where = f"task {value.name!r} failed on {value.host}"
             future.settle(error=raised_exception(value.error, value.text, value.name, where))
+        elif isinstance(value, Failed):
+            future.settle(error=failed_exception(value, future.name))
         else:
             future.settle(value)
 
@@ -229,7 +232,7 @@ class Started:
             gathered.check()
         except (CancelledError, ManagerClosedError) as error:
             self._settle_rest(error)
-        except BaseException as error:  # noqa: BLE001 -- whichever call it was
+        except BaseException as error:  # noqa: BLE001 -- something that some of them build on is gone
             self._on_failed(error)
 
     def _on_failed(self, error: BaseException) -> None:

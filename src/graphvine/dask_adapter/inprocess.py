@@ -71,12 +71,16 @@ class InProcessEngine(DaskClient):
         return results
 
     def _result(self, plan: Plan, entry: payload.Entry, inputs: list[Any]) -> Any:
-        try:
+        if not plan.separate:
             return round_trip(payload.run(entry, inputs))
-        except Exception as error:
-            if not plan.separate:
-                raise
+        try:
+            value = payload.run(entry, inputs)
+        except Exception as error:  # noqa: BLE001 -- it is the user's, and kept for them
             return Failed("raised", f"{type(error).__name__}: {error}", pickle.dumps(error))
+        try:
+            return round_trip(value)
+        except Exception as error:  # noqa: BLE001 -- pickling runs user code
+            return Failed("unpicklable", str(error))
 
     def _value(self, file: int) -> Any:
         if file not in self.files:

@@ -23,7 +23,7 @@ from graphvine.protocol import tree_files, values
 from graphvine.protocol.bulk import BulkError, fetch
 from graphvine.protocol.messages import Address, Hello, Piece, Pull, ToWorker
 from graphvine.protocol.pieces import Assembler, Damaged
-from graphvine.protocol.trees import BadTreeError, Tree
+from graphvine.protocol.trees import BadTreeError, NewTree, Tree
 
 _THREADS = 4
 #: The number under which the manager itself asks for pieces.
@@ -88,6 +88,9 @@ class Collector:
             self._on_result(wish, wanted.value)
             return
         holders = [holder for holder in wanted.holders if holder in hellos]
+        if wanted.path and not holders:
+            self._threads.submit(self._copy_in_thread, wish, wanted.path, wanted.tree)
+            return
         for holder in holders:
             if hellos[holder].node == self._node:
                 path = os.path.join(hellos[holder].store, str(wish.file))
@@ -154,6 +157,22 @@ class Collector:
             self._call(lambda: self._collect_over_links(wish, holders))
         else:
             self._call(lambda: self._on_result(wish, tree))
+
+    def _copy_in_thread(self, wish: Wish, source: str, is_tree: bool) -> None:
+        """A file of this machine that no worker has."""
+        path = self._new_directory(wish.file)
+        raw: Raw
+        try:
+            if is_tree:
+                tree_files.take_in(NewTree(source), path, lambda _: "copy")
+                raw = tree_files.load(path)
+            else:
+                raw = values.map_file(source)
+        except (OSError, BadTreeError, values.DamagedValueError) as error:
+            reason = str(error)
+            self._call(lambda: self._on_unreachable(wish, 0, reason))
+        else:
+            self._call(lambda: self._on_result(wish, raw))
 
     def _write_in_thread(self, pulled: _Pulled, parts: list[bytes], outcome: Pull | None) -> None:
         """The next parts of a tree; only then is more asked for."""

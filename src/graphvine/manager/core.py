@@ -30,13 +30,14 @@ from graphvine.manager import (
     reports,
     results,
     returning,
+    separate,
     starving,
     suspects,
 )
 from graphvine.manager.dispatch import fill
 from graphvine.manager.engine import CategoryProgress, Progress, Stats
 from graphvine.manager.instructions import Instruction, PartWorker, Say
-from graphvine.manager.plan import Plan
+from graphvine.manager.plan import GivenFile, Plan
 from graphvine.manager.plans import admit
 from graphvine.manager.settings import Settings
 from graphvine.manager.state import State
@@ -153,6 +154,28 @@ class Core:
         state.note("warning", f"file {file} can't be had from worker {worker}: {reason}")
         files.drop(state, worker, file)
         recovery.lose_replica(state, table, index, worker)
+
+    def on_given_read(self, file: int, size: int, now: float) -> None:
+        """How many bytes of a given file travel is known: those of its flat form."""
+        self.state.now = now
+        table = self.state.table_of(file)
+        index = file - table.base if table is not None else 0
+        if table is not None and type(table.given.get(index)) is int:
+            table.given[index] = size
+            if table.state[index] == DONE:
+                table.data[index] = size
+
+    def on_given_lost(self, file: int, reason: str, now: float) -> None:
+        """A given file can't be read (any more), or is not what it was. No harm while workers have it."""
+        self.state.now = now
+        table = self.state.table_of(file)
+        index = file - table.base if table is not None else 0
+        if table is None or type(table.given.get(index)) is not int or table.state[index] != DONE:
+            return
+        if files.holders(table, index):
+            self.state.note("warning", f"{reason}; what the workers have of it counts")
+            return
+        separate.fail(self.state, table, index, "missing", reason)
 
     def on_release(self, released: Sequence[int], now: float) -> None:
         """Kept files are no longer needed. Files that are not kept (any more) don't matter."""
@@ -317,6 +340,15 @@ class Core:
         table = self.state.table_of(file)
         index = file - table.base - table.size if table is not None else -1
         return table.plan.blobs[index] if table is not None and index >= 0 else None
+
+    def given_file(self, file: int) -> GivenFile | None:
+        """The file of the manager's machine that a number stands for; None when it stands for no such one."""
+        table = self.state.table_of(file)
+        index = file - table.base if table is not None else 0
+        if table is None or type(table.given.get(index)) is not int:
+            return None
+        given = table.plan.given[index]
+        return given if isinstance(given, GivenFile) else None
 
     def worker(self, number: int) -> Hello | None:
         """How a worker introduced itself; None when it is gone."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 
 from graphvine.manager.instructions import Death, PlanFailed
 from graphvine.protocol.errors import (
     EnvironmentUnusableError,
+    GivenFileError,
     LibraryError,
     NestedManagerError,
     NotPicklableError,
@@ -21,8 +23,10 @@ from graphvine.protocol.errors import (
     StorageError,
     TaskError,
     TaskKilledError,
+    TaskTimeoutError,
     UndecodableError,
 )
+from graphvine.protocol.outcomes import Failed
 from graphvine.protocol.payload import add_note
 
 _MAX_SHOWN_TRIES = 10
@@ -41,6 +45,10 @@ def exception_from(failure: PlanFailed, key: object) -> BaseException:
             f"{_task(key)}{_where(failure)}: no room for its result ({_last_line(failure.text)}). "
             "Free disk on the worker, start more workers, or make the pieces of the data smaller."
         )
+    if failure.kind == "timeout":
+        return TaskTimeoutError(f"{_task(key)}{_where(failure)} was stopped: {failure.text}")
+    if failure.kind == "missing":
+        return GivenFileError(f"{_task(key)} stands for a file that cannot be had: {failure.text}")
     if failure.kind == "unpicklable":
         return NotPicklableError(
             f"{_task(key)} ran{_where(failure)}, but its result cannot be sent: {_last_line(failure.text)}. "
@@ -49,6 +57,13 @@ def exception_from(failure: PlanFailed, key: object) -> BaseException:
     if failure.kind == "library" or failure.kind == "environment":
         return _of_context(failure, key)
     return _of_undecodable(failure, key)
+
+
+def failed_exception(failed: Failed, key: object) -> BaseException:
+    """The exception for a task of a separate plan, whose result this is."""
+    if failed.kind == "cancelled":
+        return CancelledError(f"{_task(key)}, or what it builds on, was cancelled")
+    return exception_from(PlanFailed(0, 0, failed.kind, failed.text, failed.error, []), key)
 
 
 def raised_exception(data: bytes, text: str, key: object, where: str) -> BaseException:
@@ -95,8 +110,8 @@ def _of_context(failure: PlanFailed, key: object) -> BaseException:
 
 def _killed_text(failure: PlanFailed, key: object) -> str:
     deaths = [one for one in failure.tries if one.kind == "killed"]
-    times = f"{len(deaths)} times" if len(deaths) != 1 else "once"
-    lines = [f"{_task(key)} killed the process that ran it {times}:"]
+    times = {0: "", 1: " once"}.get(len(deaths), f" {len(deaths)} times")
+    lines = [f"{_task(key)} killed the process that ran it{times}:"]
     shown = deaths[-_MAX_SHOWN_TRIES:]
     if len(shown) < len(deaths):
         lines.append(f"  ({len(deaths) - len(shown)} earlier ones are left out)")

@@ -27,7 +27,8 @@ class PartWorker(msgspec.Struct):
 
 class Available(msgspec.Struct):
     """A wanted result exists (again). ``position`` counts in ``plan.wanted``; ``value`` is its pickle when
-    small, otherwise ``holders`` have it as file ``file``."""
+    small, otherwise ``holders`` have it as file ``file``, or it is a file or directory of the manager's
+    machine at ``path`` (without ``tree``: a file of values)."""
 
     plan: int
     position: int
@@ -35,6 +36,8 @@ class Available(msgspec.Struct):
     size: int
     value: bytes | None
     holders: list[int]
+    path: str = ""
+    tree: bool = True
 
 
 class PlanDone(msgspec.Struct):

@@ -24,6 +24,7 @@ from graphvine.manager.core import Core
 from graphvine.manager.engine import Progress, Stats
 from graphvine.manager.failure import exception_from
 from graphvine.manager.gate import Gate
+from graphvine.manager.giving import Giver
 from graphvine.manager.instructions import (
     Available,
     Instruction,
@@ -86,7 +87,8 @@ class Loop:
         self._collector = Collector(
             node, secret, trees, self.call, self._say, self._on_result, self._on_unreachable
         )
-        self._relay = Relay(core.holders, self._peers.__contains__, self._say, core.blob)
+        self._giver = Giver(self.call, self._on_given, self._on_given_read, self._on_given_lost)
+        self._relay = Relay(core.holders, self._peers.__contains__, self._say, core.blob, self._give)
         self.on_worker_joined: Callable[[int, Hello], None] = lambda worker, hello: None
         self.on_output: Callable[[Output], None] = lambda output: None
         """Must not wait."""
@@ -384,8 +386,29 @@ class Loop:
             self._core.on_result_fetched(wish.plan, wish.position, time.monotonic())
 
     def _on_unreachable(self, wish: Wish, worker: int, reason: str) -> None:
-        if wish.plan in self._runs:
+        if wish.plan not in self._runs:
+            return
+        if not worker and self._core.given_file(wish.file) is not None:
+            self._core.on_given_lost(wish.file, reason, time.monotonic())
+        else:
             self._core.on_result_unreachable(wish.file, worker, reason, time.monotonic())
+
+    # -- files of this machine -------------------------------------------------------------------------
+
+    def _give(self, question: Pull) -> bool:
+        given = self._core.given_file(question.file)
+        if given is not None:
+            self._giver.give(given, question)
+        return given is not None
+
+    def _on_given(self, worker: int, piece: Piece) -> None:
+        self._say(worker, [piece])
+
+    def _on_given_read(self, file: int, size: int) -> None:
+        self._core.on_given_read(file, size, time.monotonic())
+
+    def _on_given_lost(self, file: int, reason: str) -> None:
+        self._core.on_given_lost(file, reason, time.monotonic())
 
     def _on_plan_failed(self, failed: PlanFailed) -> None:
         key = self._core.task_key(failed.plan, failed.task)
@@ -434,6 +457,7 @@ class Loop:
         self._unfinished.clear()
         self._runs.clear()
         self._collector.close()
+        self._giver.close()
         self._gate.close()
         with self._wake_lock:
             self._closed.set()

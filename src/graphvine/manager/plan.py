@@ -62,9 +62,10 @@ class GivenValue(msgspec.Struct, frozen=True):
 
 
 class GivenFile(msgspec.Struct, frozen=True):
-    """A file or directory of the manager's machine. ``size``: bytes of what travels (of a tree: its flat
-    form). ``tree``: consumers get it as a ``Tree``; otherwise it is a file of values, and they its value.
-    ``mtime_ns``: when it was last changed, as it was declared (0: nobody looks)."""
+    """A file or directory of the manager's machine, sent to the first worker that needs it, and from there to
+    others. ``size``: its bytes. ``tree``: consumers get it as a ``Tree``; otherwise it is a file of values,
+    and they its value. ``mtime_ns``: when it was last changed, as it was declared (0: nobody looks): when it
+    changed since, or is not there, its task fails ("missing")."""
 
     path: str
     size: int

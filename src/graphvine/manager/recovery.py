@@ -49,7 +49,7 @@ def lose_replica(state: State, table: PlanTable, index: int, worker: int) -> Non
     if not exists(table, index):
         lose(state, table, index)
     elif index in table.wanted_by and not isinstance(table.data[index], bytes):
-        results.unreachable(state, table, index)
+        results.offer_again(state, table, index)
 
 
 def lose(state: State, table: PlanTable, index: int) -> None:
@@ -121,6 +121,19 @@ def call_back(state: State, table: PlanTable, index: int) -> None:
     state.recalled[number] = 0
     worker.outbox.also().recalls.append(number)
     state.mark(worker)
+
+
+def refuse_followers(state: State, table: PlanTable, index: int, worker: Worker, reason: str) -> None:
+    """``worker`` can't take a file in that can't be made anew: what was to run there with it is for others,
+    or fails when that was tried too often."""
+    for plan, task in list(table.consumer_tasks(index)):
+        if plan.state[task] == DISPATCHED and plan.where[task] == worker.number:
+            number = plan.base + task
+            worker.outbox.also().cancels.append(number)
+            on_failed(state, worker, TaskFailed(number, plan.attempts.get(task, 0), "storage", reason))
+    if index in table.extra:
+        forget_extra(table, index, worker.number)
+    drop(state, worker.number, table.base + index)
 
 
 def call_back_followers(state: State, table: PlanTable, index: int, worker: int) -> None:

@@ -202,8 +202,27 @@ class FakeWorker:
                 store[file] = (peer.files if file in peer.files else peer.blobs)[file]
                 self.report.fetched.append(file)
                 return
+        if not through and self._take_given(file):
+            return
         self.fetching[file] = None
         self.report.missing.append(Missing(file, source.holders, "nobody has it"))
+
+    def _take_given(self, file: int) -> bool:
+        """Get a file of the manager's machine, unless it is not what it was."""
+        given = self.cluster.core.given_file(file)
+        if given is None:
+            return False
+        if given.path in self.cluster.changed:
+            self.cluster.core.on_given_lost(file, f"{given.path} changed", self.cluster.now)
+            return False
+        if self.number in self.cluster.full:
+            return False
+        self.cluster.core.on_given_read(file, given.size + 100, self.cluster.now)
+        del self.fetching[file]
+        self.files[file] = self.cluster.values[file]
+        self.report.fetched.append(file)
+        self.cluster.given_out.append((file, self.number))
+        return True
 
     def lose(self, file: int) -> None:
         """A file's bytes are gone."""
@@ -229,6 +248,11 @@ class Rehearsal:
         self.to_manager: dict[int, deque[ToManager]] = {}
         #: Pairs (asking, asked) of workers between which there is no way.
         self.cuts: set[tuple[int, int]] = set()
+        #: Files of the manager's machine that are not what they were; workers that have no room for any.
+        self.changed: set[str] = set()
+        self.full: set[int] = set()
+        #: What the manager sent of its own files, and to whom.
+        self.given_out: list[tuple[int, int]] = []
         self.large: set[int] = set()
         self.plans: dict[int, Plan] = {}
         self.values: dict[int, bytes] = {}
@@ -299,8 +323,8 @@ class Rehearsal:
         for task, names in enumerate(plan.inputs):
             if task in plan.given:
                 given = plan.given[task]
-                assert isinstance(given, GivenValue)
-                self.values[base + task] = given.data
+                value = given.data if isinstance(given, GivenValue) else given.path.encode()
+                self.values[base + task] = value
                 continue
             inputs = [self.values[base + name if name >= 0 else plan.externals[-1 - name]] for name in names]
             blob = plan.blobs[plan.blob_of[task]]
@@ -370,6 +394,12 @@ class Rehearsal:
                 self.results.setdefault(wish.plan, {})[wish.position] = worker.files[wish.file]
                 self.core.on_result_fetched(wish.plan, wish.position, self.now)
                 return
+        if wish.path and not wish.holders:
+            if wish.path in self.changed:
+                self.core.on_given_lost(wish.file, f"{wish.path} changed", self.now)
+                return
+            self.results.setdefault(wish.plan, {})[wish.position] = wish.path.encode()
+            self.core.on_result_fetched(wish.plan, wish.position, self.now)
         for holder in wish.holders:
             self.core.on_result_unreachable(wish.file, holder, "gone", self.now)
 

@@ -20,7 +20,8 @@ _Question = tuple[int, int, int]
 
 class Relay:
     """``holders``: the workers that hold a file; ``present``: whether a worker is there. ``own``: the bytes
-    of a file that the manager itself has."""
+    of a file that the manager itself has. ``give``: whether a file of its machine is being read for whoever
+    asks, who is answered later."""
 
     def __init__(
         self,
@@ -28,11 +29,13 @@ class Relay:
         present: Callable[[int], bool],
         say: Callable[[int, list[ToWorker]], None],
         own: Callable[[int], bytes | None],
+        give: Callable[[Pull], bool],
     ) -> None:
         self._holders = holders
         self._present = present
         self._say = say
         self._own = own
+        self._give = give
         self._asked: dict[int, dict[_Question, Pull]] = {}
 
     def on_pull(self, worker: int, pull: Pull) -> None:
@@ -43,6 +46,8 @@ class Relay:
             self._say(worker, [make_piece(question, memoryview(content))])
             return
         holders = [holder for holder in self._holders(pull.file) if holder != worker]
+        if not holders and self._give(question):
+            return
         if not holders:
             self._say(worker, [not_held(question)])
             return

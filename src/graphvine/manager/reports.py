@@ -233,7 +233,11 @@ def on_missing(state: State, worker: Worker, missing: Missing) -> None:
         add_replica(table, index, worker, held=False)
         return
     state.note("warning", f"file {missing.file} can't be had from any holder: {missing.reason}")
-    recovery.lose_everywhere(state, table, index)
+    if index in table.given:
+        not_relayed(state, missing.file, worker.number)
+        recovery.refuse_followers(state, table, index, worker, missing.reason)
+    else:
+        recovery.lose_everywhere(state, table, index)
 
 
 def not_relayed(state: State, number: int, worker: int) -> None:

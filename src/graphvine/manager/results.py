@@ -15,6 +15,7 @@ from __future__ import annotations
 from graphvine.manager import environments
 from graphvine.manager.files import drop, drop_everywhere, holders, needless
 from graphvine.manager.instructions import Available, Death, PlanDone, PlanFailed
+from graphvine.manager.plan import GivenFile
 from graphvine.manager.state import State
 from graphvine.manager.tasks import DISPATCHED, DONE, PlanTable
 from graphvine.manager.withdrawal import cancel_order
@@ -58,11 +59,15 @@ def offer(state: State, plan: PlanTable, position: int, table: PlanTable, index:
     data = table.data[index]
     number = table.base + index
     size = table.size_of(index)
+    given = table.plan.given.get(index)
     if isinstance(data, bytes):
         state.tell(Available(plan.base, position, number, size, data, []))
         handed_over(state, plan, position, table, index)
     else:
-        state.tell(Available(plan.base, position, number, size, None, holders(table, index)))
+        said = Available(plan.base, position, number, size, None, holders(table, index))
+        if isinstance(given, GivenFile):
+            said.path, said.tree = given.path, given.tree
+        state.tell(said)
 
 
 def handed_over(state: State, plan: PlanTable, position: int, table: PlanTable, index: int) -> None:
@@ -103,7 +108,7 @@ def release_kept(state: State, plan: PlanTable, index: int) -> None:
     free_if_unused(state, plan)
 
 
-def unreachable(state: State, table: PlanTable, index: int) -> None:
+def offer_again(state: State, table: PlanTable, index: int) -> None:
     """Say anew where a wanted file is, or that it is lost: the holders changed."""
     for plan, position in list(table.wanted_by.get(index, ())):
         if not plan.keep:

@@ -14,7 +14,7 @@ import pickle
 
 from graphvine.manager import results
 from graphvine.manager.engine import Outcome
-from graphvine.manager.files import drop_everywhere, needless, one_less
+from graphvine.manager.files import needless, one_less
 from graphvine.manager.instructions import Death, Settled
 from graphvine.manager.state import State
 from graphvine.manager.tasks import DISPATCHED, DONE, RELEASED, PlanTable
@@ -61,9 +61,10 @@ def conclude(state: State, table: PlanTable, index: int, data: bytes) -> None:
     assert table.state[index] != DISPATCHED
     table.given[index] = data
     if table.state[index] == DONE:
-        # A file of the manager's that cannot be had. Whoever was told to fetch it asks again.
-        drop_everywhere(state, table, index)
+        # A file of the manager's that can't be had. Whoever was told to fetch it will ask again.
         table.data[index] = data
+        state.relayed.pop(table.base + index, None)
+        results.offer_again(state, table, index)
         return
     table.state[index] = DONE
     table.data[index] = data

@@ -43,6 +43,14 @@ class StorageError(TaskError):
     """No worker had room for a result."""
 
 
+class GivenFileError(TaskError):
+    """A file of the manager's machine that tasks need changed since it was declared, or vanished."""
+
+
+class TaskTimeoutError(TaskError, TimeoutError):
+    """A task ran for longer than it was allowed to."""
+
+
 class LibraryError(TaskError):
     """A library could not be started on a worker: its set-up raised, took too long, or ended its process."""
 

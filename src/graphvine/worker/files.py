@@ -293,6 +293,9 @@ class Files:
 
     def _take_piece(self, relay: Relay, piece: Piece) -> list[Job]:
         file = relay.file
+        if piece.total > relay.size and relay not in self._relays_with_more:
+            # The manager did not know how many bytes travel of a file of its own machine.
+            self._relays_with_more.append(relay)
         relay.size = piece.total
         del relay.tries[piece.offset]
         if relay.received == 0 and len(piece.data) == piece.total and self._is_inline(piece):

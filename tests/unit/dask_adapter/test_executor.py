@@ -13,8 +13,7 @@ import pytest
 
 from graphvine.dask_adapter.client import DaskClient
 from graphvine.dask_adapter.inprocess import InProcessEngine
-from graphvine.manager.plan import Plan
-from graphvine.protocol.errors import NotPicklableError, RemoteTraceback, TaskError
+from graphvine.protocol.errors import NotPicklableError, RemoteTraceback
 
 TIMEOUT_S = 60
 
@@ -128,44 +127,17 @@ def test_what_cannot_be_pickled_fails_alone(client: DaskClient, argument: Any) -
         assert [future.result(TIMEOUT_S) for future in futures] == [1, 2, 3, 1, 2, 3]
 
 
-class Fussy(InProcessEngine):
-    """Fails a plan whole when it has a call named ``fatal``."""
-
-    def run(self, plan: Plan, *, keep: bool = False) -> Any:
-        run = super().run(plan, keep=keep)
-        if any(str(key).startswith("fatal") for key in plan.keys):
-            run.error = TaskError("fatal")
-            run.values = []
-            for file in run.files():
-                self.files.pop(file, None)
-            self.broken = {*getattr(self, "broken", ()), *run.files()}
-        return run
-
-    def gather(self, files: Any) -> Any:
-        if self.broken.intersection(files):
-            run = super().gather([])
-            run.error = TaskError("fatal")
-            return run
-        return super().gather(files)
-
-    broken: frozenset[int] | set[int] = frozenset()
-
-
-def fatal(x: int) -> int:
-    return x
-
-
-def test_a_call_that_fails_its_plan_is_found() -> None:
-    engine = Fussy()
-    with engine.executor() as executor:
+def test_a_call_that_fails_for_good_fails_alone(local: InProcessEngine) -> None:
+    with local.executor() as executor:
         before = [executor.submit(inc, n) for n in range(20)]
-        wrong = executor.submit(fatal, before[0])
-        built_on_it = executor.submit(inc, wrong)
+        wrong = executor.submit(make_lock)
+        built_on_it = executor.submit(show, wrong)
         after = [executor.submit(inc, future) for future in before]
         assert [future.result(TIMEOUT_S) for future in after] == list(range(2, 22))
-        assert str(wrong.exception(TIMEOUT_S)) == "fatal"
-        assert str(built_on_it.exception(TIMEOUT_S)) == "fatal"
-    engine.close()
+        assert isinstance(wrong.exception(TIMEOUT_S), NotPicklableError)
+        assert isinstance(built_on_it.exception(TIMEOUT_S), NotPicklableError)
+    keys = [key for plan in local.plans for key in plan.keys]
+    assert len(keys) == len(set(keys)), "no call was run twice"
 
 
 def test_retries(client: DaskClient, tmp_path: Path) -> None:

@@ -15,9 +15,20 @@ class Scene:
         self.there = {1, 2, 3, 4}
         self.own = {9: bytes(CONTENT)}
         self.said: list[tuple[int, ToWorker]] = []
+        self.given: list[Pull] = []
         self.relay = Relay(
-            lambda file: self.holding.get(file, []), self.there.__contains__, self._say, self.own.get
+            lambda file: self.holding.get(file, []),
+            self.there.__contains__,
+            self._say,
+            self.own.get,
+            self._give,
         )
+
+    def _give(self, question: Pull) -> bool:
+        if question.file != 6:
+            return False
+        self.given.append(question)
+        return True
 
     def _say(self, worker: int, messages: list[ToWorker]) -> None:
         self.said += [(worker, message) for message in messages]
@@ -85,3 +96,13 @@ def test_what_the_manager_has_comes_from_there() -> None:
     scene.holding[9] = [2]
     scene.relay.on_pull(1, Pull(9, 4, 4, 0))
     assert scene.said == [(1, make_piece(Pull(9, 4, 4, 1), CONTENT))]
+
+
+def test_a_file_of_the_managers_machine_is_read_for_whoever_asks_unless_a_worker_has_it() -> None:
+    scene = Scene()
+    scene.relay.on_pull(1, Pull(6, 0, 10, 99))
+    assert scene.given == [Pull(6, 0, 10, 1)]
+    assert scene.said == []
+    scene.holding[6] = [2]
+    scene.relay.on_pull(1, Pull(6, 10, 10, 99))
+    assert scene.said == [(2, Pull(6, 10, 10, 1))]

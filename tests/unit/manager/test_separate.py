@@ -9,8 +9,8 @@ import pytest
 from graphvine.manager.check import check
 from graphvine.manager.core import Core
 from graphvine.manager.engine import Outcome
-from graphvine.manager.instructions import PlanDone
-from graphvine.manager.plan import GivenValue, Plan, TaskOptions
+from graphvine.manager.instructions import PlanDone, PlanFailed
+from graphvine.manager.plan import GivenFile, GivenValue, Plan, TaskOptions
 from graphvine.manager.rehearsal import FakeWorker, Rehearsal
 from graphvine.manager.settings import Settings
 from graphvine.protocol.messages import Resources
@@ -293,6 +293,103 @@ def test_outcomes_of_what_is_given_are_told(cluster: Rehearsal) -> None:
     assert cluster.outcomes[base][0] == Outcome(
         0, base, True, "", "", b"", 5, b"given", "", "", 0.0, 0.0, 0.0, 0
     )
+
+
+FILE = GivenFile("/data/file", 500)
+
+
+def test_a_given_file_goes_from_the_manager_to_one_worker_and_from_there_to_others(
+    cluster: Rehearsal,
+) -> None:
+    first = cluster.join()
+    base = cluster.run(plan_of([(), (0,)], given={0: FILE}, wanted=[0, 1]), keep=True)
+    cluster.settle()
+    second = cluster.join()
+    cluster.core.on_block_host(first.hello.host, None, 0.0)
+    later = cluster.run(plan_of([(-1,)], externals=[base]))
+    cluster.settle()
+    assert cluster.results[later] == cluster.expected(later)
+    assert second.ran == [later]
+    assert cluster.given_out == [(base, first.number)]
+    assert cluster.core.state.file(base)[0].size_of(0) == 600, "what travels is known when it was read"
+
+
+def test_a_given_file_is_sent_again_when_every_copy_is_lost(cluster: Rehearsal) -> None:
+    worker = cluster.join()
+    base = cluster.run(plan_of([(), (0,)], given={0: FILE}), keep=True)
+    cluster.settle()
+    cluster.kill(worker.number)
+    other = cluster.join()
+    later = cluster.run(plan_of([(-1,)], externals=[base]))
+    cluster.settle()
+    assert cluster.results[later] == cluster.expected(later)
+    assert cluster.given_out == [(base, worker.number), (base, other.number)]
+    cluster.core.on_prune([base], 0.0)
+    cluster.settle()
+    assert base not in other.files
+    again = cluster.run(plan_of([(-1,)], externals=[base]))
+    cluster.settle()
+    assert cluster.results[again] == cluster.expected(again)
+
+
+@pytest.mark.parametrize("separate", [True, False])
+def test_a_given_file_that_changed_fails_clearly(cluster: Rehearsal, separate: bool) -> None:
+    worker = cluster.join()
+    cluster.changed.add("/data/file")
+    base = cluster.run(plan_of([(), (0,), ()], given={0: FILE}, wanted=[1, 2], separate=separate))
+    cluster.settle()
+    over = cluster.over[base]
+    if separate:
+        assert kinds(cluster, base) == {0: "", 1: ""}
+        assert sorted(worker.ran) == [base + 1, base + 2]
+        assert not worker.fetching
+    else:
+        assert isinstance(over, PlanFailed)
+        assert (over.task, over.kind, over.text) == (0, "missing", "/data/file changed")
+
+
+def test_what_the_workers_have_of_a_file_that_changed_later_counts(cluster: Rehearsal) -> None:
+    first = cluster.join()
+    base = cluster.run(plan_of([(), (0,)], given={0: FILE}), keep=True)
+    cluster.settle()
+    cluster.changed.add("/data/file")
+    second = cluster.join()
+    cluster.cuts.add((second.number, first.number))
+    cluster.core.on_block_host(first.hello.host, None, 0.0)
+    later = cluster.run(plan_of([(-1,)], externals=[base]))
+    cluster.settle()
+    assert cluster.results[later] == cluster.expected(later)
+
+
+def test_a_given_file_comes_to_the_user_though_no_worker_had_it(cluster: Rehearsal) -> None:
+    base = cluster.run(plan_of([()], given={0: FILE}, blobs=[]), keep=True)
+    fetch = cluster.core.on_wanted([base], 0.0)
+    cluster.settle()
+    assert cluster.results[fetch] == {0: b"/data/file"}
+    cluster.changed.add("/data/file")
+    fetch = cluster.core.on_wanted([base], 0.0)
+    cluster.settle()
+    assert pickle.loads(cluster.results[fetch][0]).kind == "missing"
+
+
+def test_a_worker_without_room_for_a_given_file_does_not_get_its_tasks_for_ever(cluster: Rehearsal) -> None:
+    full = cluster.join()
+    cluster.full.add(full.number)
+    base = cluster.run(plan_of([(), (0,), ()], given={0: FILE}, wanted=[1, 2]))
+    for _ in range(4):
+        cluster.step()
+    good = cluster.join()
+    cluster.settle()
+    assert cluster.results[base] == cluster.expected(base)
+    assert base + 1 in good.ran
+
+
+def test_a_given_file_for_which_nobody_has_room_fails_what_needs_it(cluster: Rehearsal) -> None:
+    for _ in range(3):
+        cluster.full.add(cluster.join().number)
+    base = cluster.run(plan_of([(), (0,), ()], given={0: FILE}, wanted=[1, 2]))
+    cluster.settle()
+    assert kinds(cluster, base) == {0: "storage", 1: ""}
 
 
 def test_stats_count_what_there_is(cluster: Rehearsal) -> None:
