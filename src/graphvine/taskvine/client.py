@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from graphvine.manager.engine import TaskEngine
-from graphvine.taskvine import counts
 from graphvine.taskvine.files import (
     Buffer,
     Environment,
@@ -33,6 +32,7 @@ from graphvine.taskvine.results import Summary
 from graphvine.taskvine.tuning import Tuning, hungry
 
 if TYPE_CHECKING:
+    from graphvine.taskvine import counts
     from graphvine.taskvine.desk import Desk
     from graphvine.taskvine.task import Task
 
@@ -176,14 +176,20 @@ class TaskClient:
     def declare_poncho(
         self, package: File | str, cache: bool | str = False, peer_transfer: bool = True
     ) -> Environment:
-        """A packed conda or virtual environment (an archive), for ``add_environment``."""
-        archive = (
-            self.declare_file(package, cache=True) if isinstance(package, (str, os.PathLike)) else package
-        )
+        """An environment, for ``add_environment``: a packed one (a path or a file), or what is packed now: a
+        conda prefix, a virtual environment, "current". Raises PackingError, OSError."""
+        archive = self._packed(package) if isinstance(package, (str, os.PathLike)) else package
         _check_file(archive)
         return Environment(self, archive, level_of(cache), peer_transfer=peer_transfer)
 
     declare_environment = declare_poncho
+
+    def _packed(self, source: str | os.PathLike[str]) -> LocalFile:
+        if source == "current" or os.path.isdir(source):
+            from graphvine.envs.packing import pack
+
+            source = pack(source).path
+        return self.declare_file(source, cache=True)
 
     def declare_starch(
         self, starch: File | str, cache: bool | str = False, peer_transfer: bool = True
@@ -251,7 +257,9 @@ class TaskClient:
 
         if not isinstance(task, Task):
             raise TypeError(f"{task!r} is no task")
-        self._engine.expect_work()
+        if self.empty():
+            # It waits for the manager's thread: not for each of thousands.
+            self._engine.expect_work()
         task.manager = self
         task.submit_finalize()
         return self._desk.submit(task)
@@ -324,6 +332,8 @@ class TaskClient:
     @property
     def stats(self) -> counts.Stats:
         """Counts of workers and tasks; a snapshot."""
+        from graphvine.taskvine import counts
+
         with self._desk.lock:
             stats = counts.of_tasks(self._desk.ledger)
         stats.time_when_started = self._began_us
@@ -331,11 +341,15 @@ class TaskClient:
 
     def stats_category(self, category: str) -> counts.Stats:
         """Counts of the tasks of a category."""
+        from graphvine.taskvine import counts
+
         with self._desk.lock:
             return counts.of_tasks(self._desk.ledger, category)
 
     def status(self, request: str) -> list[dict[str, Any]]:
         """``request``: "manager" (or "queue"), "tasks", "workers", "categories". Raises ValueError."""
+        from graphvine.taskvine import counts
+
         if request in ("manager", "queue"):
             stats = self.stats
             return [{name: getattr(stats, name) for name in stats.__struct_fields__}]

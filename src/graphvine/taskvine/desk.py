@@ -18,9 +18,9 @@ import os
 import pickle
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
 
 from graphvine.manager.engine import Outcome, TaskEngine
@@ -85,7 +85,8 @@ class Desk:
         self._changed = False
         """Something that held tasks may wait for."""
         self._cancelled: set[int] = set()
-        self._news: deque[Callable[[], None]] = deque()
+        # Of C, and with a lock of its own: the manager's thread must not wait for ours.
+        self._news: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._under_way: dict[int, UnderWay] = {}
         self._limits: set[str] = set()
         self._looking: set[int] = set()
@@ -211,6 +212,7 @@ class Desk:
             self._closed = True
             hands, self._hands = self._hands, None
             self._condition.notify_all()
+        self._news.put(None)
         if hands is not None:
             hands.shutdown(wait=False, cancel_futures=True)
 
@@ -477,24 +479,16 @@ class Desk:
 
     def _later(self, tell: Callable[[], None]) -> None:
         """Have ``tell`` called in the thread that delivers."""
-        with self._condition:
-            self._news.append(tell)
-            self._condition.notify_all()
+        self._news.put(tell)
 
     def _deliver_all(self) -> None:
-        while True:
-            with self._condition:
-                self._condition.wait_for(lambda: self._news or self._closed)
-                if self._closed:
-                    return
-                news, self._news = self._news, deque()
-            for tell in news:
-                try:
-                    tell()
-                except ManagerClosedError:
-                    return
-                except Exception:
-                    log.exception("what became of a task cannot be taken in")
+        while (tell := self._news.get()) is not None and not self._closed:
+            try:
+                tell()
+            except ManagerClosedError:
+                return
+            except Exception:
+                log.exception("what became of a task cannot be taken in")
 
     def _on_ended(self, under_way: UnderWay, outcome: Outcome) -> None:
         task = under_way.task

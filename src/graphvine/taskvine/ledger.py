@@ -7,7 +7,7 @@ order.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Generic, Protocol, TypeVar
 
@@ -58,7 +58,7 @@ class Ledger(Generic[T]):
         self._tasks: dict[int, T] = {}
         self._over: OrderedDict[int, T] = OrderedDict()
         self._next = 1
-        self._states: Counter[tuple[str, str]] = Counter()
+        self._states: dict[str, dict[str, int]] = {}
         """Tasks by category and state."""
         self.totals: dict[str, Totals] = {}
         """By category."""
@@ -100,7 +100,6 @@ class Ledger(Generic[T]):
             del self._over[task.id]
             del self._tasks[task.id]
             self._change(task, "done")
-            self._states[task.category, "done"] -= 1
         return task
 
     def _find(self, tag: str | None, task_id: int | None) -> T | None:
@@ -133,11 +132,8 @@ class Ledger(Generic[T]):
 
     def count(self, state: str, category: str | None = None) -> int:
         """Tasks in a state."""
-        return sum(
-            number
-            for (of, named), number in self._states.items()
-            if named == state and category in (None, of)
-        )
+        counted = self._states.values() if category is None else [self._states.get(category, {})]
+        return sum(states.get(state, 0) for states in counted)
 
     def set_next_id(self, number: int) -> int:
         """The next task's number is at least this; what it will be."""
@@ -151,7 +147,11 @@ class Ledger(Generic[T]):
         return self.totals.setdefault(task.category, Totals())
 
     def _change(self, task: T, state: str) -> None:
-        if task.state != "initial":
-            self._states[task.category, task.state] -= 1
+        states = self._states.get(task.category)
+        if states is None:
+            states = self._states[task.category] = dict.fromkeys(("ready", "running", "retrieved"), 0)
+        if task.state in states:
+            states[task.state] -= 1
         task._state = state
-        self._states[task.category, state] += 1
+        if state in states:
+            states[state] += 1

@@ -1,0 +1,79 @@
+"""Commands within environments: packed ones, unpacked once per node, and directories with a runner."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import graphvine as vine
+from graphvine.envs.packing import pack
+from graphvine.manager.manager import Manager
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GRAPHVINE_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def m(cache: Path) -> Iterator[Manager]:
+    with vine.Manager(local_workers=2) as manager:
+        yield manager
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A packed virtual environment with a module that is nowhere else."""
+    root = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(root / "venv")], check=True)
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    (root / "venv" / "lib" / version / "site-packages" / "inside.py").write_text("VALUE = 42\n")
+    packed = pack(root / "venv", root / "packed.tar.gz")
+    (root / "venv").rename(root / "gone")
+    return packed.path
+
+
+def test_commands_in_a_packed_environment(m, archive, cache):
+    environment = m.declare_poncho(m.declare_url(f"file://{archive}", cache=True), cache=True)
+    for _ in range(6):
+        task = vine.Task("python -c 'import sys, inside; print(inside.VALUE, sys.prefix)'", cores=1)
+        task.add_poncho_package(environment)
+        m.submit(task)
+    outputs = set()
+    while not m.empty():
+        task = m.wait(120)
+        assert task.successful(), (task.reason, task.output)
+        outputs.add(task.output)
+    (output,) = outputs
+    value, prefix = output.split()
+    assert value == "42"
+    assert prefix.startswith(str(cache))
+
+
+def test_a_damaged_archive(m, archive, tmp_path):
+    damaged = tmp_path / "damaged.tar.gz"
+    data = Path(archive).read_bytes()
+    damaged.write_bytes(data[: len(data) // 2])
+    task = vine.Task("python -c pass", cores=1)
+    task.add_environment(m.declare_environment(m.declare_url(f"file://{damaged}")))
+    m.submit(task)
+    assert m.wait(120) is task
+    assert task.result == "input missing"
+    assert "its environment" in task.reason
+
+
+def test_an_execution_context_of_a_mini_task(m):
+    runner = '#!/bin/sh\necho within; WITHIN=yes exec "$@"\n'
+    task = vine.Task("chmod 755 context/bin/run_in_env")
+    task.add_input(m.declare_buffer(runner), "context/bin/run_in_env")
+    context = m.declare_mini_task(task, "context", cache=True)
+    task = vine.Task('echo $WITHIN | sed "s/y/Y/"; exit 4', cores=1)
+    task.add_execution_context(context)
+    m.submit(task)
+    assert m.wait(60) is task
+    assert (task.output, task.exit_code) == ("within\nYes\n", 4)
