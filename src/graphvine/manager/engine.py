@@ -189,7 +189,8 @@ class TaskEngine(Engine, Protocol):
         ...
 
     def limit(self, name: str, count: int | None) -> None:
-        """At most ``count`` tasks whose ``TaskOptions.limit`` is ``name`` run at once (None: any number)."""
+        """From now on, at most ``count`` tasks whose ``TaskOptions.limit`` is ``name`` run at once (None: any
+        number). What was ready before a limit was first set does not count."""
         ...
 
     def block_host(self, host: str, seconds: float | None = None) -> None:

@@ -27,7 +27,7 @@ from simulation.events import Events
 from simulation.links import Connection, Link
 from simulation.managers import SimManager
 from simulation.transfers import Transfers
-from simulation.work import Work
+from simulation.work import Content, Work
 
 #: Small numbers for small clusters: what is large and what is slow, in proportion to simulated tasks.
 SETTINGS = Settings(
@@ -76,6 +76,8 @@ class Cluster:
         self.story: deque[str] = deque(maxlen=400)
         self.works: dict[int, Work] = {}
         self.blobs: set[int] = set()
+        #: Files of the manager's machine, by path.
+        self.given: dict[str, Content] = {}
         self.agents: list[SimAgent] = []
         self.agents_by_serial: dict[int, SimAgent] = {}
         self.transfers = Transfers(self)

@@ -35,6 +35,7 @@ from graphvine.protocol.messages import (
     ToManager,
     ToWorker,
 )
+from graphvine.protocol.pieces import not_held, piece_of
 from simulation.links import END, Connection
 from simulation.work import Content, Work, value_in
 
@@ -90,7 +91,7 @@ class SimManager:
         self.core = Core(settings)
         self.peers = Peers()
         self.collector = SimCollector(self)
-        self.relay = Relay(self.core.holders, self.peers.__contains__, self.say, self.core.blob)
+        self.relay = Relay(self.core.holders, self.peers.__contains__, self.say, self.core.blob, self._give)
         self.runs: dict[int, SimRun] = {}
         self.connections: dict[bytes, Connection] = {}
         #: Whom it told to drop what.
@@ -188,6 +189,25 @@ class SimManager:
             self.collector.on_piece(worker, piece)
         else:
             self.relay.on_piece(worker, self.world.perhaps_damaged(piece))
+
+    def _give(self, question: Pull) -> bool:
+        """Answer a question about a file of the manager's machine, after a while."""
+        given = self.core.given_file(question.file)
+        if given is not None:
+            content = self.world.given[given.path]
+            delay_s = self.world.chance.uniform(1e-4, 0.02)
+            self.world.events.after(delay_s, lambda: self.call(lambda: self._answer(question, content)))
+        return given is not None
+
+    def _answer(self, question: Pull, content: Content) -> None:
+        if content.gone:
+            self.core.on_given_lost(question.file, "it changed", self.world.now)
+            piece = not_held(question)
+        else:
+            self.core.on_given_read(question.file, content.size, self.world.now)
+            data = content.read(question.offset, question.length)
+            piece = piece_of(question, data, content.size, tree=False)
+        self.say(question.requester, [self.world.perhaps_damaged(piece)])
 
     def _part(self, worker: int, reason: str) -> None:
         if self.peers.remove(worker) is not None:

@@ -74,11 +74,13 @@ def make_blobs(serial: int, count: int, per_blob: int) -> tuple[list[bytes], lis
 
 
 class Content(msgspec.Struct, frozen=True):
-    """A stored file: a value of ``size`` bytes, or the bytes of a blob."""
+    """A stored file: a value of ``size`` bytes, or the bytes of a blob. ``gone``: a file of the manager's
+    machine that is not what it was."""
 
     digest: bytes
     size: int
     raw: bytes | None = None
+    gone: bool = False
 
     def read(self, offset: int, length: int) -> bytes:
         """A piece of its bytes."""

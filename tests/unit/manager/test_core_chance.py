@@ -170,8 +170,8 @@ class Chance(RuleBasedStateMachine):
         if self.kept:
             self.core.on_prune([data.draw(st.sampled_from(self.kept))], 0.0)
 
-    @rule(count=st.sampled_from([1, 2, 3, None]))
-    def limit(self, count: int | None) -> None:
+    @rule(count=st.sampled_from([1, 2, 3]))
+    def limit(self, count: int) -> None:
         self.core.on_limit("few", count, 0.0)
 
     @rule(host=st.sampled_from(["host1", "host2", "w3"]), seconds=st.sampled_from([None, 5.0]))
