@@ -22,6 +22,7 @@ class Categories:
     def __init__(self) -> None:
         self.names: list[str] = []
         self._number: dict[str, int] = {}
+        self._of_name: dict[str, int] = {}
         self._of_head: dict[str, int] = {}
         self._of_function: dict[int, int] = {}
         self._functions: list[Any] = []
@@ -29,7 +30,15 @@ class Categories:
 
     def of(self, key: Any, function: Callable[..., Any]) -> int:
         """The category of the task ``key`` that calls ``function``."""
-        name = key[0] if type(key) is tuple and key else key
+        if type(key) is tuple and key and type(key[0]) is str:
+            # Thousands of keys begin with the same name.
+            number = self._of_name.get(key[0])
+            if number is None:
+                number = self._of_name[key[0]] = self._judge(key, key[0], function)
+            return number
+        return self._judge(key, key[0] if type(key) is tuple and key else key, function)
+
+    def _judge(self, key: Any, name: Any, function: Callable[..., Any]) -> int:
         if type(name) is str:
             head, dash, tail = name.rpartition("-")
             if dash and not tail.isalpha():

@@ -121,11 +121,10 @@ class Reader:
                     fills.append(position)
             elif kind == _LIST:
                 return self._read_call_on_list(value) if position == 0 else self._compile(value)
-            elif kind == _TUPLE and not self._may_nest(argument):
-                if argument in graph:
-                    names.append(argument)
-                    fills.append(position)
-            else:
+            elif kind == _TUPLE and self._is_key(argument):
+                names.append(argument)
+                fills.append(position)
+            elif kind != _TUPLE or self._may_nest(argument):
                 return self._compile(value)
         if not names:
             return (value[0], arguments, (), ())
@@ -315,8 +314,15 @@ class Reader:
             return _NAME if self._numbers else _PLAIN
         return _NAME if any(issubclass(kind, key_type) for key_type in self._key_types) else _PLAIN
 
+    def _is_key(self, argument: tuple[Any, ...]) -> bool:
+        """Whether a tuple is a key of the graph, and not a call."""
+        try:
+            return argument in self.graph and not (argument and callable(argument[0]))
+        except TypeError:
+            return False
+
     def _may_nest(self, argument: tuple[Any, ...]) -> bool:
-        """Whether a tuple is more than a key or a tuple of plain values."""
+        """Whether a tuple that is no key is more than a tuple of plain values."""
         kinds = self._kinds
         for part in argument:
             kind = kinds.get(type(part))
@@ -324,11 +330,6 @@ class Reader:
                 kind = self._learn(type(part))
             if kind == _PLAIN or (kind == _NAME and not callable(part)):
                 continue
-            return True
-        try:
-            if argument in self.graph:
-                return False
-        except TypeError:
             return True
         return any(map(self.is_name, argument)) or bool(argument and callable(argument[0]))
 

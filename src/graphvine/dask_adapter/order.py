@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from dask.sizeof import sizeof
 
@@ -32,8 +32,8 @@ class Ordered:
         self.keys: list[Any] = []
         self.entries: list[Entry] = []
         self.inputs: list[tuple[int, ...]] = []
-        self.place: dict[Any, int] = {}
-        """Of a key: a task number, or ``-1 - i`` for ``externals[i]``."""
+        self.place: dict[Any, Any] = {}
+        """Of a key: a task number, ``-1 - i`` for ``externals[i]``, or None when it is a value."""
         self.literals: dict[Any, Any] = {}
         """Of a key that is a value: the value."""
         self.externals: list[KeptResult] = []
@@ -53,16 +53,16 @@ class Walk:
 
     def run(self, wanted: Iterable[Any]) -> Ordered:
         """Raises MissingKeyError, GraphError."""
-        place, literals = self._ordered.place, self._ordered.literals
+        place = self._ordered.place
         graph, read, opened = self._graph, self._reader.read, self._open
         stack = list(dict.fromkeys(wanted))
         self._wanted = frozenset(stack)
         stack.reverse()
         while stack:
             key = stack.pop()
-            if key in place or key in literals:
+            if key in place:
                 continue
-            parsed = opened.pop(key, None)
+            parsed = opened.get(key)
             if parsed is None:
                 try:
                     value = graph[key]
@@ -70,14 +70,17 @@ class Walk:
                     parsed = self._read_missing(key)
                 else:
                     parsed = read(key, value)
-                names = parsed[3]
-                if names and (todo := [name for name in names if name not in place and name not in literals]):
-                    self._check_cycle(key, todo)
+            if parsed[3]:
+                if todo := [name for name in parsed[3] if name not in place]:
+                    if key in opened:
+                        # All it needs was looked at since, and is still not done: it needs itself.
+                        self._report_cycle(key)
                     opened[key] = parsed
                     stack.append(key)
                     todo.reverse()
                     stack += todo
                     continue
+                opened.pop(key, None)
             self._close(key, parsed)
         return self._ordered
 
@@ -109,19 +112,23 @@ class Walk:
         ordered = self._ordered
         if function is ALIAS:
             if names[0] in ordered.literals:
-                ordered.literals[key] = ordered.literals[names[0]]
+                self._take_literal(key, ordered.literals[names[0]])
             else:
                 ordered.place[key] = ordered.place[names[0]]
         elif function is KEPT:
             if not arguments[0].is_of(self._engine):
-                ordered.literals[key] = arguments[0].fetch()
+                self._take_literal(key, arguments[0].fetch())
             else:
                 ordered.place[key] = self._external(arguments[0])
         elif key not in self._wanted and is_large(arguments[0]):
             return True
         else:
-            ordered.literals[key] = arguments[0]
+            self._take_literal(key, arguments[0])
         return False
+
+    def _take_literal(self, key: Any, value: Any) -> None:
+        self._ordered.literals[key] = value
+        self._ordered.place[key] = None
 
     def _external(self, kept: KeptResult) -> int:
         number = self._external_of.get(id(kept))
@@ -165,15 +172,13 @@ class Walk:
             "whatever made this graph left it out"
         )
 
-    def _check_cycle(self, key: Any, todo: list[Any]) -> None:
-        for name in todo:
-            if name in self._open or name == key:
-                path = [*self._open, key]
-                path = [*path[path.index(name) :], name]
-                shown = [repr(part) for part in path]
-                if len(shown) > 12:
-                    shown = [*shown[:6], f"... {len(shown) - 11} more ...", *shown[-5:]]
-                raise GraphError(f"the graph has a cycle: {' -> '.join(shown)}")
+    def _report_cycle(self, key: Any) -> NoReturn:
+        """What is open is the path to here; ``key`` is on it."""
+        path = [*self._open]
+        shown = [repr(part) for part in [*path[path.index(key) :], key]]
+        if len(shown) > 12:
+            shown = [*shown[:6], f"... {len(shown) - 11} more ...", *shown[-5:]]
+        raise GraphError(f"the graph has a cycle: {' -> '.join(shown)}")
 
 
 def is_large(value: Any) -> bool:
