@@ -33,7 +33,7 @@ def fill(state: State, worker: Worker) -> bool:
     placement.heed_urgent(worker)
     queue = worker.queue
     cores = worker.cores
-    limit, least = settings.window_s * cores, settings.ahead_per_core * cores
+    limit, least = settings.window_s * cores, settings.ahead_per_core * cores * state.ahead
     heap = worker.heap
     base = end = 0
     fed = False
@@ -111,7 +111,10 @@ def dispatch(state: State, worker: Worker, table: PlanTable, index: int) -> None
     if blob not in worker.blobs:
         supply_blob(state, table, blob - table.blob_base, worker)
     attempt = table.attempts.get(index, 0) if table.attempts else 0
-    worker.outbox.orders.append(TaskOrder(number, blob, table.blob_index[index], inputs, category, attempt))
+    uses = table.need[index] if table.families is not None else 0
+    worker.outbox.orders.append(
+        TaskOrder(number, blob, table.blob_index[index], inputs, category, attempt, uses)
+    )
     if not pool.plain:
         worker.outbox.also().requests[number] = pool.request
     if table.timed and (max_s := table.options(index).max_s):

@@ -6,7 +6,7 @@ from operator import not_
 
 import msgspec
 
-from graphvine.manager import environments, recovery, results, separate
+from graphvine.manager import environments, families, recovery, results, separate
 from graphvine.manager.files import needless, restore
 from graphvine.manager.instructions import PlanFailed
 from graphvine.manager.placement import pool_of
@@ -30,6 +30,9 @@ def admit(state: State, plan: Plan, *, keep: bool, now: float) -> int:
     table.categories = [state.category(name) for name in plan.categories]
     table.context = context_of(state, table)
     take_pools(state, table)
+    if not plan.separate:
+        table.families = families.find(table.inputs, table.consumers, table.category_of, state.settings.wide)
+        count_ahead(state, table)
     results.watch(table)
     take_given(table)
     revive = tie(table)
@@ -45,6 +48,14 @@ def admit(state: State, plan: Plan, *, keep: bool, now: float) -> int:
     if not table.left:
         results.finish(state, table)
     return table.base
+
+
+def count_ahead(state: State, table: PlanTable) -> None:
+    """Have workers given whole families ahead, where the measured means say that they are short."""
+    if table.families is not None:
+        count, mean = state.category_count, state.category_mean
+        means = {local: mean[c] for local, c in enumerate(table.categories) if count[c]}
+        state.ahead = table.families.ahead(means, state.settings.family_s, state.cores)
 
 
 def take_given(table: PlanTable) -> None:

@@ -16,6 +16,7 @@ from graphvine.manager.files import (
     source_of,
     supply_blob_again,
 )
+from graphvine.manager.plans import count_ahead
 from graphvine.manager.state import State
 from graphvine.manager.tasks import AHEAD, DONE, READY, RELEASED, WAITING, PlanTable
 from graphvine.manager.withdrawal import forget_order
@@ -112,6 +113,8 @@ def on_done(state: State, worker: Worker, rows: list[TaskDone]) -> None:
     worker.load = worker.load - gone if worker.queue else 0.0
     for category in measured:
         state.category_mean[category] = max(time[category] / count[category], state.settings.floor_s)
+    if measured and table.families is not None:
+        count_ahead(state, table)
 
 
 def settle(
@@ -198,6 +201,9 @@ def on_lost(state: State, worker: Worker, number: int) -> None:
     if index >= table.size:
         table.blob_at[index - table.size].pop(worker.number, None)
         worker.blobs.discard(number)
+        return
+    if table.state[index] == RELEASED:
+        # It was passed on to all that needed it, and never kept.
         return
     recovery.lose_replica(state, table, index, worker.number)
     recovery.call_back_followers(state, table, index, worker.number)

@@ -18,6 +18,9 @@ class Settings(msgspec.Struct, frozen=True):
     """How much work, per core, a worker is given ahead."""
     ahead_per_core: int = 2
     """At least so many tasks per core are given ahead, however long they take."""
+    family_s: float = 1.0
+    """While families (tasks that lead back to one) take no longer than this on average, workers are given as
+    many of them ahead as of single tasks."""
     floor_s: float = 50e-6
     """No task is expected to take less than this: what running one costs by itself."""
     wide: int = 32

@@ -62,6 +62,8 @@ class State:
         self.fresh: list[int] = []
         #: Workers to be looked at in this turn.
         self.marked: dict[int, Worker] = {}
+        #: How many tasks are given ahead in the place of one, as families are given whole.
+        self.ahead = 1.0
         #: Tasks called back: for which worker (0: for none in particular).
         self.recalled: dict[int, int] = {}
         #: Files of which a worker was told to fetch through the manager.
@@ -158,6 +160,8 @@ class State:
     def remove_table(self, table: PlanTable) -> None:
         """A plan is gone: from now on its numbers are unknown."""
         self.leaving[table.base] = self.plans.pop(table.base)
+        if not self.plans:
+            self.ahead = 1.0
         position = bisect_right(self.bases, table.base) - 1
         del self.bases[position]
         del self.tables[position]

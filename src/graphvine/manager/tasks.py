@@ -26,6 +26,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from graphvine.manager.families import Families
 from graphvine.manager.instructions import Death
 from graphvine.manager.plan import Plan, TaskOptions
 from graphvine.protocol.messages import Resources
@@ -61,8 +62,8 @@ LEGAL: dict[int, frozenset[int]] = {
     RELEASED: frozenset({WAITING, DONE}),
 }
 
-#: Bits of a key below the user's priority. A key is ``number - (priority << KEY_BITS)``: smaller runs
-#: earlier.
+#: Bits of a key below the rank. A key is ``number - (rank << KEY_BITS)``, smaller runs earlier; the rank is
+#: twice the user's priority, and one more for what follows in a family (see ``families``).
 KEY_BITS = 48
 KEY_MASK = (1 << KEY_BITS) - 1
 
@@ -147,6 +148,7 @@ class PlanTable:
         "extra",
         "failed_of",
         "failures",
+        "families",
         "foreign",
         "given",
         "inputs",
@@ -212,6 +214,8 @@ class PlanTable:
         self.blob_index = plan.blob_index
         #: The manager's numbers of the plan's categories.
         self.categories: list[int] = []
+        #: What the plan has of families; None when it has none.
+        self.families: Families | None = None
         counted = Counter(plan.category_of)
         self.totals = [counted[category] for category in range(len(plan.categories))]
         self.done_of = [0] * len(plan.categories)
@@ -272,16 +276,19 @@ class PlanTable:
         self.limited = any(options.limit for options in asked)
         self.timed = any(options.max_s for options in asked)
         default = plan.default_options.priority
-        self.key0 = self.base - (default << KEY_BITS)
+        self.key0 = self.base - (2 * default << KEY_BITS)
         self.priorities = {
             task: options.priority for task, options in plan.options.items() if options.priority != default
         }
 
     def key(self, index: int) -> int:
         """The key that orders this task among all ready ones: smaller runs earlier."""
+        key = self.key0 + index
         if self.priorities and index in self.priorities:
-            return self.base + index - (self.priorities[index] << KEY_BITS)
-        return self.key0 + index
+            key = self.base + index - (2 * self.priorities[index] << KEY_BITS)
+        if self.families is not None and self.families.follows[index]:
+            key -= 1 << KEY_BITS
+        return key
 
     def options(self, index: int) -> TaskOptions:
         """What this task asks for."""

@@ -177,7 +177,10 @@ class Hands:
         vanished = [
             result.task
             for result in done.results
-            if result.value is None and not result.kind and not self._store.adopt(result.task, result.size)
+            if result.value is None
+            and not result.kind
+            and result.size
+            and not self._store.adopt(result.task, result.size)
         ]
         self._core.on_packet_results(executor, done, now)
         for task in vanished:

@@ -30,6 +30,7 @@ from graphvine.protocol.messages import (
 )
 from graphvine.worker.crew import Bundle, Crew, Executor, cut_down
 from graphvine.worker.dispatch import Codes, Dispatcher
+from graphvine.worker.family import was_passed_on
 from graphvine.worker.files import STORED, Files
 from graphvine.worker.instructions import (
     Instruction,
@@ -259,6 +260,10 @@ class Core:
                     )
                 )
                 learn(job.order.category, result.duration_s)
+                if was_passed_on(result):
+                    # All that needed it has run. Should more come to need it, it is to be made again.
+                    self._outbox.lost.append(task)
+                    continue
                 if task in waiters:
                     self._queue.wake(self._files.hold(task, STORED if value is None else value))
                 else:
@@ -292,7 +297,7 @@ class Core:
 
     def _drop_results(self, results: list[TaskResult]) -> None:
         for result in results:
-            if result.value is None and not result.kind:
+            if result.value is None and not result.kind and result.size:
                 self._files.drop_stray(result.task)
 
     def _on_packet_finished(self, executor: Executor, packet: int, now: float) -> None:
@@ -396,19 +401,20 @@ class Core:
     def _requeue(self, bundle: Bundle) -> None:
         """Jobs of a packet that ended or was taken back, and did not run: back to the front, or returned."""
         self._files.unpin(bundle.files)
-        for job in bundle.jobs:
+        # Backwards: what follows others is found to wait for them.
+        for job in reversed(bundle.jobs):
             if job.packet == bundle.number:
                 self._put_back(job)
 
     def _put_back(self, job: Job) -> None:
         """A job that was handed out and has not begun: back to the front, or returned."""
-        job.packet = QUEUED
         if job.order.task in self._recalled:
             self._recalled.discard(job.order.task)
+            job.packet = QUEUED
             job.missing = 1  # in no lane
             self._return(job)
         else:
-            self._queue.wake([job])
+            self._dispatcher.queue_again(job)
 
     # -- zygotes ---------------------------------------------------------------------------------------
 

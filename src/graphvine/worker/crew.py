@@ -151,6 +151,11 @@ class Crew:
             return cores
         return math.ceil(cores / max(request.cores, _SMALLEST_SHARE))
 
+    def most_at_once(self, request: Resources) -> int:
+        """How many executors could work on a request at once if nothing else was done."""
+        room = int(self.capacity.cores / request.cores + _SLACK) if request.cores else 1
+        return max(1, min(self.limit(request), room))
+
     def idle_for(self, lane: Lane) -> Executor | None:
         """An idle executor for a lane's jobs; one without imports the lane does not need, if there is one."""
         found = None

@@ -13,6 +13,7 @@ import msgspec
 
 from graphvine.protocol.messages import Resources, TaskOrder
 from graphvine.worker.crew import Bundle, Crew, Executor
+from graphvine.worker.family import follow, mark_passed
 from graphvine.worker.files import STORED, Files
 from graphvine.worker.instructions import KillExecutor, RunPacket, SpawnExecutor, TakeBack
 from graphvine.worker.nursery import Nursery
@@ -20,10 +21,18 @@ from graphvine.worker.outbox import Outbox
 from graphvine.worker.packets import Packet, PacketTask
 from graphvine.worker.packing import Durations, Load, fill, share_of
 from graphvine.worker.settings import Settings
-from graphvine.worker.tasks import Job, Lane, Queue
+from graphvine.worker.tasks import QUEUED, Job, Lane, Queue
 
 #: Packets an executor may hold: one that it runs, one to go on with.
 _PACKETS = 2
+#: A packet whose tasks pass values on may take so many times longer than expected before it is relieved: what
+#: was passed on has to be made again then.
+_PATIENCE = 3.0
+
+
+def _length(given: bytes | str | int) -> int:
+    """Bytes that an input takes in a packet."""
+    return 0 if isinstance(given, int) else len(given)
 
 
 class Codes(msgspec.Struct):
@@ -135,6 +144,9 @@ class Dispatcher:
 
     def _give(self, executor: Executor, lane: Lane, takers: int, now: float) -> None:
         load = fill(lane, share_of(lane, takers), self.durations.means, self._settings)
+        head = load.jobs[0] if load.jobs else None
+        if head is not None and head.order.uses and not head.max_s and self._enough_for_others(lane):
+            follow(load, lane, self._files.waiters, self.durations.means, self._settings)
         run = self._make_packet(executor, load)
         if not run.packet.tasks:
             if not executor.bundles:
@@ -150,43 +162,62 @@ class Dispatcher:
             executor.expires_at = now + jobs[0].max_s
         self._outbox.instructions.append(run)
 
+    def _enough_for_others(self, lane: Lane) -> bool:
+        """Whether everybody else who could work for a lane finds a ready job in it."""
+        return lane.size >= self._crew.most_at_once(lane.request) - 1
+
     def _make_packet(self, executor: Executor, load: Load) -> RunPacket:
         """The packet of a load; jobs that lack an input after all, or are too much for it, go back."""
         self._packets = number = self._packets + 1
         held, room = self._files.held, self._settings.packet_bytes
         tasks: list[PacketTask] = []
         run = RunPacket(executor.number, Packet(number, [], [], tasks, "", self.inline_bytes), [], [], [])
+        made: dict[int, int] = {}
         blob, context = -1, 0
         for position, job in enumerate(load.jobs):
             order = job.order
             try:
-                inputs = [held[file] for file in order.inputs] if order.inputs else []
+                inputs: list[bytes | str | int] = []
+                if load.followers:
+                    inputs = [held[file] if file in held else made[file] for file in order.inputs]
+                elif order.inputs:
+                    inputs = [held[file] for file in order.inputs]
                 if order.blob != blob:
                     context = self._tell(executor, run, order.blob)
                     blob = order.blob
             except KeyError:
-                self._wait_again(job)
+                self.queue_again(job)
                 continue
             if inputs:
-                room -= sum(map(len, inputs))
+                room -= sum(map(_length, inputs))
                 if STORED in inputs:
                     slots = [slot for slot, value in enumerate(inputs) if value == STORED]
                     run.files += [(len(tasks), slot, order.inputs[slot]) for slot in slots]
             job.packet = number
             tasks.append(PacketTask(order.task, blob, context, order.index, order.attempt, inputs))
+            made[order.task] = order.task
             if room < 0:
-                self._queue.wake(load.jobs[position + 1 :])
+                for left in load.jobs[position + 1 :]:
+                    self.queue_again(left)
                 break
+        if load.followers:
+            mark_passed(tasks, [job for job in load.jobs if job.packet == number])
+            run.packet.patience_s = _PATIENCE * load.expected_s
         return run
 
-    def _wait_again(self, job: Job) -> None:
-        """A ready job whose input was lost before it could run."""
+    def queue_again(self, job: Job) -> None:
+        """A job that was to run and did not: it is ready, unless an input was lost or has yet to be made."""
         held, waiters = self._files.held, self._files.waiters
+        job.missing = 0
+        job.packet = QUEUED
         for file in (*job.order.inputs, job.order.blob):
             if file not in held:
                 job.missing += 1
                 waiters.setdefault(file, []).append(job)
-        self.report_unknown([job.order])
+        if job.missing:
+            self.report_unknown([job.order])
+        else:
+            self._queue.wake([job])
 
     def report_unknown(self, orders: list[TaskOrder]) -> None:
         """Inputs that are not here, not made here and not coming: the manager is to name holders."""

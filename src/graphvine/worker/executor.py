@@ -84,6 +84,13 @@ def load_tree(path: str) -> Tree:
         raise VanishedError(os.path.basename(path)) from None
 
 
+def take_input(given: bytes | str | int, passed: dict[int, Any]) -> Any:
+    """The value of one input of a task. Raises as ``load_file``."""
+    if type(given) is bytes:
+        return pickle.loads(given)
+    return load_file(given) if type(given) is str else passed[given]  # type: ignore[index]
+
+
 class Blobs:
     """Blobs by number: paths of all that were told, content of the recently used."""
 
@@ -178,27 +185,31 @@ class Executor:
         self._memory.reset()
         flushed = perf_counter()
         self._unix_offset = time.time() - flushed
-        under_way = UnderWay(packet.number, packet.tasks)
+        under_way = UnderWay(packet.number, packet.tasks, packet.patience_s)
         if len(packet.tasks) > 1:
             self._relief.begin(under_way)
         self._run_tasks(under_way, packet)
         self._relief.end()
         LAYOUT.pack_into(self._page, 0, NOTHING, NOTHING)
-        under_way.hand_in(lambda results: self._say(PacketDone(packet.number, results, finished=True)))
+        under_way.end(lambda results, tasks: self._say(PacketDone(packet.number, results, True, tasks)))
 
     def _run_tasks(self, under_way: UnderWay, packet: Packet) -> None:
         mark, page, number = LAYOUT.pack_into, self._page, packet.number
         flushed = perf_counter()
         waiting_bytes = 0
+        passed = under_way.passing.values if under_way.passing is not None else {}
         while (task := under_way.begin()) is not None:
             if waiting_bytes and (waiting_bytes > FLUSH_BYTES or perf_counter() - flushed > FLUSH_S):
                 LAYOUT.pack_into(page, 0, NOTHING, NOTHING)
                 under_way.hand_in(lambda results: self._say(PacketDone(number, results, finished=False)))
                 waiting_bytes, flushed = 0, perf_counter()
             mark(page, 0, number, task.task)
-            result = self._run_task(task, packet)
+            result = self._run_task(task, packet, passed)
             scratch.end_task()
             under_way.add(result)
+            if under_way.passing is not None:
+                # Whether it counts is known at the end.
+                continue
             waiting_bytes += len(result.value or result.text) + len(result.error) + len(result.note) + 1
 
     def _relieve(self, under_way: UnderWay) -> None:
@@ -206,17 +217,16 @@ class Executor:
         number = under_way.number
         under_way.relieve(lambda results, tasks: self._say(PacketDone(number, results, False, tasks)))
 
-    def _run_task(self, task: PacketTask, packet: Packet) -> TaskResult:
+    def _run_task(self, task: PacketTask, packet: Packet, passed: dict[int, Any]) -> TaskResult:
+        """``passed``: values of tasks before it in the packet; its own is added when others need it."""
         began = perf_counter()
         try:
             if task.context != self._contexts.active:
                 self._contexts.activate(task.context)
             entry = self._blobs.get(task.blob)[task.index]
             if getattr(entry[0], IN_CHILD, False) and not self._is_child:
-                return self._run_apart(task, packet, began)
-            inputs = [
-                pickle.loads(given) if type(given) is bytes else load_file(given) for given in task.inputs
-            ]
+                return self._run_apart(task, packet, passed, began)
+            inputs = [take_input(given, passed) for given in task.inputs]
         except VanishedError as error:
             return self._failed(task, began, "vanished", error)
         except BaseException as error:  # noqa: BLE001 -- unpickling runs user code
@@ -233,13 +243,19 @@ class Executor:
         self._streams.mend()
         del inputs
         try:
-            data, size = self._carry(task.task, value, packet)
+            # A child's value stays in the child. What is made of a tree depends on where it lies. Those who
+            # need one find that it was not passed on, go back, and read it from the store.
+            passes = bool(task.passed) and not self._is_child and type(value) not in (NewTree, Tree)
+            keeps = task.kept or not passes
+            data, size = self._carry(task.task, value, packet) if keeps else (None, 0)
         except BadTreeError as error:
             return self._failed(task, began, "raised", error)
         except OSError as error:
             return self._failed(task, began, "storage", error)
         except BaseException as error:  # noqa: BLE001 -- pickling runs user code
             return self._failed(task, began, "unpicklable", error)
+        if passes:
+            passed[task.task] = value
         duration = perf_counter() - began
         return TaskResult(
             task.task,
@@ -255,10 +271,12 @@ class Executor:
             take_note(),
         )
 
-    def _run_apart(self, task: PacketTask, packet: Packet, began: float) -> TaskResult:
+    def _run_apart(
+        self, task: PacketTask, packet: Packet, passed: dict[int, Any], began: float
+    ) -> TaskResult:
         """Run a task in a child of this process: whatever becomes of it there, this one goes on."""
         try:
-            end = run_in_child(lambda: self._encode(self._run_as_child(task, packet)))
+            end = run_in_child(lambda: self._encode(self._run_as_child(task, packet, passed)))
         except OSError as error:
             return self._failed(task, began, "killed", error)
         if end.data is not None:
@@ -273,13 +291,13 @@ class Executor:
         result.memory_mb = end.peak_mb
         return result
 
-    def _run_as_child(self, task: PacketTask, packet: Packet) -> TaskResult:
+    def _run_as_child(self, task: PacketTask, packet: Packet, passed: dict[int, Any]) -> TaskResult:
         self._is_child = True
         self._pid = os.getpid()
         self._memory = PeakMemory()
         self._memory.reset()
         try:
-            return self._run_task(task, packet)
+            return self._run_task(task, packet, passed)
         finally:
             scratch.end_task()
 

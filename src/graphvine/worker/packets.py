@@ -28,7 +28,11 @@ class ContextRef(msgspec.Struct, array_like=True):
 
 
 class PacketTask(msgspec.Struct, array_like=True, gc=False):
-    """Run entry ``index`` of ``blob``. An input is an inline pickle (bytes) or the path of a value file."""
+    """Run entry ``index`` of ``blob``. An input is an inline pickle (bytes), the path of a value file, or the
+    number of a task before it in the packet, whose value it takes as it is.
+
+    ``passed``: how many inputs of tasks behind it in the packet are its value; without ``kept`` nobody else
+    needs that."""
 
     task: int
     blob: int
@@ -36,7 +40,9 @@ class PacketTask(msgspec.Struct, array_like=True, gc=False):
     index: int
     attempt: int
     inputs: list[Any]
-    """bytes | str (msgspec has no such union)."""
+    """bytes | str | int (msgspec has no such union)."""
+    passed: int = 0
+    kept: bool = True
 
 
 class Packet(msgspec.Struct, array_like=True):
@@ -44,7 +50,8 @@ class Packet(msgspec.Struct, array_like=True):
 
     ``contexts`` and ``blobs`` name only what this executor was not told before (number and path of the
     file). A result whose pickle is longer than ``inline_bytes`` is written to ``directory``/<task>, or, when
-    there is no room, to ``fallback``/<task> ("": nowhere else).
+    there is no room, to ``fallback``/<task> ("": nowhere else). After ``patience_s`` seconds it may be
+    relieved.
     """
 
     number: int
@@ -54,6 +61,7 @@ class Packet(msgspec.Struct, array_like=True):
     directory: str
     inline_bytes: int
     fallback: str = ""
+    patience_s: float = 0.0
 
 
 class PacketHead(msgspec.Struct, array_like=True):
@@ -67,9 +75,10 @@ class TaskResult(msgspec.Struct, array_like=True, gc=False):
     number is ``text``), so it did not run; "killed": it ran in a child of the executor, which died.
 
     ``value`` is the pickled result when that is small; otherwise the result is the file ``task`` of ``size``
-    bytes in one of the packet's directories. ``text`` is a traceback or a reason; ``error`` is the pickled
-    exception of a task that raised, b"" when it cannot be carried. ``began_s`` is Unix time, ``memory_mb``
-    the executor's peak resident memory during the task (0: too short to be measured).
+    bytes in one of the packet's directories (0: there is none, the value was passed on and is needed no
+    more). ``text`` is a traceback or a reason; ``error`` is the pickled exception of a task that raised, b""
+    when it cannot be carried. ``began_s`` is Unix time, ``memory_mb`` the executor's peak resident memory
+    during the task (0: too short to be measured).
     """
 
     task: int
@@ -87,7 +96,8 @@ class TaskResult(msgspec.Struct, array_like=True, gc=False):
 
 class PacketDone(msgspec.Struct, array_like=True, tag=0):
     """Results of a packet, in the order of its tasks; ``finished`` says that no more of it will come.
-    ``given_back``: tasks of it that have not begun and won't here, as another one takes so long."""
+    ``given_back``: tasks of it that have not run and won't here, as another one takes so long or has failed;
+    with them what would have to pass its value on to them, and has run for nothing."""
 
     number: int
     results: list[TaskResult]

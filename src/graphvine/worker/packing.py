@@ -31,13 +31,15 @@ def share_of(lane: Lane, takers: int) -> int:
 
 
 class Load:
-    """What goes into one packet. ``long``: not to be followed by another packet before it is done."""
+    """What goes into one packet. ``long``: not to be followed by another packet before it is done.
+    ``followers``: how many of the jobs, the last ones, need others of them (see ``family``)."""
 
-    __slots__ = ("expected_s", "jobs", "long")
+    __slots__ = ("expected_s", "followers", "jobs", "long")
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
         self.expected_s = 0.0
+        self.followers = 0
         self.long = False
 
 

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from graphvine.worker.family import Passing, was_passed_on
 from graphvine.worker.packets import PacketTask, TaskResult
 
 RELIEF_S = 0.02
@@ -26,8 +27,11 @@ class UnderWay:
     ``say(results, tasks)`` sends; it is called under the lock, so that what one thread takes is sent before
     the other one can say that the packet is finished."""
 
-    def __init__(self, number: int, tasks: Sequence[PacketTask]) -> None:
+    def __init__(self, number: int, tasks: Sequence[PacketTask], patience_s: float = 0.0) -> None:
         self.number = number
+        self.patience_s = patience_s
+        self.passing = Passing(tasks) if any(task.passed for task in tasks) else None
+        """When tasks of it hand values on."""
         self._lock = threading.Lock()
         self._tasks = deque(tasks)
         self._results: list[TaskResult] = []
@@ -35,11 +39,17 @@ class UnderWay:
     def begin(self) -> PacketTask | None:
         """The next task, which is about to run; None when there is none left."""
         with self._lock:
-            return self._tasks.popleft() if self._tasks else None
+            while self._tasks:
+                task = self._tasks.popleft()
+                if self.passing is None or self.passing.can_run(task):
+                    return task
+            return None
 
     def add(self, result: TaskResult) -> None:
         with self._lock:
             self._results.append(result)
+            if self.passing is not None:
+                self.passing.on_result(result)
 
     def hand_in(self, say: Callable[[list[TaskResult]], None]) -> None:
         """Send the results that were not sent."""
@@ -47,14 +57,34 @@ class UnderWay:
             results, self._results = self._results, []
             say(results)
 
+    def end(self, say: Callable[[list[TaskResult], list[int]], None]) -> None:
+        """Nothing is left to begin: send the results that were not sent, and hand back what could not run."""
+        with self._lock:
+            tasks = self.passing.end() if self.passing is not None else []
+            say(self._take_results(tasks, to_the_last=True), tasks)
+
     def relieve(self, say: Callable[[list[TaskResult], list[int]], None]) -> None:
         """Send the results that were not sent, and hand back the tasks that have not begun."""
         with self._lock:
-            results, self._results = self._results, []
             tasks = [task.task for task in self._tasks]
             self._tasks.clear()
+            if self.passing is not None:
+                tasks = self.passing.give_back(tasks)
+            results = self._take_results(tasks, to_the_last=False)
             if results or tasks:
                 say(results, tasks)
+
+    def _take_results(self, given_back: list[int], to_the_last: bool) -> list[TaskResult]:
+        """Results to be sent now: not of what is given back; of what was passed on only ``to_the_last``."""
+        results, self._results = self._results, []
+        if self.passing is None:
+            return results
+        void = set(given_back)
+        results = [result for result in results if not was_passed_on(result) or result.task not in void]
+        if not to_the_last:
+            self._results = [result for result in results if self.passing.is_pending(result)]
+            results = [result for result in results if not self.passing.is_pending(result)]
+        return results
 
 
 class Relief:
@@ -88,7 +118,7 @@ class Relief:
         self._begun.set()
 
     def _watch(self) -> None:
-        idle = 0
+        idle, waited_s, last = 0, 0.0, None
         while True:
             if idle >= _IDLE_LOOKS:
                 self._asleep = True
@@ -100,4 +130,7 @@ class Relief:
             time.sleep(RELIEF_S)
             idle = idle + 1 if packet is None else 0
             if packet is not None and self._packet is packet:
-                self._relieve(packet)
+                waited_s = waited_s + RELIEF_S if packet is last else RELIEF_S
+                if waited_s >= packet.patience_s:
+                    self._relieve(packet)
+            last = packet

@@ -19,6 +19,9 @@ class Settings(msgspec.Struct, frozen=True):
     ahead_s: float = 0.05
     """An executor gets its next packet before it is done with one, when their tasks are shorter than this."""
 
+    family_s: float = 1.0
+    """Tasks follow in the packet that makes their inputs up to about this much work."""
+
     # When a packet that was not read is given to somebody else.
     steal_s: float = 0.001
     """Moved at once when more work than this waits before an executor while another is idle."""

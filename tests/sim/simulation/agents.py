@@ -356,7 +356,7 @@ class SimAgent:
     def take_results(self, executor: int, done: PacketDone) -> None:
         vanished = []
         for result in done.results:
-            if result.value is None and not result.kind:
+            if result.value is None and not result.kind and result.size:
                 # The file of a cancelled run is removed, and with it that of the next run, if it is there.
                 content = self.written.pop(result.task, None)
                 if content is None:

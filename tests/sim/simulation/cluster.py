@@ -56,6 +56,10 @@ class Weather(msgspec.Struct, frozen=True):
     """Workers have transfer servers at all."""
     false_starts: float = 0.0
     full_inboxes: float = 0.0
+    reliefs: float = 0.0
+    """A packet is relieved while a task of it runs."""
+    unpassed: float = 0.0
+    """A value is kept that was to be passed on (as trees are)."""
 
 
 class Cluster:

@@ -2,6 +2,7 @@
 
 An executor reads a packet some time after it was sent (until then it can be taken back), runs its tasks one
 after the other, marks what it begins, and tells results at the end of the packet or when some time went by.
+Values that tasks of a packet pass on are lost with it; it may be relieved at any time (``worker.relief``).
 What it runs is checked: that the blob and every input are there, and that the values are right.
 """
 
@@ -14,6 +15,7 @@ import msgspec
 
 from graphvine.protocol.messages import Context
 from graphvine.worker.packets import Packet, PacketDone, PacketTask, ResultKind, TaskResult
+from graphvine.worker.relief import UnderWay
 from simulation.work import Content, TaskSpec, Work, digest, inline, value_in
 
 if TYPE_CHECKING:
@@ -39,8 +41,8 @@ class SimExecutor:
         self.inbox: deque[Packet] = deque()
         self.packet: Packet | None = None
         self.begun: int | None = None
-        self._position = 0
-        self._results: list[TaskResult] = []
+        self._under_way = UnderWay(0, [])
+        self._untold = 0
         self._flushed = 0.0
         self._blobs: dict[int, list[tuple[int, int]] | None] = {}
         self._cores = 0.0
@@ -78,7 +80,8 @@ class SimExecutor:
         if self.packet is not None or not self.inbox:
             return
         self.packet = self.inbox.popleft()
-        self._position = 0
+        self._under_way = UnderWay(self.packet.number, self.packet.tasks)
+        self._untold = 0
         self._flushed = self.agent.world.now
         for blob, _ in self.packet.blobs:
             self._blobs.setdefault(blob, None)
@@ -87,22 +90,33 @@ class SimExecutor:
     def _next(self) -> None:
         packet = self.packet
         assert packet is not None
-        if self._position == len(packet.tasks):
-            self._flush(finished=True)
+        task = self._under_way.begin()
+        if task is None:
+            self.begun = None
+            self._under_way.end(lambda results, tasks: self._tell(results, tasks, finished=True))
             self.packet = None
             self._read_soon()
             return
-        if self._results and self.agent.world.now - self._flushed > FLUSH_S:
-            self._flush(finished=False)
-        self._begin(packet.tasks[self._position])
+        if self._untold and not self._under_way.passing and self.agent.world.now - self._flushed > FLUSH_S:
+            self.begun = None
+            self._under_way.hand_in(lambda results: self._tell(results, [], finished=False))
+        self._begin(task)
+        if self.agent.world.chance.random() < self.agent.world.weather.reliefs:
+            self._later(self.agent.world.chance.uniform(0.0, 0.01), lambda: self._relieve(packet))
 
-    def _flush(self, finished: bool) -> None:
+    def _tell(self, results: list[TaskResult], given_back: list[int], finished: bool) -> None:
         assert self.packet is not None
-        self.begun = None
-        done = PacketDone(self.packet.number, self._results, finished)
-        self._results = []
+        self._untold = 0
         self._flushed = self.agent.world.now
-        self.agent.pool.tell_results(self.number, done)
+        # What passed a value on to them has run for nothing.
+        self.agent.world.losses += bool(given_back)
+        self.agent.pool.tell_results(
+            self.number, PacketDone(self.packet.number, results, finished, given_back)
+        )
+
+    def _relieve(self, packet: Packet) -> None:
+        if self.packet is packet:
+            self._under_way.relieve(lambda results, tasks: self._tell(results, tasks, finished=False))
 
     def _begin(self, task: PacketTask) -> None:
         self.begun = task.task
@@ -134,7 +148,10 @@ class SimExecutor:
         serial, index = entries[task.index]
         return self.agent.world.works[serial], index
 
-    def _input(self, given: bytes | str) -> bytes:
+    def _input(self, given: bytes | str | int) -> bytes:
+        if isinstance(given, int):
+            assert self._under_way.passing is not None
+            return self._under_way.passing.values[given]  # type: ignore[no-any-return]
         return value_in(given) if isinstance(given, bytes) else self.agent.open(int(given)).digest
 
     def _misbehave(self, task: PacketTask, work: Work, index: int, spec: TaskSpec) -> None:
@@ -155,13 +172,20 @@ class SimExecutor:
         if made != work.expected[index]:
             self.agent.world.complain(f"task {task.task} got wrong inputs on {self.agent.name}")
         work.ended[index] += 1
-        data = None
-        if spec.size <= self.packet.inline_bytes:
+        data, size = None, spec.size
+        world = self.agent.world
+        passes = self._under_way.passing is not None and world.chance.random() >= world.weather.unpassed
+        if passes and task.passed:
+            assert self._under_way.passing is not None
+            self._under_way.passing.values[task.task] = made
+        if passes and not task.kept:
+            size = 0
+        elif spec.size <= self.packet.inline_bytes:
             data = inline(made, spec.size)
         else:
             self.agent.written[task.task] = Content(made, spec.size)
         self._stop_running()
-        self._add(task, "", spec.size, data, "", spec.duration_s)
+        self._add(task, "", size, data, "", spec.duration_s)
 
     def _end(self, task: PacketTask, duration_s: float, kind: ResultKind, text: str) -> None:
         self._stop_running()
@@ -171,10 +195,10 @@ class SimExecutor:
         self, task: PacketTask, kind: ResultKind, size: int, data: bytes | None, text: str, duration_s: float
     ) -> None:
         began = self.agent.world.now - duration_s
-        self._results.append(
+        self._under_way.add(
             TaskResult(task.task, task.attempt, kind, size, data, text, b"", began, duration_s, 0.0)
         )
-        self._position += 1
+        self._untold += 1
         self._next()
 
     def _start_running(self, work: Work, index: int) -> None:

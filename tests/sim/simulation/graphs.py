@@ -65,6 +65,20 @@ def shuffle(count: int, chance: random.Random) -> Graph:
     return graph
 
 
+def branches(count: int, chance: random.Random) -> Graph:
+    """Chunks of which each is read once and looked at in several ways, numbered way by way; each way's looks
+    are summed."""
+    ways = chance.randint(2, 6)
+    chunks = max(1, count // (2 * ways))
+    graph: Graph = [()] * chunks
+    for _ in range(ways):
+        begin = len(graph)
+        graph += [(chunk,) for chunk in range(chunks)]
+        graph += [(begin + chunk, chunk) for chunk in range(chunks)]
+        graph.append(tuple(range(begin + chunks, begin + 2 * chunks)))
+    return graph
+
+
 def at_random(count: int, chance: random.Random) -> Graph:
     """Any directed graph without cycles, the same input named twice now and then."""
     reach = chance.choice([3, 10, count])
@@ -81,6 +95,7 @@ SHAPES: dict[str, Callable[[int, random.Random], Graph]] = {
     "tree": tree,
     "stencil": stencil,
     "shuffle": shuffle,
+    "branches": branches,
     "at random": at_random,
 }
 

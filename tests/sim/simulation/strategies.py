@@ -29,6 +29,8 @@ weathers = st.builds(
     addresses=shares(True, True, False),
     false_starts=shares(0.0, 0.1),
     full_inboxes=shares(0.0, 0.1),
+    reliefs=shares(0.0, 0.1),
+    unpassed=shares(0.0, 0.1),
 )
 
 fair_weathers = st.builds(Weather, latency_s=shares(0.0003, 0.01), jitter_s=shares(0.001, 0.02))

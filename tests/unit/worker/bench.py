@@ -25,6 +25,7 @@ from graphvine.worker import instructions as says
 from graphvine.worker.core import Core
 from graphvine.worker.nursery import READY
 from graphvine.worker.packets import Packet, PacketDone, ResultKind, TaskResult
+from graphvine.worker.relief import UnderWay
 from graphvine.worker.settings import Settings
 from graphvine.worker.tasks import QUEUED
 
@@ -42,12 +43,14 @@ class ModelExecutor:
         self.inbox: deque[Packet] = deque()
         self.at: Packet | None = None
         self.left: list[int] = []
+        self.under_way = UnderWay(0, [])
         self.known: set[int] = set()
 
     def read(self) -> None:
         if self.at is None and self.inbox:
             self.at = self.inbox.popleft()
             self.left = [task.task for task in self.at.tasks]
+            self.under_way = UnderWay(self.at.number, self.at.tasks)
             self.known.update(blob for blob, _ in self.at.blobs)
             unknown = {task.blob for task in self.at.tasks} - self.known
             assert not unknown, f"the executor was not told of blobs {unknown}"
@@ -112,19 +115,43 @@ class Bench:
         executor.read()
         packet = executor.at
         assert packet is not None
-        task = executor.left.pop(0)
+        begun = executor.under_way.begin()
+        assert begun is not None
+        task, passing = begun.task, executor.under_way.passing
         self.order_of_starts.append(task)
-        value = b"v" * size if size <= INLINE_BYTES and not kind else None
-        if value is None and not kind:
+        if passing is not None and begun.passed and not kind:
+            passing.values[task] = b"v"
+        if not begun.kept:
+            size = 0
+        value = b"v" * size if 0 < size <= INLINE_BYTES and not kind else None
+        if value is None and size and not kind:
             self.stored.add(task)
         result = TaskResult(task, 0, kind, size, value, "why" if kind else "", b"", 1.0, duration_s, 0.0)
-        finished = not executor.left
-        if finished:
-            executor.at = None
-        executor.read()
-        self.core.on_packet_results(number, PacketDone(packet.number, [result], finished), self.now)
-        self.turn()
+        executor.under_way.add(result)
+        behind = packet.tasks[[one.task for one in packet.tasks].index(task) + 1 :]
+        executor.left = []
+        for one in behind:
+            given = {given for given in one.inputs if type(given) is int}
+            if not given or (passing is not None and given <= {*passing.values, *executor.left}):
+                executor.left.append(one.task)
+        self._tell(number, executor, packet)
         return task
+
+    def _tell(self, number: int, executor: ModelExecutor, packet: Packet) -> None:
+        """What the executor says of its packet; where values are passed on, only at its end."""
+        said: list[PacketDone] = []
+        if not executor.left:
+            executor.at = None
+            assert executor.under_way.begin() is None
+            executor.under_way.end(
+                lambda *what: said.append(PacketDone(packet.number, what[0], True, what[1]))
+            )
+        elif executor.under_way.passing is None:
+            executor.under_way.hand_in(lambda results: said.append(PacketDone(packet.number, results, False)))
+        executor.read()
+        for done in said:
+            self.core.on_packet_results(number, done, self.now)
+        self.turn()
 
     def run_all(self, duration_s: float = 1e-5) -> None:
         """Run until no executor has anything to do."""

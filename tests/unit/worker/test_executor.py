@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from graphvine.protocol.trees import NewTree
 from graphvine.worker.executor import Blobs, Executor, PeakMemory, write_value_file
 from graphvine.worker.marks import make_page, map_page, read_mark
 from graphvine.worker.modules import Contexts
@@ -108,3 +109,54 @@ def test_a_failed_task_does_not_keep_the_next_ones_from_running(
     assert [pickle.loads(result.value) for result in done.results if result.value] == [5, 6]
     assert done.results[1].attempt == 4
     assert isinstance(pickle.loads(done.results[0].error), ValueError)
+
+
+class Unpicklable(list[int]):
+    """What only its own process can hold."""
+
+    def __reduce__(self) -> str:
+        raise TypeError("not to be pickled")
+
+
+def test_values_are_passed_on_as_they_are(agent_end: socket.socket, tmp_path: Path) -> None:
+    entries = [(Unpicklable, ([1, 2],), ()), (len, (None,), (0,)), (sorted, (None,), (0,))]
+    tasks = [
+        PacketTask(10, 1, 0, 0, 0, [], 2, False),
+        PacketTask(11, 1, 0, 1, 0, [10]),
+        PacketTask(12, 1, 0, 2, 0, [10]),
+    ]
+    packet = Packet(3, [], [(1, blob(tmp_path / "blob", *entries))], tasks, str(tmp_path), 100)
+    assert said(agent_end) == ExecutorUp(os.getpid())
+    agent_end.send(msgspec.msgpack.encode(packet))
+    done = said(agent_end)
+    assert isinstance(done, PacketDone)
+    first = done.results[0]
+    assert (first.task, first.kind, first.size) == (10, "", 0)
+    assert [pickle.loads(result.value) for result in done.results if result.value] == [2, [1, 2]]
+    assert (done.given_back, done.finished) == ([], True)
+    assert [path.name for path in tmp_path.iterdir()] == ["blob"]
+
+
+def test_what_is_passed_on_and_needed_elsewhere_too_is_kept(agent_end: socket.socket, tmp_path: Path) -> None:
+    entries = [(bytes, (5000,), ()), (len, (None,), (0,))]
+    tasks = [PacketTask(10, 1, 0, 0, 0, [], 1, True), PacketTask(11, 1, 0, 1, 0, [10])]
+    packet = Packet(3, [], [(1, blob(tmp_path / "blob", *entries))], tasks, str(tmp_path), 100)
+    assert said(agent_end) == ExecutorUp(os.getpid())
+    agent_end.send(msgspec.msgpack.encode(packet))
+    done = said(agent_end)
+    assert isinstance(done, PacketDone)
+    assert [result.task for result in done.results] == [10, 11]
+    assert (tmp_path / "10").stat().st_size == done.results[0].size > 5000
+
+
+def test_a_tree_is_kept_and_read_from_the_store(agent_end: socket.socket, tmp_path: Path) -> None:
+    (tmp_path / "made").write_text("by the task")
+    entries = [(NewTree, (str(tmp_path / "made"),), ()), (len, (None,), (0,))]
+    tasks = [PacketTask(10, 1, 0, 0, 0, [], 1, False), PacketTask(11, 1, 0, 1, 0, [10])]
+    packet = Packet(3, [], [(1, blob(tmp_path / "blob", *entries))], tasks, str(tmp_path), 100)
+    assert said(agent_end) == ExecutorUp(os.getpid())
+    agent_end.send(msgspec.msgpack.encode(packet))
+    done = said(agent_end)
+    assert isinstance(done, PacketDone)
+    assert [(result.task, result.kind, result.size > 0) for result in done.results] == [(10, "", True)]
+    assert done.given_back == [11]

@@ -1,0 +1,81 @@
+"""Families: which tasks lead back to one, what goes first, and how much is given ahead."""
+
+from __future__ import annotations
+
+import pytest
+from tests.unit.manager.test_dispatch import assigned, orders, plan_of
+
+from graphvine.manager.families import Families, find
+from graphvine.manager.rehearsal import Rehearsal
+from graphvine.manager.tasks import consumers_of
+
+Graph = list[tuple[int, ...]]
+
+
+def families_of(graph: Graph, wide: int = 32) -> Families | None:
+    return find(graph, consumers_of(graph), [0] * len(graph), wide)
+
+
+@pytest.mark.parametrize(
+    ("graph", "follows"),
+    [
+        ([(), (0,), (1,)], [0, 1, 1]),
+        ([(), (0,), (0,), (1, 2, 0)], [0, 1, 1, 1]),
+        ([(), (), (0,), (1,), (2, 3)], [0, 0, 1, 1, 0]),
+        ([(), (), (0, 1), (2,)], [0, 0, 0, 1]),
+        ([(-1,), (0, -1)], [0, 1]),
+    ],
+)
+def test_who_follows_leads_back_to_one_task(graph: Graph, follows: list[int]) -> None:
+    found = families_of(graph)
+    assert found is not None
+    assert list(found.follows) == follows
+
+
+@pytest.mark.parametrize("graph", [[], [(), ()], [(), (), (0, 1)], [(), *[(0,)] * 40]])
+def test_where_nobody_follows_there_are_none(graph: Graph) -> None:
+    assert families_of(graph) is None
+
+
+def test_what_everybody_shares_ties_nobody() -> None:
+    graph: Graph = [(), (), (0, 1), *[(0,)] * 5]
+    found = families_of(graph, wide=4)
+    assert found is not None
+    assert list(found.follows) == [0, 0, 1, 0, 0, 0, 0, 0]
+
+
+def test_as_many_short_families_are_given_ahead_as_single_tasks() -> None:
+    found = find([(), (0,), (1,), (), (3,)], consumers_of([(), (0,), (1,), (), (3,)]), [0, 1, 1, 0, 1], 32)
+    assert found is not None
+    assert found.tasks == 2.5
+    assert found.expected_s({0: 0.1, 1: 0.2}) == pytest.approx(0.4)
+    assert found.ahead({0: 0.1, 1: 0.2}, longest_s=0.5, cores=1) == 2.5
+    assert found.ahead({0: 0.1, 1: 0.2}, longest_s=0.3, cores=1) == 1
+    assert found.ahead({}, longest_s=0.3, cores=1) == 2.5
+    # Two families are no work for four cores.
+    assert found.ahead({}, longest_s=0.3, cores=4) == 1
+
+
+def test_a_family_is_given_whole_before_the_next_one_begins(cluster: Rehearsal) -> None:
+    cluster.join(cores=1)
+    # Four chunks are read; then each is looked at, way by way.
+    graph: Graph = [(), (), (), (), *[(chunk,) for _ in range(2) for chunk in range(4)]]
+    base = cluster.run(plan_of(graph, wanted=list(range(4, 12))))
+    given = [task - base for task in orders(cluster.turn(), 1)]
+    assert given == [0, 4, 8, 1, 5, 9]
+
+
+def test_an_order_tells_how_often_its_result_is_used(cluster: Rehearsal) -> None:
+    cluster.join(cores=2)
+    cluster.run(plan_of([(), (0,), (0, 1)], wanted=[1, 2]))
+    assign = assigned(cluster.turn(), 1)
+    assert assign is not None
+    assert [order.uses for order in assign.orders] == [2, 2, 1]
+
+
+def test_without_families_nothing_is_told(cluster: Rehearsal) -> None:
+    cluster.join(cores=1)
+    cluster.run(plan_of([(), (), (0, 1)]))
+    assign = assigned(cluster.turn(), 1)
+    assert assign is not None
+    assert {order.uses for order in assign.orders} == {0}
