@@ -84,11 +84,10 @@ def load_tree(path: str) -> Tree:
         raise VanishedError(os.path.basename(path)) from None
 
 
-def take_input(given: bytes | str | int, passed: dict[int, Any]) -> Any:
-    """The value of one input of a task. Raises as ``load_file``."""
-    if type(given) is bytes:
-        return pickle.loads(given)
-    return load_file(given) if type(given) is str else passed[given]  # type: ignore[index]
+def take_stored(given: str | int, passed: dict[int, Any]) -> Any:
+    """The value of an input that does not come with the packet: a file, or what another task has just passed
+    on. Raises as ``load_file``."""
+    return passed[given] if isinstance(given, int) else load_file(given)
 
 
 class Blobs:
@@ -226,7 +225,10 @@ class Executor:
             entry = self._blobs.get(task.blob)[task.index]
             if getattr(entry[0], IN_CHILD, False) and not self._is_child:
                 return self._run_apart(task, packet, passed, began)
-            inputs = [take_input(given, passed) for given in task.inputs]
+            inputs = [
+                pickle.loads(given) if type(given) is bytes else take_stored(given, passed)
+                for given in task.inputs
+            ]
         except VanishedError as error:
             return self._failed(task, began, "vanished", error)
         except BaseException as error:  # noqa: BLE001 -- unpickling runs user code

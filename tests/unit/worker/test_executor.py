@@ -160,3 +160,33 @@ def test_a_tree_is_kept_and_read_from_the_store(agent_end: socket.socket, tmp_pa
     assert isinstance(done, PacketDone)
     assert [(result.task, result.kind, result.size > 0) for result in done.results] == [(10, "", True)]
     assert done.given_back == [11]
+
+
+def upper_in_child(text: str) -> str:
+    return text.upper()
+
+
+upper_in_child.graphvine_in_child = True  # type: ignore[attr-defined]
+
+
+def test_what_a_child_makes_is_kept_and_it_takes_what_is_passed_on(
+    agent_end: socket.socket, tmp_path: Path
+) -> None:
+    entries = [(str, ("passed on",), ()), (upper_in_child, (None,), (0,)), (len, (None,), (0,))]
+    tasks = [
+        PacketTask(10, 1, 0, 0, 0, [], 1, False),
+        PacketTask(11, 1, 0, 1, 0, [10], 1, False),
+        PacketTask(12, 1, 0, 2, 0, [11]),
+    ]
+    packet = Packet(3, [], [(1, blob(tmp_path / "blob", *entries))], tasks, str(tmp_path), 100)
+    assert said(agent_end) == ExecutorUp(os.getpid())
+    agent_end.send(msgspec.msgpack.encode(packet))
+    done = said(agent_end)
+    assert isinstance(done, PacketDone)
+    assert [(result.task, result.kind, result.text) for result in done.results] == [
+        (10, "", ""),
+        (11, "", ""),
+    ]
+    assert done.results[1].value is not None
+    assert pickle.loads(done.results[1].value) == "PASSED ON"
+    assert done.given_back == [12]
