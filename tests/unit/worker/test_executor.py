@@ -125,7 +125,9 @@ def test_values_are_passed_on_as_they_are(agent_end: socket.socket, tmp_path: Pa
         PacketTask(11, 1, 0, 1, 0, [10]),
         PacketTask(12, 1, 0, 2, 0, [10]),
     ]
-    packet = Packet(3, [], [(1, blob(tmp_path / "blob", *entries))], tasks, str(tmp_path), 100)
+    packet = Packet(
+        3, [], [(1, blob(tmp_path / "blob", *entries))], tasks, str(tmp_path), 100, patience_s=60.0
+    )
     assert said(agent_end) == ExecutorUp(os.getpid())
     agent_end.send(msgspec.msgpack.encode(packet))
     done = said(agent_end)
@@ -140,7 +142,9 @@ def test_values_are_passed_on_as_they_are(agent_end: socket.socket, tmp_path: Pa
 def test_what_is_passed_on_and_needed_elsewhere_too_is_kept(agent_end: socket.socket, tmp_path: Path) -> None:
     entries = [(bytes, (5000,), ()), (len, (None,), (0,))]
     tasks = [PacketTask(10, 1, 0, 0, 0, [], 1, True), PacketTask(11, 1, 0, 1, 0, [10])]
-    packet = Packet(3, [], [(1, blob(tmp_path / "blob", *entries))], tasks, str(tmp_path), 100)
+    packet = Packet(
+        3, [], [(1, blob(tmp_path / "blob", *entries))], tasks, str(tmp_path), 100, patience_s=60.0
+    )
     assert said(agent_end) == ExecutorUp(os.getpid())
     agent_end.send(msgspec.msgpack.encode(packet))
     done = said(agent_end)
@@ -153,7 +157,9 @@ def test_a_tree_is_kept_and_read_from_the_store(agent_end: socket.socket, tmp_pa
     (tmp_path / "made").write_text("by the task")
     entries = [(NewTree, (str(tmp_path / "made"),), ()), (len, (None,), (0,))]
     tasks = [PacketTask(10, 1, 0, 0, 0, [], 1, False), PacketTask(11, 1, 0, 1, 0, [10])]
-    packet = Packet(3, [], [(1, blob(tmp_path / "blob", *entries))], tasks, str(tmp_path), 100)
+    packet = Packet(
+        3, [], [(1, blob(tmp_path / "blob", *entries))], tasks, str(tmp_path), 100, patience_s=60.0
+    )
     assert said(agent_end) == ExecutorUp(os.getpid())
     agent_end.send(msgspec.msgpack.encode(packet))
     done = said(agent_end)
@@ -178,7 +184,9 @@ def test_what_a_child_makes_is_kept_and_it_takes_what_is_passed_on(
         PacketTask(11, 1, 0, 1, 0, [10], 1, False),
         PacketTask(12, 1, 0, 2, 0, [11]),
     ]
-    packet = Packet(3, [], [(1, blob(tmp_path / "blob", *entries))], tasks, str(tmp_path), 100)
+    packet = Packet(
+        3, [], [(1, blob(tmp_path / "blob", *entries))], tasks, str(tmp_path), 100, patience_s=60.0
+    )
     assert said(agent_end) == ExecutorUp(os.getpid())
     agent_end.send(msgspec.msgpack.encode(packet))
     done = said(agent_end)
