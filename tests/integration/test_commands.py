@@ -423,3 +423,80 @@ def test_only_so_many_of_a_category_at_once(m, tmp_path):
         m.submit(vine.Task(line, cores=1, category="one"))
     while not m.empty():
         assert m.wait(60).output == ""
+
+
+def test_files_and_directories_of_this_machine(m, tmp_path):
+    tree = tmp_path / "tree"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "sub" / "large").write_bytes(bytes(300_000))
+    (tree / "link").symlink_to("sub/large")
+    large = tmp_path / "large.bin"
+    large.write_bytes(b"x" * 200_000)
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\n" + "# padding\n" * 1000 + "echo ran\n")
+    program.chmod(0o755)
+    for _ in range(2):
+        task = vine.Task("./program; wc -c < large; wc -c < d/link; ls d", cores=1)
+        task.add_input(m.declare_file(program, cache=True), "program")
+        task.add_input(m.declare_file(large), "large")
+        task.add_input(m.declare_file(tree, cache="workflow"), "d")
+        done(m, task)
+        assert task.output.split() == ["ran", "200000", "300000", "link", "sub"], task.reason
+
+
+def test_a_local_file_that_changed_is_sent_again(m, tmp_path):
+    path = tmp_path / "x"
+    file = m.declare_file(path, cache=True)
+    for text in ("one" * 5000, "two" * 5000, "tri"):
+        path.write_text(text)
+        task = vine.Task("head -c 3 x", cores=1)
+        task.add_input(file, "x")
+        assert done(m, task).output == text[:3]
+
+
+def test_large_buffers_and_outputs_used_again(m, tmp_path):
+    buffer = m.declare_buffer(b"y" * 100_000, cache=True)
+    out = m.declare_file(tmp_path / "out", cache=True)
+    first = vine.Task("cat in in > out", cores=1)
+    first.add_input(buffer, "in")
+    first.add_output(out, "out")
+    m.submit(first)
+    second = vine.Task("wc -c < again", cores=1)
+    second.add_input(out, "again")
+    m.submit(second)
+    assert [m.wait(60), m.wait(60)] == [first, second]
+    assert second.output.strip() == "200000"
+    assert out.contents() == b"y" * 200_000
+
+
+def test_a_directory_that_cannot_be_read(m, tmp_path):
+    if os.getuid() == 0:
+        pytest.skip("root reads everything")
+    (tmp_path / "d").mkdir(mode=0)
+    task = vine.Task("ls d", cores=1)
+    task.add_input(m.declare_file(tmp_path / "d"), "d")
+    assert done(m, task).result == "input missing"
+
+
+def test_what_is_neither_file_nor_directory(m, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    task = vine.Task("cat x", cores=1)
+    task.add_input(m.declare_file(tmp_path / "pipe"), "x")
+    assert done(m, task).result == "input missing"
+    assert "pipe" in task.reason
+    made = vine.Task("mkfifo pipe", cores=1)
+    made.add_output(m.declare_temp(), "pipe")
+    assert done(m, made).result == "output missing"
+
+
+def test_local_files_that_are_kept_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRAPHVINE_CACHE_DIR", str(tmp_path / "cache"))
+    path = tmp_path / "data"
+    path.write_bytes(os.urandom(100_000))
+    for _ in range(2):
+        with vine.Manager(local_workers=1) as m:
+            task = vine.Task("wc -c < x", cores=1)
+            file = m.declare_file(path, cache="forever")
+            task.add_input(file, "x")
+            assert done(m, task).output.strip() == "100000", task.reason
+    assert len(list((tmp_path / "cache" / "files").glob("content-*"))) == 1

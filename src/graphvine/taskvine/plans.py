@@ -212,7 +212,7 @@ class Builder:
                 with open(path, "rb") as stream:
                     small = SmallFile(stream.read(), stat.S_IMODE(status.st_mode))
                 return self.give(GivenValue(pickle.dumps(small, protocol=5)), file.label)
-            size = tree_files.scan(path).size
+            size = tree_files.scan(path).content
         except OSError as error:
             raise MissingInputError(f"{path}: {error.strerror or error}") from None
         except BadTreeError as error:
@@ -227,7 +227,7 @@ class Builder:
         path = os.path.join(self._staging, f"buffer-{id(file)}")
         with open(path, "wb") as stream:
             stream.write(file.data)
-        return self.give(GivenFile(path, tree_files.scan(path).size), file.label)
+        return self.give(GivenFile(path, len(file.data)), file.label)
 
     def _fetched(self, file: Url) -> int:
         host = sources.host_of(file.url)

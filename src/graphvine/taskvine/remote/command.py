@@ -454,9 +454,9 @@ def _take(sandbox: str, names: Sequence[str], position: int, collected: Collecte
     others = names[position + 1 :]
     stays = any(other == name or other.startswith(f"{name}/") for other in others) or os.path.islink(path)
     path = os.path.realpath(path)
-    if not os.path.exists(path):
+    if not os.path.isfile(path) and not os.path.isdir(path):
         status.missing.append(name)
-        return Absent(f"the command did not make {name!r}")
+        return Absent(f"the command did not make {name!r} (or no file and no directory)")
     if is_small(path):
         return make(path)
     target = collected.target(position)
