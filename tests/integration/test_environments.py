@@ -16,10 +16,12 @@ from typing import Any
 import cloudpickle
 import psutil
 import pytest
-from tests.integration.conftest import family
+from tests.integration.conftest import StartWorker, family
 from tests.integration.fake_manager import TIMEOUT_S, FakeManager
 
+from graphvine.manager.manager import Manager
 from graphvine.protocol import tree_files
+from graphvine.protocol.errors import EnvironmentUnusableError, GraphvineError
 from graphvine.protocol.libraries import Setup, dump_setup
 from graphvine.protocol.messages import (
     Assign,
@@ -382,3 +384,51 @@ def test_a_worker_that_is_killed_while_it_unpacks_leaves_the_next_one_undisturbe
     manager.order(worker, (abs, (-2,)), first=2)
     assert manager.take(1, [worker]) == ({2: 2}, [])
     assert "unpacked environment env-1 in " in log_of(tmp_path / "two")
+
+
+# -- a real manager ---------------------------------------------------------------------------------------
+
+
+def inside() -> tuple[str, str | None]:
+    import gvt_inside
+
+    return gvt_inside.where, os.environ.get("GVT_MODE")
+
+
+def test_calls_run_in_the_environment_that_is_named(
+    bare_manager: Manager, start_worker: StartWorker, tmp_path: Path, cache: Path
+) -> None:
+    archive = make_archive(tmp_path / "env.tar.gz")
+    for _ in range(2):
+        start_worker(bare_manager, 2)
+    with bare_manager.executor(environment=archive, env_vars={"GVT_MODE": "fast"}) as executor:
+        futures = [executor.submit(inside) for _ in range(40)]
+        ((place, mode),) = {future.result() for future in futures}
+    assert place.startswith(f"{cache}/")
+    assert mode == "fast"
+    logs = "".join(path.read_text() for path in tmp_path.glob("worker-*.log"))
+    assert logs.count("unpacked environment ") == 1
+    with bare_manager.executor(environment=archive) as executor:
+        assert executor.submit(inside).result() == (place, None)
+
+
+def test_an_environment_that_is_gone_before_a_worker_has_it_is_told(
+    bare_manager: Manager, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    archive = make_archive(tmp_path / "env.tar.gz")
+    executor = bare_manager.executor(environment=archive)
+    archive.unlink()
+    future = executor.submit(inside)
+    start_worker(bare_manager, 1)
+    with pytest.raises(GraphvineError, match=r"env\.tar\.gz"):
+        future.result(timeout=60)
+    executor.shutdown()
+
+
+def test_a_damaged_environment_fails_what_needs_it_and_nothing_else(manager: Manager, tmp_path: Path) -> None:
+    archive = make_archive(tmp_path / "env.tar.gz", python="")
+    with manager.executor(environment=archive) as executor, manager.executor() as plain:
+        bad, good = executor.submit(inside), plain.submit(abs, -4)
+        with pytest.raises(EnvironmentUnusableError, match=r"no bin/python"):
+            bad.result(timeout=60)
+        assert good.result(timeout=60) == 4

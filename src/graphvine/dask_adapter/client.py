@@ -25,6 +25,7 @@ from graphvine.protocol.messages import Resources
 
 if TYPE_CHECKING:
     from graphvine.dask_adapter.executor import GraphvineExecutor
+    from graphvine.dask_adapter.surroundings import Archives, Surroundings
 
 
 class DaskClient(ABC):
@@ -36,6 +37,7 @@ class DaskClient(ABC):
         self._shuffle = weakref.finalize(self, release_task_shuffle)
         self._shuffle.atexit = False
         self._executors: weakref.WeakSet[GraphvineExecutor] = weakref.WeakSet()
+        self._archives: Archives | None = None
 
     # -- what the engine brings ------------------------------------------------------------------------
 
@@ -66,6 +68,19 @@ class DaskClient(ABC):
 
         return showing(run, progress)
 
+    def surroundings(
+        self,
+        environment: Any = None,
+        env_vars: Mapping[str, object] | None = None,
+        progress: bool | None = None,
+    ) -> Surroundings:
+        """What tasks are to find around them (see ``get``): ``around`` puts a plan into it."""
+        from graphvine.dask_adapter.surroundings import Archives
+
+        if self._archives is None:
+            self._archives = Archives(self)
+        return self._archives.surroundings(environment, env_vars, progress)
+
     # -- dask ------------------------------------------------------------------------------------------
 
     def get(
@@ -76,6 +91,8 @@ class DaskClient(ABC):
         resources: Mapping[str, float] | Resources | None = None,
         retries: int | None = None,
         priority: int | None = None,
+        environment: Any = None,
+        env_vars: Mapping[str, object] | None = None,
         progress: bool | None = None,
         **unknown: Any,
     ) -> Any:
@@ -83,16 +100,20 @@ class DaskClient(ABC):
 
         ``keys`` is one key, or lists of keys, nested at will; the result has their shape, in tuples.
         ``resources``: what each task asks for (cores, memory and disk in MB, gpus). ``retries``: how often a
-        task that raised is run again. ``priority``: larger runs earlier than other graphs. ``progress``: show
-        a bar, or not (by default on a terminal).
+        task that raised is run again. ``priority``: larger runs earlier than other graphs. ``environment``:
+        where tasks run: a packed environment, or one that is packed now: "current", the path of a conda or
+        virtual environment. ``env_vars``: environment variables of the tasks. ``progress``: show a bar, or
+        not
+        (by default on a terminal).
 
-        Raises what a task raised; MissingKeyError, GraphError, NotPicklableError; TypeError for an unknown
-        option. KeyboardInterrupt cancels the run."""
+        Raises what a task raised; MissingKeyError, GraphError, NotPicklableError; EnvironmentUnusableError,
+        PackedEnvironmentError; TypeError for an unknown option. KeyboardInterrupt cancels the run."""
         self.expect_work()
         from graphvine.dask_adapter import requests
 
         default = requests.stated_options(resources, retries, priority, unknown)
-        return requests.get(self, dsk, keys, default, lambda run: self.watch(run, progress))
+        around = self.surroundings(environment, env_vars, progress)
+        return requests.get(self, dsk, keys, default, around, lambda run: self.watch(run, progress))
 
     def persist(
         self,
@@ -101,6 +122,8 @@ class DaskClient(ABC):
         resources: Mapping[str, float] | Resources | None = None,
         retries: int | None = None,
         priority: int | None = None,
+        environment: Any = None,
+        env_vars: Mapping[str, object] | None = None,
         **unknown: Any,
     ) -> Any:
         """The same collections, with their results on the workers (when they are made: this does not wait).
@@ -111,7 +134,8 @@ class DaskClient(ABC):
         from graphvine.dask_adapter import requests
 
         default = requests.stated_options(resources, retries, priority, unknown)
-        return requests.persist(self, collections, default, optimize_graph)
+        around = self.surroundings(environment, env_vars)
+        return requests.persist(self, collections, default, around, optimize_graph)
 
     def compute(
         self,
@@ -120,6 +144,8 @@ class DaskClient(ABC):
         resources: Mapping[str, float] | Resources | None = None,
         retries: int | None = None,
         priority: int | None = None,
+        environment: Any = None,
+        env_vars: Mapping[str, object] | None = None,
         **unknown: Any,
     ) -> Any:
         """Begin to compute; a ``concurrent.futures.Future`` of each argument's value (several: a tuple).
@@ -130,7 +156,8 @@ class DaskClient(ABC):
         from graphvine.dask_adapter import requests
 
         default = requests.stated_options(resources, retries, priority, unknown)
-        return requests.compute(self, collections, default, optimize_graph)
+        around = self.surroundings(environment, env_vars)
+        return requests.compute(self, collections, default, around, optimize_graph)
 
     def executor(
         self,
@@ -138,13 +165,17 @@ class DaskClient(ABC):
         resources: Mapping[str, float] | Resources | None = None,
         retries: int | None = None,
         priority: int | None = None,
+        environment: Any = None,
+        env_vars: Mapping[str, object] | None = None,
     ) -> GraphvineExecutor:
         """A ``concurrent.futures.Executor`` for plain functions. Options as in ``get``, for each call."""
         self.expect_work()
         from graphvine.dask_adapter import requests
         from graphvine.dask_adapter.executor import GraphvineExecutor
 
-        executor = GraphvineExecutor(self, requests.stated_options(resources, retries, priority, {}))
+        around = self.surroundings(environment, env_vars)
+        options = requests.stated_options(resources, retries, priority, {})
+        executor = GraphvineExecutor(around.engine(self), options)
         self._executors.add(executor)
         return executor
 
@@ -155,4 +186,5 @@ class DaskClient(ABC):
             return
         for executor in list(self._executors):
             executor.shutdown(wait=False)
+        self._archives = None
         self._shuffle()

@@ -32,7 +32,7 @@ _IGNORED = frozenset(
         "traverse",
     }
 )
-KNOWN_OPTIONS = ("resources", "retries", "priority", "progress")
+KNOWN_OPTIONS = ("resources", "retries", "priority", "environment", "env_vars", "progress")
 
 
 def values_of(engine: Engine, lowered: Lowered, results: list[Any]) -> dict[Any, Any]:

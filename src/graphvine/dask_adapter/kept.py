@@ -35,6 +35,14 @@ class KeptResult:
         if self._run.done():
             self._run.result()
 
+    def is_lost(self) -> bool:
+        """Whether the run that was to make it has failed."""
+        try:
+            self.check()
+        except Exception:  # noqa: BLE001 -- whatever it was, it is not there
+            return True
+        return False
+
     def fetch(self) -> Any:
         """The value. Waits until it is made; raises what its task raised."""
         self._run.result()
