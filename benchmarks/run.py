@@ -38,6 +38,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "million": (),
     "adl_payload": ("coffea", "dask_awkward", "hist"),
     "adl_run": ("coffea", "dask_awkward", "hist", "distributed"),
+    "env_overhead": ("coffea", "hist"),
     "core_cost": (),
     "peer_rate": (),
 }
