@@ -390,7 +390,7 @@ def test_a_worker_that_is_killed_while_it_unpacks_leaves_the_next_one_undisturbe
 
 
 def make_inside() -> Callable[[], tuple[str, str | None]]:
-    """A function of the user's script, as it were. (This module would travel, and needs what is not there.)"""
+    """A function of the user's script, as it were: this module would travel, and needs other packages."""
     namespace: dict[str, Any] = {"__name__": "__main__"}
     exec(
         "def inside():\n    import os, gvt_inside\n    return gvt_inside.where, os.environ.get('GVT_MODE')\n",

@@ -73,7 +73,11 @@ def persist(
 
 
 def keep_graph(
-    engine: Engine, dsk: Any, keys: Iterable[Any], default: TaskOptions, surroundings: Surroundings
+    engine: Engine,
+    dsk: Any,
+    keys: Iterable[Any],
+    default: TaskOptions,
+    surroundings: Surroundings,
 ) -> dict[Any, Any]:
     """The graph nodes that stand for ``keys`` from now on."""
     lowered = lower(dsk, keys, engine, default, modules.find(), finalize=False)
