@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from graphvine.manager import placement
 from graphvine.manager.core import Core
 from graphvine.manager.instructions import Instruction, Say
 from graphvine.manager.plan import Plan
 from graphvine.manager.pools import Pool, fits
 from graphvine.manager.rehearsal import FakeWorker, Rehearsal
 from graphvine.manager.settings import Settings
-from graphvine.protocol.messages import Recall, Resources
+from graphvine.protocol.messages import Address, Assign, Hello, Recall, Report, Resources, TaskDone
 
 
 def plan_of(inputs: list[tuple[int, ...]], wanted: list[int] | None = None) -> Plan:
@@ -198,3 +199,34 @@ def test_a_loose_task_of_higher_priority_is_urgent_and_one_of_the_same_is_not() 
     assert not pool.urgent(3 - (1 << 48))
     pool.loose = [1]
     assert not pool.urgent(3)
+
+
+def test_when_many_run_dry_at_once_few_look_for_what_to_steal(monkeypatch: pytest.MonkeyPatch) -> None:
+    count, busy = 400, 2
+    core = Core(Settings())
+    for number in range(1, count + 1):
+        address = Address("10.0.0.1", number)
+        core.on_worker_joined(
+            number,
+            Hello(1, "0", "3.11", f"w{number}", "h", f"n{number}", "", number, Resources(1, 8000), [address]),
+            0.0,
+        )
+    core.turn(0.0)
+    core.on_plan(plan_of([()] * (2 * count), wanted=list(range(2 * count))), False, 0.0)
+    given = {
+        said.worker: [
+            order.task for message in said.messages if isinstance(message, Assign) for order in message.orders
+        ]
+        for said in core.turn(0.0)
+        if isinstance(said, Say)
+    }
+    assert sorted(map(len, given.values())) == [2] * count
+    for number, tasks in given.items():
+        if number > busy:
+            core.on_message(number, Report(done=[TaskDone(task, 1, b"v", 0.0, 1.0) for task in tasks]), 1.0)
+    looked: list[int] = []
+    pop_victim = placement.pop_victim
+    monkeypatch.setattr(placement, "pop_victim", lambda state: (looked.append(1), pop_victim(state))[1])
+    asked = recalls(core.turn(1.0))
+    assert set(asked) == set(range(1, busy + 1)), "what is queued at the busy ones is called back"
+    assert 0 < len(looked) < count / 2, "the others wait for what comes of it"
