@@ -458,8 +458,9 @@ class Core:
             self._files.on_pull_failed(file, reason)
 
     def on_blob_refused(self, blob: int, reason: str) -> None:
-        """The store has no room for a blob: its tasks fail here."""
+        """The store has no room for a blob: its tasks fail here, and another one of it brings it again."""
         self._files.drop([blob])
+        self._outbox.lost.append(blob)
         for job in [job for job in self._queue.jobs.values() if job.order.blob == blob]:
             self._outbox.failed.append(TaskFailed(job.order.task, job.order.attempt, "storage", reason))
             self._forget(job.order.task)

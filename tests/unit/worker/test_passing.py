@@ -26,3 +26,13 @@ def test_long_messages_go_through_a_file_that_is_removed_when_read(tmp_path: Pat
 def test_what_was_not_sent_leaves_no_file(tmp_path: Path) -> None:
     forget(refer(bytes(MAX_MESSAGE_BYTES + 1), str(tmp_path)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_message_for_which_the_disk_has_no_room_lies_in_memory(tmp_path: Path) -> None:
+    message = b"\x00" * (MAX_MESSAGE_BYTES + 1)
+    reference = refer(message, str(tmp_path / "absent"))
+    assert reference[:1] == REFERENCE
+    path = Path(os.fsdecode(reference[1:]))
+    assert path.stat().st_size == len(message)
+    assert bytes(resolve(memoryview(reference))) == message
+    assert not path.exists()
