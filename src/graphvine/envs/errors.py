@@ -15,6 +15,10 @@ class PackingError(PackedEnvironmentError):
     """What was given can't be packed: no environment, or a tool for packing it is missing."""
 
 
+class ChangedError(PackingError):
+    """A file of the environment changed while it was packed."""
+
+
 class DamagedArchiveError(PackedEnvironmentError):
     """The archive is cut short, altered, or no archive of an environment at all."""
 

@@ -47,9 +47,9 @@ def read_metadata(stream: Stream) -> Metadata | None:
 def members(stream: Stream, buffer: int = _BUFFER_BYTES) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """All members in order, and the end checked. The stream stands at the member's content."""
     try:
-        with tarfile.open(
-            fileobj=cast(BinaryIO, stream), mode="r|", bufsize=buffer, errors="surrogateescape"
-        ) as tar:
+        # tarfile's own reader of streams copies its whole buffer at every small read.
+        forward = cast(BinaryIO, _Forward(stream, buffer))
+        with tarfile.open(fileobj=forward, mode="r:", errors="surrogateescape") as tar:
             while (member := tar.next()) is not None:
                 cast(Any, tar).members.clear()  # it would keep them all
                 yield tar, member
@@ -68,7 +68,7 @@ def _check_end(stream: Stream, tar: tarfile.TarFile) -> None:
 
 
 def _content(tar: tarfile.TarFile) -> BinaryIO:
-    """tarfile's own buffered stream; what it offers for members adds three layers to each read."""
+    """What tarfile reads from; what it offers for members adds three layers to each read."""
     return cast(BinaryIO, tar.fileobj)
 
 
@@ -79,6 +79,58 @@ def _decoded(stream: Stream, tar: tarfile.TarFile, member: tarfile.TarInfo) -> M
         return decode(_content(tar).read(member.size))
     except ValueError as error:
         raise damaged(stream.path, f"its description is not readable ({error})") from error
+
+
+class _Forward:
+    """A stream as tarfile wants it: it seeks forward only, but for the byte before the one it stands at."""
+
+    def __init__(self, stream: Stream, buffer: int) -> None:
+        self._stream = stream
+        self._size = buffer
+        self._buffer = memoryview(b"")
+        self._start = 0  # where in the stream the buffer begins
+        self._at = 0  # where in the buffer we are
+        self._last = b""
+
+    def tell(self) -> int:
+        return self._start + self._at
+
+    def seek(self, position: int) -> int:
+        if position == self.tell() - 1:
+            if self._at:
+                self._at -= 1
+            else:
+                self._buffer = memoryview(self._last + self._buffer)
+                self._start -= 1
+        elif position < self.tell():
+            raise tarfile.StreamError("seeking backwards is not allowed")
+        while position > self.tell() and self._fill():
+            self._at = min(position - self._start, len(self._buffer))
+        return self.tell()
+
+    def read(self, size: int) -> bytes:
+        if self._at + size <= len(self._buffer):
+            data = bytes(self._buffer[self._at : self._at + size])
+            self._at += size
+            return data
+        parts = []
+        while size and self._fill():
+            part = self._buffer[self._at : self._at + size]
+            self._at += len(part)
+            size -= len(part)
+            parts.append(part)
+        return b"".join(parts)
+
+    def _fill(self) -> bool:
+        """Whether there is something in the buffer to read."""
+        if self._at < len(self._buffer):
+            return True
+        data = self._stream.read(self._size)
+        if data:
+            self._last = bytes(self._buffer[-1:])
+            self._start += len(self._buffer)
+            self._buffer, self._at = memoryview(data), 0
+        return bool(data)
 
 
 class _Extraction:

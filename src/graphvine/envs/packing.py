@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from graphvine.envs import bytecode, cache, conda, index, libraries, packages, portable, writer
-from graphvine.envs.errors import PackingError
+from graphvine.envs.errors import ChangedError, NoSpaceError, PackingError
 from graphvine.envs.extract import read_metadata
 from graphvine.envs.index import Entry, Index
 from graphvine.envs.items import Item, data_item, walk
@@ -36,6 +36,8 @@ from graphvine.envs.survey import survey
 #: Part of every fingerprint: changes when the same environment would be packed otherwise.
 _RECIPE = "1"
 _KEPT_UNUSED_S = 86_400.0
+_TRIES = 3
+_STAGING = ".staging-"
 
 #: Called with what is done now, how much of it is done, and how much there is.
 OnProgress = Callable[[str, int, int], None]
@@ -71,8 +73,16 @@ def pack(
         return _to_output(name_archive(path), wanted)
     if not os.path.isdir(path):
         raise PackingError(f"there is no environment at {path}")
-    packing = _Packing(path, source == "current", chosen, progress or (lambda what, done, total: None))
-    return _to_output(packing.packed(), wanted)
+    try:
+        packing = _Packing(path, source == "current", chosen, progress or (lambda what, done, total: None))
+        return _to_output(packing.packed(), wanted)
+    except OSError as error:
+        if not cache.is_full(error):
+            raise
+        raise NoSpaceError(
+            f"no space for the archive of {path} ({error}). Make room there, or set GRAPHVINE_CACHE_DIR to a "
+            "directory on a larger disk"
+        ) from error
 
 
 def _compression(told: str, output: str | None) -> str:
@@ -143,6 +153,13 @@ class _Packing:
         self._key = f"{prefix}\0{is_current}\0{compression}"
 
     def packed(self) -> PackedEnvironment:
+        """Pack, again when a file changed meanwhile: somebody may be working on an editable package."""
+        for _ in range(_TRIES - 1):
+            with contextlib.suppress(ChangedError):
+                return self._packed()
+        return self._packed()
+
+    def _packed(self) -> PackedEnvironment:
         items = self._items_now()
         fingerprint = index.fingerprint(items, _RECIPE, msgspec.json.encode(self._survey).decode())
         entry = self._index.find(self._key, fingerprint)
@@ -162,7 +179,7 @@ class _Packing:
 
     def _pack(self, items: list[Item], fingerprint: str) -> Entry:
         with (
-            tempfile.TemporaryDirectory(dir=self._directory, prefix=".staging-") as staging,
+            tempfile.TemporaryDirectory(dir=self._directory, prefix=_STAGING) as staging,
             self._complete(items, staging) as (complete, metadata, others),
         ):
             path, name = self._write(complete, metadata, staging)
@@ -239,6 +256,8 @@ def _remove_old(directory: str, keep: str) -> None:
     to send it."""
     found = []
     for entry in os.scandir(directory):
+        if entry.name.startswith(_STAGING) and time.time() - entry.stat().st_mtime > _KEPT_UNUSED_S:
+            shutil.rmtree(entry.path, ignore_errors=True)  # a killed process left it
         if entry.name.startswith("env-") and entry.is_file() and entry.path != keep:
             status = entry.stat()
             found.append((max(status.st_atime, status.st_mtime), status.st_size, entry.path))

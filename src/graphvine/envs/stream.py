@@ -11,6 +11,8 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import queue
+import threading
 import zlib
 from types import TracebackType
 from typing import BinaryIO, Protocol
@@ -22,6 +24,8 @@ from graphvine.envs.errors import DamagedArchiveError
 #: Compressed bytes that are decompressed in one go.
 _CHUNK_BYTES = 128 * 1024
 _BLOCK = 512
+#: How many blocks, and of which size, are decompressed before anybody asks.
+_AHEAD, _AHEAD_BYTES = 8, 2**20
 _FAULTS = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError)
 
 
@@ -34,13 +38,16 @@ class Stream:
     """The tar file inside an archive, read once from front to back.
 
     Raises DamagedArchiveError where the archive is not what it should be, FileNotFoundError and such when it
-    can't be opened. ``read_bytes`` counts compressed bytes, for showing progress."""
+    can't be opened. With ``ahead`` a thread decompresses while its reader does something else.
+    ``read_bytes`` counts compressed bytes, for showing progress."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, ahead: bool = False) -> None:
         self.path = path
         self._file = open(path, "rb")  # noqa: SIM115 -- closed by close()
         try:
             self._source = _decompressor(self._file, path)
+            if ahead:
+                self._source = _Ahead(self._source)
         except BaseException:
             self._file.close()
             raise
@@ -104,6 +111,52 @@ def _decompressor(file: BinaryIO, path: str) -> _Source:
         f"{path} is no archive of an environment (not zstd, gzip, bzip2, xz or tar); "
         "make one with: graphvine env pack"
     )
+
+
+class _Ahead:
+    """Reads from another source in a thread, a few blocks ahead. Decompressing needs no lock of Python's."""
+
+    def __init__(self, source: _Source) -> None:
+        self._source = source
+        self._blocks: queue.Queue[bytes | BaseException] = queue.Queue(_AHEAD)
+        self._ready = memoryview(b"")
+        self._ended: BaseException | None = None
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="graphvine-decompress", daemon=True)
+        self._thread.start()
+
+    def read(self, size: int) -> bytes:
+        if not self._ready and self._ended is None:
+            block = self._blocks.get()
+            if isinstance(block, BaseException):
+                self._ended = block
+            else:
+                self._ready = memoryview(block)
+        if not self._ready and not isinstance(self._ended, _End):
+            assert self._ended is not None
+            raise self._ended
+        data, self._ready = bytes(self._ready[:size]), self._ready[size:]
+        return data
+
+    def close(self) -> None:
+        self._stopped = True
+        while self._ended is None:  # the thread may wait for room
+            block = self._blocks.get()
+            self._ended = block if isinstance(block, BaseException) else None
+        self._thread.join()
+        self._source.close()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopped and (data := self._source.read(_AHEAD_BYTES)):
+                self._blocks.put(data)
+            self._blocks.put(_End())
+        except BaseException as error:  # noqa: BLE001 -- raised by whoever reads
+            self._blocks.put(error)
+
+
+class _End(Exception):
+    """The last thing in the queue, when nothing went wrong."""
 
 
 class _ZstdSource:

@@ -156,7 +156,7 @@ def _unpack(archive: str, place: Place, python: str, cap_bytes: int, progress: O
 
 def _extract(archive: str, directory: str, progress: OnProgress | None) -> None:
     size = os.path.getsize(archive)
-    with Stream(archive) as stream:
+    with Stream(archive, ahead=True) as stream:
         metadata = extract(
             stream, directory, None if progress is None else lambda: progress(stream.read_bytes, size)
         )

@@ -18,7 +18,7 @@ from typing import BinaryIO, Protocol
 
 import zstandard
 
-from graphvine.envs.errors import PackingError
+from graphvine.envs.errors import ChangedError
 from graphvine.envs.items import Item
 
 #: Level 3 is as fast as disks are; higher ones cost more than they save on a local network.
@@ -44,7 +44,7 @@ def write(
 ) -> str:
     """Write the archive; returns the digest of its bytes, 32 hexadecimal digits. ``contents`` may give an
     item other contents of the same size. ``progress`` is called with how many bytes went in. Raises
-    PackingError, OSError."""
+    ChangedError, OSError."""
     temporary = f"{path}.{os.getpid()}.part"
     try:
         with open(temporary, "wb") as file:
@@ -111,8 +111,8 @@ def _copy(item: Item, output: _Output) -> None:
             raise _changed(item)
 
 
-def _changed(item: Item) -> PackingError:
-    return PackingError(f"{item.source} changed while it was packed; pack again")
+def _changed(item: Item) -> ChangedError:
+    return ChangedError(f"{item.source} changed while it was packed; pack again")
 
 
 class _Output(Protocol):

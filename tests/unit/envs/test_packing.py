@@ -264,6 +264,24 @@ def test_a_changed_one_is_and_comes_back_to_the_same_name(environment, packed, t
     kept.unlink()
 
 
+def test_a_file_that_changes_while_it_is_packed_is_packed_as_it_is_then(tmp_path, environment):
+    source = write(environment.parent / "elsewhere" / "growing.py", "VALUE = 1\n")
+    seen: list[str] = []
+
+    def grow(what: str, done: int, total: int) -> None:
+        if what == "packing" and "packing" not in seen:
+            source.write_text("VALUE = 1 + 1\n")
+        seen.append(what)
+
+    packed = pack(environment, progress=grow)
+    source.unlink()
+    with Stream(packed.path) as stream:
+        sizes = {member.name.partition("site-packages/")[2]: member.size for _, member in members(stream)}
+    assert sizes["growing.py"] == len("VALUE = 1 + 1\n")
+    # Another environment now: the next test packs the old one again.
+    os.unlink(packed.path)
+
+
 def test_an_archive_is_taken_as_it_is(packed, tmp_path):
     copy = tmp_path / "mine.tar.zst"
     shutil.copy(packed.path, copy)
@@ -322,7 +340,7 @@ def test_a_plain_prefix_without_python_and_no_directory_are_said(tmp_path):
 
 def test_a_full_disk_while_packing(environment, small_disk, monkeypatch):
     monkeypatch.setenv("GRAPHVINE_CACHE_DIR", str(small_disk))
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(errors.NoSpaceError, match=r"No space left .* GRAPHVINE_CACHE_DIR"):
         pack(environment)
     assert os.listdir(small_disk / "packed") == []
 

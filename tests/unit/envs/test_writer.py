@@ -9,7 +9,7 @@ import tarfile
 
 import pytest
 
-from graphvine.envs.errors import PackingError
+from graphvine.envs.errors import ChangedError
 from graphvine.envs.extract import extract
 from graphvine.envs.items import data_item, file_item, link_item, walk
 from graphvine.envs.stream import Stream
@@ -74,7 +74,7 @@ def test_a_file_that_changes_meanwhile_is_an_error(tmp_path, size):
     (tmp_path / "file").write_bytes(b"0123456789")
     item = file_item(str(tmp_path / "file"), "file")
     (tmp_path / "file").write_bytes(b"x" * size)
-    with pytest.raises(PackingError, match="changed while it was packed"):
+    with pytest.raises(ChangedError, match="changed while it was packed"):
         write(str(tmp_path / "archive"), [item], "zst", lambda item: None)
     assert os.listdir(tmp_path) == ["file"]
 
