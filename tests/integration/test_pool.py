@@ -558,7 +558,7 @@ def test_a_set_up_that_does_not_end_is_ended_and_where_it_was_is_told(driver: Dr
 
     driver.pool.start("lib", prepare(driver, Setup(wait_for_ever), limit_s=0.2), {})
     died = the(ZygoteDied, driver.until_a(ZygoteDied))
-    assert "Timeout (0:00:00.2" in died.cause
+    assert "its set-up did not end within 0.2 s" in died.cause
     assert "wait_for_ever" in died.cause
 
 

@@ -52,6 +52,8 @@ from graphvine.worker.zygote import (
 
 #: Asked of the kernel for each executor's inbox; it gives what its limits allow.
 _INBOX_BYTES = 2**20
+#: What faulthandler says first when a set-up took too long.
+_TIMED_OUT = "Timeout ("
 #: How long killed processes are waited for.
 _GONE_S = 2.0
 
@@ -143,6 +145,8 @@ class _Zygote:
         self.log = log
         self.log_begin = launched.log_begin
         self.importing = ""
+        self.limit_s = 0.0
+        """How long the set-up may take that it is at."""
         self.ended = False
         """It was asked to leave: nobody wants to hear that it did."""
         self._unsent: deque[tuple[ToZygote, list[int]]] = deque()
@@ -243,7 +247,9 @@ class Pool:
         self._started += 1
         log = zygote_log(self.log_directory, self._started)
         launched = Launched(log, {**(self._environment or {}), **variables}, inside)
-        self._adopt(zygote, launched, log).say(prepare, [])
+        started = self._adopt(zygote, launched, log)
+        started.limit_s = prepare.limit_s
+        started.say(prepare, [])
 
     def end(self, zygote: str) -> None:
         """End a zygote and its executors, of which nothing more is heard."""
@@ -408,6 +414,7 @@ class Pool:
             if isinstance(message, Importing):
                 zygote.importing = message.name
             elif isinstance(message, Prepared):
+                zygote.limit_s = 0.0
                 events.append(ZygoteReady(zygote.key, message.duration_s))
             elif isinstance(message, PrepareFailed):
                 events.append(ZygoteFailed(zygote.key, message.text, message.error))
@@ -481,6 +488,8 @@ class Pool:
             self._harmful.add(zygote.importing)
             cause += f" while it imported {zygote.importing}"
         last_lines = tail(zygote.log, zygote.log_begin)
+        if zygote.limit_s and _TIMED_OUT in last_lines:
+            return f"its set-up did not end within {zygote.limit_s:g} s; this is where it was:\n{last_lines}"
         return f"{cause}; last lines of its output:\n{last_lines}" if last_lines else cause
 
 
