@@ -314,8 +314,9 @@ def test_what_cannot_be_carried_is_told_by_kind(one: Driver) -> None:
 
         return Stubborn()
 
-    packet = one.packet(lambda: (x for x in ()), stubborn, lambda x: x, inputs=[[], [], [b"rubbish"]])
-    unpicklable, also, undecodable = one.run(1, packet)
+    (unpicklable,) = one.run(1, one.packet(lambda: (x for x in ())))
+    (also,) = one.run(1, one.packet(stubborn))
+    (undecodable,) = one.run(1, one.packet(lambda x: x, inputs=[[b"rubbish"]]))
     assert (unpicklable.kind, also.kind, undecodable.kind) == ("unpicklable", "unpicklable", "undecodable")
     assert "generator" in unpicklable.text
     assert "UnpicklingError" in undecodable.text
