@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the names of _HOME, no other
     from graphvine.protocol.errors import UndecodableError as UndecodableError
     from graphvine.taskvine.files import File as File
     from graphvine.taskvine.task import Task as Task
+    from graphvine.worker.library import load_variable as load_variable_from_library  # noqa: F401 -- TaskVine's
 
 __version__ = "0.1.0.dev0"
 
@@ -60,6 +61,7 @@ _HOME = {
     "TaskKilledError": _ERRORS + "TaskKilledError",
     "TaskTimeoutError": _ERRORS + "TaskTimeoutError",
     "UndecodableError": _ERRORS + "UndecodableError",
+    "load_variable_from_library": "graphvine.worker.library:load_variable",
 }
 
 __all__ = ["__version__", *_HOME]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -35,6 +35,7 @@ PUBLIC = {
     "TaskKilledError",
     "TaskTimeoutError",
     "UndecodableError",
+    "load_variable_from_library",
     "__version__",
 }
 
