@@ -20,19 +20,12 @@ import graphvine
 from graphvine.protocol.connection import Connection
 from graphvine.protocol.messages import (
     PROTOCOL_VERSION,
-    Assign,
-    Cancel,
-    Drop,
     Goodbye,
     Heartbeat,
     Hello,
     Leave,
-    Piece,
-    Pull,
-    Recall,
     Refused,
     Rejoin,
-    Sources,
     ToManager,
     ToWorker,
     Welcome,
@@ -41,6 +34,7 @@ from graphvine.protocol.node import node_id
 from graphvine.worker.arrivals import Arrival, Arrivals
 from graphvine.worker.carry import Hands
 from graphvine.worker.core import Core
+from graphvine.worker.hearing import hear
 from graphvine.worker.link import Link, ProtocolError
 from graphvine.worker.node import capacity, resident_mb
 from graphvine.worker.output import Allowance, Printed
@@ -233,30 +227,15 @@ class Loop:
             self._ending = Ending(f"the manager's message could not be read: {error}", clean=False)
 
     def _on_message(self, message: ToWorker, now: float) -> None:
-        core = self._core
-        match message:
-            case Assign():
-                core.on_assign(message)
-            case Drop():
-                core.on_drop(message.files)
-            case Recall():
-                core.on_recall(message.tasks)
-            case Cancel():
-                core.on_cancel(message.tasks, now)
-            case Sources():
-                core.on_sources(message)
-            case Pull():
-                core.on_pull(message)
-            case Piece():
-                core.on_piece(message)
-            case Welcome():
-                self._on_welcome(message, now)
+        match hear(self._core, message, now):
+            case Welcome() as welcome:
+                self._on_welcome(welcome, now)
             case Rejoin():
                 self._on_rejoin(now)
-            case Refused():
-                self._ending = Ending(f"the manager refused this worker: {message.reason}", clean=False)
-            case Leave():
-                self._ending = Ending(f"the manager sent this worker away: {message.reason}", clean=True)
+            case Refused(reason):
+                self._ending = Ending(f"the manager refused this worker: {reason}", clean=False)
+            case Leave(reason):
+                self._ending = Ending(f"the manager sent this worker away: {reason}", clean=True)
 
     def _on_welcome(self, welcome: Welcome, now: float) -> None:
         self._joined = True

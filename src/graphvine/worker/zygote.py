@@ -146,8 +146,8 @@ class Zygote:
                     self._reap()
                 if self._control.fileno() in ready and not self._receive():
                     break
-        except BrokenPipeError:
-            # The agent went while something was being said to it.
+        except (BrokenPipeError, ConnectionResetError):
+            # The agent went while something was being said to it, or with something unread.
             pass
         self._leave()
 

@@ -13,26 +13,21 @@ from graphvine.protocol.codec import decode_to_worker, encode
 from graphvine.protocol.messages import (
     PROTOCOL_VERSION,
     Address,
-    Assign,
-    Cancel,
     Context,
-    Drop,
     Goodbye,
     Heartbeat,
     Hello,
     Leave,
     Piece,
-    Pull,
-    Recall,
     Refused,
     Rejoin,
     Resources,
-    Sources,
     ToManager,
     ToWorker,
     Welcome,
 )
 from graphvine.worker.core import Core
+from graphvine.worker.hearing import hear
 from graphvine.worker.instructions import (
     DropFiles,
     EndZygote,
@@ -249,36 +244,22 @@ class SimAgent:
                 self._on_message(message)
 
     def _on_message(self, message: ToWorker) -> None:
-        core, now = self.core, self.world.now
-        match message:
-            case Assign():
-                core.on_assign(message)
-            case Drop():
-                core.on_drop(message.files)
-            case Recall():
-                core.on_recall(message.tasks)
-            case Cancel():
-                core.on_cancel(message.tasks, now)
-            case Sources():
-                core.on_sources(message)
-            case Pull():
-                core.on_pull(message)
-            case Piece():
-                core.on_piece(message)
-            case Welcome():
+        now = self.world.now
+        match hear(self.core, message, now):
+            case Welcome() as welcome:
                 self.joined = True
-                self.number = message.worker
-                self._heartbeat_s = message.heartbeat_s
-                self._next_heartbeat = now + message.heartbeat_s
-                core.on_welcome(message)
+                self.number = welcome.worker
+                self._heartbeat_s = welcome.heartbeat_s
+                self._next_heartbeat = now + welcome.heartbeat_s
+                self.core.on_welcome(welcome)
             case Rejoin() if not self.joined:
                 pass
             case Rejoin():
                 self.world.tell(f"{self.name} joins again")
                 self._begin_anew()
                 self._say_hello()
-            case Refused() | Leave():
-                self.world.complain(f"{self.name} was sent away: {message.reason}")
+            case Refused(reason) | Leave(reason):
+                self.world.complain(f"{self.name} was sent away: {reason}")
 
     def _begin_anew(self) -> None:
         self.joined = False
