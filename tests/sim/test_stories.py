@@ -43,3 +43,9 @@ def test_one_plan_survives_mishaps(story: Story) -> None:
 @examples(100)
 def test_many_plans_survive_mishaps(story: Story) -> None:
     play(story)
+
+
+@given(strategies.separate_stories)
+@examples(100)
+def test_tasks_that_stand_alone_end_alone(story: Story) -> None:
+    play(story)

@@ -89,7 +89,7 @@ class Collector:
             return
         holders = [holder for holder in wanted.holders if holder in hellos]
         if wanted.path and not holders:
-            self._threads.submit(self._copy_in_thread, wish, wanted.path, wanted.tree)
+            self._copy(wish, wanted.path, wanted.tree)
             return
         for holder in holders:
             if hellos[holder].node == self._node:
@@ -157,6 +157,9 @@ class Collector:
             self._call(lambda: self._collect_over_links(wish, holders))
         else:
             self._call(lambda: self._on_result(wish, tree))
+
+    def _copy(self, wish: Wish, source: str, is_tree: bool) -> None:
+        self._threads.submit(self._copy_in_thread, wish, source, is_tree)
 
     def _copy_in_thread(self, wish: Wish, source: str, is_tree: bool) -> None:
         """A file of this machine that no worker has."""

@@ -89,7 +89,7 @@ class Core:
                 self._queue.wake(files.hold(blob.blob, STORED))
         files.note_peers(assign.peers)
         for file, value in assign.values.items():
-            self._queue.wake(files.hold(file, value))
+            self._queue.wake(files.take_value(file, value))
         self._on_orders(assign.orders, assign.requests)
         for task, max_s in assign.limits.items():
             job = self._queue.jobs.get(task)
@@ -146,7 +146,7 @@ class Core:
     def on_sources(self, sources: Sources) -> None:
         self._files.note_peers(sources.peers)
         for file, value in sources.values.items():
-            self._queue.wake(self._files.hold(file, value))
+            self._queue.wake(self._files.take_value(file, value))
         for source in sources.sources:
             self._files.on_source(source)
 

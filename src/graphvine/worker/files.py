@@ -100,6 +100,16 @@ class Files:
                 ready.append(job)
         return ready
 
+    def take_value(self, file: int, value: bytes) -> list[Job]:
+        """The manager sent a small file. It is what counts: where its task was cancelled while the news of a
+        large result was under way, that result is dropped."""
+        stored = self.held.get(file) == STORED
+        ready = self.hold(file, value)
+        if stored:
+            self.sizes.pop(file, None)
+            self.drop_stray(file)
+        return ready
+
     def note_made(self, file: int, size: int) -> None:
         """A task ran here, and its result is in the store."""
         self.sizes[file] = size

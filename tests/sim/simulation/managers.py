@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import graphvine
 from graphvine.manager.collect import MANAGER, Collector, Wish
 from graphvine.manager.core import Core
+from graphvine.manager.engine import Outcome
 from graphvine.manager.instructions import (
     Available,
     Instruction,
@@ -18,6 +19,7 @@ from graphvine.manager.instructions import (
     PlanDone,
     PlanFailed,
     Say,
+    Settled,
 )
 from graphvine.manager.peers import Peers, refusal
 from graphvine.manager.relay import Relay
@@ -57,6 +59,13 @@ class SimRun:
         self.done = False
         self.failed: PlanFailed | None = None
         self.cancelled = False
+        self.outcomes: dict[int, Outcome] = {}
+
+    def accepts(self, position: int, value: bytes) -> bool:
+        """Whether this may be the result at that place."""
+        if self.work is None:
+            return value == self.expected[position]
+        return self.work.accepts(self.work.plan.wanted[position], value)
 
     @property
     def over(self) -> bool:
@@ -81,6 +90,14 @@ class SimCollector(Collector):
                 self._manager.call(lambda: self._on_result(wish, raw))
 
         self._manager.world.transfers.start("manager", addresses, wish.file, wish.size, finished)
+
+    def _copy(self, wish: Wish, source: str, is_tree: bool) -> None:
+        content = self._manager.world.given[source]
+        if content.gone:
+            self._manager.call(lambda: self._on_unreachable(wish, 0, "it changed"))
+        else:
+            raw = memoryview(bytearray(content.read(0, content.size)))
+            self._manager.call(lambda: self._on_result(wish, raw))
 
 
 class SimManager:
@@ -127,6 +144,7 @@ class SimManager:
         if deadline is not None and deadline <= now:
             self.core.on_time(now)
         while instructions := self.core.turn(now):
+            self._note_failures()
             for instruction in instructions:
                 self._carry_out(instruction)
         self._plan_wake()
@@ -226,6 +244,8 @@ class SimManager:
                 run = self.runs.get(instruction.plan)
                 if run is not None and not run.keep:
                     self.collector.collect(instruction, self.peers.hellos)
+            case Settled(plan, outcome):
+                self._on_settled(plan, outcome)
             case PlanDone(plan):
                 self._finish(plan, None)
             case PlanFailed():
@@ -238,6 +258,22 @@ class SimManager:
                     self.world.tell(f"manager gives worker {worker} up: {reason}")
                     self.collector.on_worker_parted(worker)
                     self.relay.on_worker_parted(worker)
+
+    def _on_settled(self, plan: int, outcome: Outcome) -> None:
+        run = self.runs.get(plan)
+        if run is None:
+            return
+        if outcome.position in run.outcomes:
+            self.world.complain(f"{run.label}: the outcome of {outcome.position} is told again")
+        run.outcomes[outcome.position] = outcome
+        if not outcome.ok and run.work is not None:
+            run.work.failed.add(run.work.plan.wanted[outcome.position])
+
+    def _note_failures(self) -> None:
+        for plan, run in self.runs.items():
+            table = self.core.state.plan(plan)
+            if table is not None and run.work is not None and table.failures:
+                run.work.failed |= table.failures.keys()
 
     def say(self, worker: int, messages: list[ToWorker]) -> None:
         identity = self.peers.identity(worker)
@@ -255,14 +291,18 @@ class SimManager:
         if run is None:
             return
         value = value_in(raw)
-        if value != run.expected[wish.position]:
+        if not run.accepts(wish.position, value):
             self.world.complain(f"{run.label}: result {wish.position} is wrong")
         run.values[wish.position] = value
         if not isinstance(raw, bytes):
             self.core.on_result_fetched(wish.plan, wish.position, self.world.now)
 
     def on_unreachable(self, wish: Wish, worker: int, reason: str) -> None:
-        if wish.plan in self.runs:
+        if wish.plan not in self.runs:
+            return
+        if not worker and self.core.given_file(wish.file) is not None:
+            self.core.on_given_lost(wish.file, reason, self.world.now)
+        else:
             self.core.on_result_unreachable(wish.file, worker, reason, self.world.now)
 
     def _finish(self, plan: int, failed: PlanFailed | None) -> None:
@@ -293,8 +333,10 @@ class SimManager:
         self.call(take)
         return run
 
-    def fetch(self, files: Sequence[int], expected: Sequence[bytes]) -> SimRun:
-        run = SimRun(f"fetch of {list(files)}", False, expected, None)
+    def fetch(self, kept: SimRun) -> SimRun:
+        """Fetch what a run keeps."""
+        files = kept.files
+        run = SimRun(f"fetch of {list(files)}", False, kept.expected, kept.work)
 
         def take() -> None:
             run.plan = self.core.on_wanted(files, self.world.now)
@@ -303,6 +345,11 @@ class SimManager:
 
         self.call(take)
         return run
+
+    def cancel_tasks(self, run: SimRun, tasks: Sequence[int]) -> None:
+        assert run.work is not None
+        run.work.cancelled.update(tasks)
+        self.call(lambda: self.core.on_cancel_tasks([run.plan + task for task in tasks], self.world.now))
 
     def release(self, files: Sequence[int]) -> None:
         self.call(lambda: self.core.on_release(files, self.world.now))

@@ -8,14 +8,14 @@ import random
 import msgspec
 from msgspec import structs
 
-from graphvine.manager.plan import Code, Plan, TaskOptions
+from graphvine.manager.plan import Code, GivenFile, GivenValue, Plan, TaskOptions
 from graphvine.protocol.messages import Resources
 from simulation.cluster import SETTINGS, WORKER_SETTINGS, Cluster, Weather
 from simulation.executors import BROKEN
 from simulation.graphs import SHAPES, sinks
 from simulation.invariants import check_empty
 from simulation.managers import SimRun
-from simulation.work import Behaviour, TaskSpec, Work, make_blobs
+from simulation.work import Behaviour, Content, TaskSpec, Work, inline, make_blobs
 
 #: What else goes on in the simulated time after which everything must be finished.
 PATIENCE_S = 120.0
@@ -55,6 +55,18 @@ class PlanPart(msgspec.Struct, frozen=True):
     few_sinks: bool = False
     library: str = ""
     """The library that its tasks use."""
+    separate: bool = False
+    """Its tasks stand alone. Only then:"""
+    given: float = 0.0
+    """Share of tasks without inputs that are given, half of them as files; ``gone``: which are not what they
+    were."""
+    gone: bool = False
+    cancel_tasks_s: float = -1.0
+    """When some of its tasks are cancelled."""
+    max_s: float = 0.0
+    """How long most of its tasks may run."""
+    limit: int = 0
+    """How many of some of its tasks run at once."""
     environment: str = ""
     """The environment that they run in: a result of the plan ``on``, if that has a large one."""
 
@@ -102,8 +114,25 @@ def make_work(part: PlanPart, serial: int, origin: SimRun | None) -> Work:
         options=make_options(part, len(graph), chance),
         code=make_code(part, origin),
         label=f"plan {serial}",
+        separate=part.separate,
     )
-    return Work(serial, plan, make_specs(part, plan, chance), origin.expected if origin is not None else ())
+    values = origin.expected if origin is not None else ()
+    work = Work(
+        serial, plan, make_specs(part, plan, chance), values, origin.work if origin is not None else None
+    )
+    make_given(part, work, chance)
+    return work
+
+
+def make_given(part: PlanPart, work: Work, chance: random.Random) -> None:
+    """Have some leaves be there from the start."""
+    for task, names in enumerate(work.plan.inputs):
+        if names or chance.random() >= part.given:
+            continue
+        if chance.random() < 0.5:
+            work.plan.given[task] = GivenValue(inline(work.expected[task], 40))
+        else:
+            work.plan.given[task] = GivenFile(f"{work.serial}/{task}", chance.randint(20, 3000), tree=False)
 
 
 def make_code(part: PlanPart, origin: SimRun | None) -> Code:
@@ -127,8 +156,12 @@ def make_options(part: PlanPart, count: int, chance: random.Random) -> dict[int,
             request = Resources(chance.choice([0.5, 2.0]), chance.choice([0.0, 300.0]))
         priority = chance.choice([0, 0, 0, 5]) if part.requests else 0
         retries = 3 if part.faulty else 0
-        if request != Resources() or priority or retries:
-            options[task] = TaskOptions(request=request, priority=priority, retries=retries)
+        limit = "few" if part.limit and chance.random() < 0.3 else ""
+        max_s = part.max_s if chance.random() < 0.7 else 0.0
+        if request != Resources() or priority or retries or limit or max_s:
+            options[task] = TaskOptions(
+                request=request, priority=priority, retries=retries, limit=limit, max_s=max_s
+            )
     return options
 
 
@@ -197,8 +230,18 @@ class Play:
             # Not handed over yet.
             cluster.events.after(0.01, lambda: self._begin(number, part))
             return
-        run = cluster.manager.run(cluster.add(make_work(part, number, origin)), part.keep)
+        work = cluster.add(make_work(part, number, origin))
+        for task, given in work.plan.given.items():
+            if isinstance(given, GivenFile):
+                size = max(given.size, 40)
+                cluster.given[given.path] = Content(work.expected[task], size, gone=part.gone)
+        if part.limit:
+            cluster.manager.core.on_limit("few", part.limit, cluster.now)
+        run = cluster.manager.run(work, part.keep)
         self.runs[number] = run
+        if part.cancel_tasks_s >= 0:
+            some = self._chance.sample(range(len(work.plan)), (len(work.plan) + 3) // 4)
+            cluster.events.after(part.cancel_tasks_s, lambda: cluster.manager.cancel_tasks(run, some))
         if part.cancel_s >= 0:
             cluster.events.after(part.cancel_s, lambda: cluster.manager.cancel(run))
 
@@ -208,7 +251,9 @@ class Play:
     def _check_outcomes(self) -> None:
         for number, run in self.runs.items():
             part = self.story.plans[number]
-            if run.failed is not None:
+            if run.work is not None and run.work.plan.separate and not run.cancelled:
+                self._check_separate(part, run)
+            elif run.failed is not None:
                 self._check_failure(part, run)
             elif run.done and part.library == BROKEN and len(run.work.plan):
                 self.cluster.complain(f"{run.label} is done although its library is broken")
@@ -221,6 +266,35 @@ class Play:
                 if missing:
                     self.cluster.complain(f"{run.label} is done and never ran {missing}")
         self._check_repeats()
+
+    def _check_separate(self, part: PlanPart, run: SimRun) -> None:
+        """Every wanted task of a separate plan has its outcome, for a good reason."""
+        cluster, work = self.cluster, run.work
+        assert work is not None
+        origin = self.runs.get(part.on)
+        if run.failed is not None:
+            if origin is None or not (origin.failed or origin.cancelled):
+                cluster.complain(f"{run.label} failed although its tasks stand alone: {run.failed}")
+            return
+        for position, task in enumerate(work.plan.wanted):
+            outcome = run.outcomes.get(position)
+            if outcome is None:
+                cluster.complain(f"{run.label}: nothing was told of task {task}")
+            elif outcome.ok:
+                if not work.ended[task] and task not in work.plan.given:
+                    cluster.complain(f"{run.label}: task {task} never ran and went well")
+            elif not self._may_end_so(part, work, task, outcome.kind):
+                cluster.complain(f"{run.label}: task {task} failed for no good reason: {outcome}")
+
+    def _may_end_so(self, part: PlanPart, work: Work, task: int, kind: str) -> bool:
+        if kind == "cancelled":
+            return task in work.cancelled
+        if kind == "timeout":
+            # A worker that was suspended finds its tasks late.
+            return bool(part.max_s) and (work.specs[task].duration_s >= part.max_s or self.cluster.losses > 0)
+        if kind == "missing":
+            return part.gone and task in work.plan.given
+        return may_fail(work, task, kind, self.cluster.losses)
 
     def _check_failure(self, part: PlanPart, run: SimRun) -> None:
         failed, work = run.failed, run.work
@@ -249,7 +323,7 @@ class Play:
         cluster = self.cluster
         for number, run in self.runs.items():
             if run.done and run.keep:
-                fetch = cluster.manager.fetch(run.files, run.expected)
+                fetch = cluster.manager.fetch(run)
                 cluster.run_until(lambda f=fetch: f.over, PATIENCE_S)  # type: ignore[misc]
                 if fetch.failed is not None and not self._may_be_lost(number):
                     cluster.complain(f"{fetch.label} failed: {fetch.failed}")

@@ -83,6 +83,37 @@ def plan_groups(draw: st.DrawFn) -> tuple[PlanPart, ...]:
     return tuple(parts)
 
 
+@st.composite
+def separate_groups(draw: st.DrawFn) -> tuple[PlanPart, ...]:
+    """One to three plans whose tasks stand alone, some building on a kept one."""
+    parts: list[PlanPart] = []
+    kept: list[int] = []
+    for number in range(draw(st.integers(1, 3))):
+        changes = {
+            "separate": draw(st.sampled_from([True, True, True, False])),
+            "library": "",
+            "on": draw(st.sampled_from([-1, *kept])),
+            "keep": draw(st.booleans()),
+            "cancel_s": draw(shares(-1.0, -1.0, -1.0, 0.3)),
+            "faulty": draw(shares(0.0, 0.1)),
+            "doomed": draw(st.sampled_from(["", "raised", "killed", "unpicklable", "storage", "fatal"])),
+        }
+        if changes["separate"]:
+            changes |= {
+                "given": draw(shares(0.0, 0.3, 1.0)),
+                "gone": draw(st.sampled_from([False, False, True])),
+                "cancel_tasks_s": draw(shares(-1.0, 0.0, 0.01, 0.1, 0.5)),
+                "max_s": draw(shares(0.0, 0.0, 0.05, 0.2)),
+                "limit": draw(st.integers(0, 3)),
+            }
+        else:
+            changes["doomed"] = ""
+        if changes["keep"]:
+            kept.append(number)
+        parts.append(_with(draw(plans), changes))
+    return tuple(parts)
+
+
 def _with(part: PlanPart, changes: dict[str, object]) -> PlanPart:
     import msgspec
 
@@ -104,5 +135,13 @@ long_stories = st.builds(
     workers=workers,
     plans=plan_groups(),
     mishaps=st.lists(mishaps, max_size=12).map(tuple),
+    weather=weathers,
+)
+separate_stories = st.builds(
+    Story,
+    seed=seeds,
+    workers=workers,
+    plans=separate_groups(),
+    mishaps=st.lists(mishaps, max_size=8).map(tuple),
     weather=weathers,
 )

@@ -18,6 +18,9 @@ from graphvine.protocol.values import MAGIC
 
 DIGEST_BYTES = 16
 
+#: What stands for the value of a task that failed for good, where tasks stand alone.
+FAILED = b"failed for good!"
+
 Behaviour = Literal["", "raised", "killed", "unpicklable", "undecodable", "storage", "fatal"]
 """How a task misbehaves: as in ``TaskFailed.kind``; "fatal" takes its whole worker down."""
 
@@ -37,9 +40,21 @@ class Work:
     ``externals``: the values of ``plan.externals``."""
 
     def __init__(
-        self, serial: int, plan: Plan, specs: list[TaskSpec], externals: Sequence[bytes] = ()
+        self,
+        serial: int,
+        plan: Plan,
+        specs: list[TaskSpec],
+        externals: Sequence[bytes] = (),
+        origin: Work | None = None,
     ) -> None:
         self.serial = serial
+        self.origin = origin
+        #: Some values depend on which tasks fail, and that on chance.
+        self.loose: bool = plan.separate or (origin is not None and origin.loose)
+        #: Of such work: the values each task had, and the tasks that failed for good.
+        self.made: list[set[bytes]] = [set() for _ in range(len(plan))]
+        self.failed: set[int] = set()
+        self.cancelled: set[int] = set()
         self.plan = plan
         self.specs = specs
         self.expected = expected_values(serial, plan, externals)
@@ -47,6 +62,20 @@ class Work:
         self.begun = [0] * len(plan)
         self.ended = [0] * len(plan)
         self.killed = [0] * len(plan)
+
+    def accepts(self, task: int, value: bytes) -> bool:
+        """Whether this may be the value of a task."""
+        if not self.loose:
+            return value == self.expected[task]
+        given = task in self.plan.given and value == self.expected[task]
+        return given or value in self.made[task] or (value == FAILED and task in self.failed)
+
+    def accepts_input(self, name: int, value: bytes) -> bool:
+        """Whether this may be the value of an input, as ``plan.inputs`` names it."""
+        if name >= 0:
+            return self.accepts(name, value)
+        assert self.origin is not None
+        return self.origin.accepts(self.origin.plan.wanted[-1 - name], value)
 
 
 def expected_values(serial: int, plan: Plan, externals: Sequence[bytes]) -> list[bytes]:
@@ -100,5 +129,7 @@ def stored(value: bytes, size: int) -> bytes:
 
 def value_in(data: bytes | memoryview) -> bytes:
     """The digest in an inline or stored value."""
+    if data[:2] == b"\x80\x05" and b"graphvine.protocol.outcomes" in bytes(data[:80]):
+        return FAILED
     data = bytes(data[: len(MAGIC) + DIGEST_BYTES])
     return data[len(MAGIC) :] if data.startswith(MAGIC) else data[:DIGEST_BYTES]

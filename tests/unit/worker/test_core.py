@@ -596,3 +596,18 @@ def test_a_task_that_was_cancelled_or_whose_executor_died_does_not_time_out() ->
     bench.die(second)
     bench.wait(100.0)
     assert [failed.kind for failed in bench.failed] == ["killed"]
+
+
+def test_a_value_that_the_manager_sends_takes_the_place_of_a_result_nobody_wants() -> None:
+    bench = Bench(cores=1)
+    bench.assign(order(1))
+    bench.bring_up()
+    (number,) = bench.executors
+    bench.finish_one(number, size=1000)
+    assert 1 in bench.stored
+    # It was cancelled meanwhile, and that is its result now.
+    bench.core.on_cancel([1], bench.now)
+    bench.assign(order(2, 1), values={1: b"cancelled"})
+    assert 1 not in bench.stored
+    bench.run_all()
+    assert set(bench.done) == {1, 2}
