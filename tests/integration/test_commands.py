@@ -500,3 +500,16 @@ def test_local_files_that_are_kept_for_ever(tmp_path, monkeypatch):
             task.add_input(file, "x")
             assert done(m, task).output.strip() == "100000", task.reason
     assert len(list((tmp_path / "cache" / "files").glob("content-*"))) == 1
+
+
+def test_commands_are_told_what_they_may_use(m):
+    line = 'echo "$CORES|$MEMORY|$OMP_NUM_THREADS"'
+    assert done(m, vine.Task(line, cores=2, memory=100)).output == "2|100|2\n"
+    assert done(m, vine.Task(line, memory=10)).output == "|10|1\n"
+    assert done(m, vine.Task(line)).output == "||\n"
+
+
+def test_a_command_that_kills_its_executor_is_not_tried_for_ever(m):
+    task = done(m, vine.Task("kill -9 $PPID; sleep 60", cores=1))
+    assert task.result == "max retries"
+    assert "SIGKILL" in task.reason

@@ -10,6 +10,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from graphvine.protocol.messages import Resources
 from graphvine.protocol.payload import Entry
 from graphvine.taskvine.files import Environment, File, LocalFile, MiniTask
 from graphvine.taskvine.naming import content_of, kept_name
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def enter(builder: Builder, task: Task) -> None:
     """Add a task and its outputs. Raises MissingInputError."""
     outlets = [remote.Outlet(output.name, output.when) for output in task._outputs]
-    entry = _add(builder, task, outlets, f"task {task.id}")
+    entry = _add(builder, task, outlets, task.id)
     files = [output.file for output in task._outputs]
     builder.begin(task, entry, _members(builder, entry, files, task))
 
@@ -50,7 +51,7 @@ def _members(builder: Builder, entry: int, files: list[File], task: Task) -> lis
 
 
 def _add(
-    builder: Builder, task: Task, outlets: list[remote.Outlet], key: str, file: MiniTask | None = None
+    builder: Builder, task: Task, outlets: list[remote.Outlet], key: object, file: MiniTask | None = None
 ) -> int:
     slots: dict[int, int] = {}
     # What is an output, too, will be written to.
@@ -72,13 +73,39 @@ def _add(
         )
         for file in task._contexts
     ]
+    options = builder.options_of(task)
     spec = remote.Command(
-        task.command, mounts, outlets, task._variables, contexts, task._time_max, task._time_end / 1e6
+        task.command,
+        mounts,
+        outlets,
+        _granted(options.request) | task._variables,
+        contexts,
+        task._time_max,
+        task._time_end / 1e6,
+        _threads(options.request),
     )
     entry: Entry = (remote.run, (remote.encode(spec),), None)
     if file is not None:
         entry = builder.kept(file, entry)
-    return builder.add(entry, list(slots), key, task.category, builder.options_of(task))
+    return builder.add(entry, list(slots), key, task.category, options)
+
+
+def _granted(request: Resources) -> dict[str, str | None]:
+    """Variables that tell a command what it may use, as far as it was stated."""
+    stated = {
+        "CORES": request.cores,
+        "MEMORY": request.memory_mb,
+        "DISK": request.disk_mb,
+        "GPUS": request.gpus,
+    }
+    return {name: f"{amount:g}" for name, amount in stated.items() if amount > 0}
+
+
+def _threads(request: Resources) -> int:
+    """One for each core. A command for which nothing is stated has the whole worker."""
+    if request == Resources(0.0):
+        return 0
+    return max(1, int(request.cores))
 
 
 def _slot(builder: Builder, file: File, slots: dict[int, int], name: str) -> int:

@@ -71,6 +71,14 @@ _OWN_GROUP: dict[str, Any] = (
     {"process_group": 0} if sys.version_info >= (3, 11) else {"preexec_fn": os.setpgrp}
 )
 _MAX_REASON = 4000
+#: The executor has them for one core.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
 _MAX_NAMED = 20
 
 
@@ -104,7 +112,7 @@ class Context(msgspec.Struct, array_like=True):
 class Command(msgspec.Struct, array_like=True):
     """What is run, and how. ``max_s``: its time, ``end_s``: when it must be over (since 1970); 0: no limit.
     ``contexts``: what it runs within, the outermost first.
-    A variable that is None is unset."""
+    A variable that is None is unset. ``threads``: how many libraries may start, 0: as many as they like."""
 
     line: str
     inputs: list[Mount] = []
@@ -113,6 +121,7 @@ class Command(msgspec.Struct, array_like=True):
     contexts: list[Context] = []
     max_s: float = 0.0
     end_s: float = 0.0
+    threads: int = 1
 
 
 class Status(msgspec.Struct, array_like=True):
@@ -263,6 +272,10 @@ def _environment(home: str, sandbox: str, command: Command) -> dict[str, str]:
     variables["VINE_SANDBOX"] = sandbox
     variables["TMPDIR"] = os.path.join(home, _TMP)
     variables["PWD"] = sandbox
+    for name in THREAD_VARIABLES:
+        variables[name] = str(command.threads)
+        if command.threads == 0:
+            del variables[name]
     for name, value in command.variables.items():
         if value is None:
             variables.pop(name, None)
