@@ -99,7 +99,7 @@ OURS_PORT_FILE = "port"
 
 
 def serve(host: str, path: str) -> None:
-    server = TransferServer(lambda file: path, SECRET, host)
+    server = TransferServer(lambda file, timeout_s: path, SECRET, host)
     with open(os.path.join(os.path.dirname(path), OURS_PORT_FILE), "w") as file:
         file.write(str(server.addresses[0].port))
     listener = socket.create_server((host, PLAIN_PORT))

@@ -41,6 +41,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "env_overhead": ("coffea", "hist"),
     "core_cost": (),
     "peer_rate": (),
+    "spread": (),
     "env_pack": (),
 }
 

@@ -19,6 +19,7 @@ def check(core: Core) -> None:
         check_counts(state, table)
         check_tasks(state, table)
         check_results(state, table)
+        check_spread(table)
     check_places(state)
     check_limits(state)
     check_workers(state)
@@ -63,6 +64,28 @@ def check_tasks(state: State, table: PlanTable) -> None:
         if current != RELEASED and not table.over and table.need[index]:
             for origin, name in table.input_files(index) if current < DONE else ():
                 assert origin.state[name] != RELEASED, f"an input of {what} was released"
+
+
+def check_spread(table: PlanTable) -> None:
+    """Large files are passed on by those that have them or will have them, and never in a ring."""
+    for index, spread in table.spread.items():
+        what = f"file {table.base + index}"
+        assert table.state[index] == DONE, f"{what} is spread and does not exist"
+        assert index in table.extra, f"{what} is spread to nobody"
+        children: dict[int, int] = {}
+        for node in spread.nodes.values():
+            known = table.where[index] == node.worker or node.worker in table.extra.get(index, ())
+            assert known, f"{what} is spread by worker {node.worker}, which was not told of it"
+            if node.parent is not None:
+                children[id(node.parent)] = children.get(id(node.parent), 0) + 1
+            above, steps = node.parent, 0
+            while above is not None:
+                steps += 1
+                assert steps <= 2 * len(spread.nodes) + 1, f"{what} goes round in a ring"
+                above = above.parent
+        for node in spread.nodes.values():
+            count = children.get(id(node), 0)
+            assert node.children == count, f"{what}: {node.children} children of {node.worker}, not {count}"
 
 
 def check_results(state: State, table: PlanTable) -> None:

@@ -6,6 +6,8 @@ Rules:
   also in ``data``: then it cannot be lost.
 - A worker that was sent a value, or told where to fetch a file, is in ``extra`` at once, so that nothing is
   sent twice; it counts as a holder when it has reported the file fetched (a value: at once).
+- A large file is passed on while it arrives: each worker that needs it is given a parent (see ``spread``),
+  and holders of the whole file in case that parent fails it.
 - Released means: every worker that has it or was told of it is told to drop it, and the value is forgotten.
   What a task that will never be done (again) needed is not needed for it any more either; one that was
   given to a worker is cancelled there.
@@ -13,6 +15,7 @@ Rules:
 
 from __future__ import annotations
 
+from graphvine.manager.spread import Spread
 from graphvine.manager.state import State
 from graphvine.manager.tasks import AHEAD, DISPATCHED, DONE, READY, RELEASED, WAITING, PlanTable
 from graphvine.manager.withdrawal import cancel_order
@@ -46,15 +49,19 @@ def add_replica(table: PlanTable, index: int, worker: Worker, held: bool) -> Non
     known[worker.number] = held
     if held:
         table.copies.setdefault(index, []).append(worker.number)
+        if index in table.spread:
+            table.spread[index].complete(worker.number)
 
 
 def forget_replica(table: PlanTable, index: int, worker: int) -> None:
     """A worker has a file no longer, or will not fetch it. The file may be without holders afterwards."""
+    if index in table.spread:
+        table.spread[index].forget(worker)
     extra = table.extra.get(index)
     if extra is not None:
         extra.pop(worker, None)
         if not extra:
-            del table.extra[index]
+            forget_extras(table, index)
             extra = None
     if table.where[index] != worker:
         return
@@ -71,7 +78,13 @@ def forget_extra(table: PlanTable, index: int, worker: int) -> None:
     extra = table.extra[index]
     extra.pop(worker, None)
     if not extra:
-        del table.extra[index]
+        forget_extras(table, index)
+
+
+def forget_extras(table: PlanTable, index: int) -> None:
+    """No further worker has a file or was told of it."""
+    del table.extra[index]
+    table.spread.pop(index, None)
 
 
 def exists(table: PlanTable, index: int) -> bool:
@@ -94,6 +107,7 @@ def drop_everywhere(state: State, table: PlanTable, index: int) -> None:
     table.data[index] = None
     first = table.where[index]
     table.where[index] = 0
+    table.spread.pop(index, None)
     if first:
         drop(state, first, number)
     if index in table.extra:
@@ -160,8 +174,27 @@ def supply(state: State, table: PlanTable, index: int, worker: Worker) -> None:
         box.values[table.base + index] = data
         add_replica(table, index, worker, held=True)
         return
-    box.sources.append(source_of(state, table, index, worker, ()))
+    if table.size_of(index) < state.settings.spread_bytes:
+        source = source_of(state, table, index, worker, ())
+    else:
+        source = place(state, table, index, worker)
+    box.sources.append(source)
     add_replica(table, index, worker, held=False)
+
+
+def place(state: State, table: PlanTable, index: int, worker: Worker) -> Source:
+    """Where ``worker`` gets a large file, perhaps from one that is still fetching it."""
+    spread = table.spread.get(index)
+    if spread is None:
+        spread = table.spread[index] = Spread(holders(table, index))
+    parent = spread.place(worker.number)
+    source = source_of(state, table, index, worker, (parent,))
+    if parent:
+        introduce(state, worker, [parent])
+        source.holders = [parent, *source.holders][: state.settings.sources]
+        if table.where[index] != parent and not table.extra[index][parent]:
+            source.coming = parent
+    return source
 
 
 def source_of(
@@ -176,6 +209,9 @@ def source_of(
         found = pick(table.copies[index], table.extra.get(index, {}), number + worker.number, count, but)
         named = (found + named)[:count] if number & 1 else (named + found)[:count]
         named = [holder for holder in named if holder != worker.number]
+        # Workers that are told the same list should not all ask the same peer first.
+        turn = (number + worker.number) % max(1, len(named))
+        named = named[turn:] + named[:turn]
     introduce(state, worker, named)
     return Source(table.base + index, table.size_of(index), named)
 

@@ -62,6 +62,7 @@ def lose(state: State, table: PlanTable, index: int) -> None:
     remake(state, table, index)
     # Whoever was told to fetch it can't; when it exists again they are told anew.
     table.copies.pop(index, None)
+    table.spread.pop(index, None)
     state.relayed.pop(table.base + index, None)
     for other in table.extra.pop(index, ()):
         drop(state, other, table.base + index)

@@ -196,6 +196,9 @@ class FakeWorker:
         for holder in through:
             peer = self.cluster.workers.get(holder)
             cut = bool(source.holders) and (self.number, holder) in self.cluster.cuts
+            if peer is not None and not cut and holder == source.coming and peer.fetching.get(file):
+                # It will pass it on when it has it.
+                return
             if peer is not None and not cut and (file in peer.files or file in peer.blobs):
                 del self.fetching[file]
                 store = self.files if file in peer.files else self.blobs

@@ -35,6 +35,8 @@ class Settings(msgspec.Struct, frozen=True):
     """A blob at least this large is fetched from a worker that holds it, if there is one."""
     sources: int = 3
     """So many holders of a file are named to a worker."""
+    spread_bytes: int = 8 * 2**20
+    """A file at least this large is passed on by workers that are still fetching it (see ``spread``)."""
     max_deaths: int = 3
     """A task that killed its executor so often fails."""
     max_shared_losses: int = 2

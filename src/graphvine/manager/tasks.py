@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 from graphvine.manager.families import Families
 from graphvine.manager.instructions import Death
 from graphvine.manager.plan import Plan, TaskOptions
+from graphvine.manager.spread import Spread
 from graphvine.protocol.messages import Resources
 from graphvine.protocol.outcomes import OutcomeKind
 
@@ -175,6 +176,7 @@ class PlanTable:
         "running_of",
         "size",
         "soft",
+        "spread",
         "start",
         "state",
         "timed",
@@ -209,6 +211,8 @@ class PlanTable:
         self.extra: dict[int, dict[int, bool]] = {}
         #: Those of them that held it at some time, in the order in which they came to: for a quick choice.
         self.copies: dict[int, list[int]] = {}
+        #: How large files go from worker to worker; of files that are in ``extra`` only.
+        self.spread: dict[int, Spread] = {}
         self.category_of = plan.category_of
         self.blob_of = plan.blob_of
         self.blob_index = plan.blob_index

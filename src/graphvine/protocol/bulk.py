@@ -5,6 +5,7 @@
     server         HMAC-SHA256(secret, "server" | client's nonce | server's nonce)
     then, any number of times
     client         file number (u64) | offset of the first byte that is wanted (u64)
+                   | 1: the server may be about to get it, and is to wait for that (u8)
     server         size of all of it (i64) | 0: a value, 1: a tree (u8) | the bytes from the offset
                    | xxh3_64 of all of it (u64)
                    or -1 for the size: not held; or -2: it is not here yet, and another answer will come
@@ -39,7 +40,7 @@ T = TypeVar("T")
 
 HELLO = b"gvbulk2\n"
 _NONCE_BYTES = 32
-_REQUEST = struct.Struct("<QQ")
+_REQUEST = struct.Struct("<QQ?")
 ANSWER = struct.Struct("<q?")
 CHECKSUM = struct.Struct("<Q")
 NOT_HELD = ANSWER.pack(-1, False)
@@ -161,15 +162,22 @@ class Link:
             # The other side was faster.
             return
 
-    def ask(self, file: int, size: int, offset: int = 0, on_wait: Callable[[], None] = lambda: None) -> bool:
+    def ask(
+        self,
+        file: int,
+        size: int,
+        offset: int = 0,
+        coming: bool = False,
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> bool:
         """Ask for a file that should have ``size`` bytes, from byte ``offset``; whether it is a tree.
 
-        ``on_wait`` is called once when the other side does not have any of it yet. Raises NotHeldError,
-        DamagedError, BulkError."""
-        return self._socket_errors(self._ask, file, size, offset, on_wait)
+        ``coming``: the other side may be about to get it, and should wait for that. ``on_wait`` is called
+        once when it does not have any of it yet. Raises NotHeldError, DamagedError, BulkError."""
+        return self._socket_errors(self._ask, file, size, offset, coming, on_wait)
 
-    def _ask(self, file: int, size: int, offset: int, on_wait: Callable[[], None]) -> bool:
-        self._socket.sendall(_REQUEST.pack(file, offset))
+    def _ask(self, file: int, size: int, offset: int, coming: bool, on_wait: Callable[[], None]) -> bool:
+        self._socket.sendall(_REQUEST.pack(file, offset, coming))
         answer = receive_exactly(self._socket, ANSWER.size)
         if answer == NOT_YET:
             on_wait()
@@ -229,14 +237,15 @@ class Link:
             raise LinkLostError(f"the link to {self.name} broke: {error}") from None
 
 
-def receive_request(link: socket.socket) -> tuple[int, int] | None:
-    """The next file asked for, and from which byte; None when the other side closed. Raises OSError."""
+def receive_request(link: socket.socket) -> tuple[int, int, bool] | None:
+    """The next file asked for, from which byte, and whether to wait for it; None when the other side closed.
+    Raises OSError."""
     first = link.recv(_REQUEST.size)
     if not first:
         return None
     rest = receive_exactly(link, _REQUEST.size - len(first))
-    file, offset = _REQUEST.unpack(first + rest)
-    return file, offset
+    file, offset, coming = _REQUEST.unpack(first + rest)
+    return file, offset, coming
 
 
 def greet(link: socket.socket, secret: str, role: str) -> None:

@@ -125,12 +125,14 @@ class TaskOrder(msgspec.Struct, array_like=True, gc=False):
 
 
 class Source(msgspec.Struct, array_like=True):
-    """Where a file can be fetched: worker numbers whose addresses were given in ``peers``. An empty list
-    means "pull it through the manager"."""
+    """Where a file can be fetched: worker numbers whose addresses were given in ``peers``, to be tried in
+    that order. An empty list means "pull it through the manager". ``coming``: one of the holders is perhaps
+    just fetching it, or about to, and will pass it on (0: they all have it)."""
 
     file: int
     size: int
     holders: list[int]
+    coming: int = 0
 
 
 class Assign(msgspec.Struct, tag="assign", omit_defaults=True, gc=False):

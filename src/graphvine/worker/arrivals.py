@@ -178,17 +178,25 @@ class Arrivals:
     """All of a worker, by number."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._arrivals: dict[int, Arrival] = {}
+        self._closed = False
 
-    def get(self, file: int) -> Arrival | None:
-        return self._arrivals.get(file)
+    def get(self, file: int, timeout_s: float = 0.0) -> Arrival | None:
+        """Waits so long for it to be on its way."""
+        found = self._arrivals.get(file)
+        if found is not None or not timeout_s:
+            return found
+        with self._lock:
+            self._lock.wait_for(lambda: self._closed or file in self._arrivals, timeout_s)
+            return self._arrivals.get(file)
 
     def add(self, arrival: Arrival) -> Arrival:
         """Instead of one of the same file that may be there."""
         with self._lock:
             before = self._arrivals.get(arrival.file)
             self._arrivals[arrival.file] = arrival
+            self._lock.notify_all()
         if before is not None:
             before.close()
         return arrival
@@ -203,5 +211,8 @@ class Arrivals:
         found.close()
 
     def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            self._lock.notify_all()
         for file in list(self._arrivals):
             self.forget(file)

@@ -294,14 +294,14 @@ class Hands:
 
     def _fetch(self, order: StartFetch) -> None:
         where = (order.file, order.size, order.holder, order.addresses)
-        if self._fetcher.go_on(*where):
+        if self._fetcher.go_on(*where, coming=order.coming):
             return
         try:
             path = self._store.incoming(order.file, order.size)
         except OSError as error:
             self._core.on_fetch_failed(order.file, order.holder, f"no room here: {error}")
             return
-        self._fetcher.start(*where, path, self._store.incoming_tree(order.file))
+        self._fetcher.start(*where, path, self._store.incoming_tree(order.file), coming=order.coming)
 
     def _stop_fetch(self, file: int) -> None:
         self._pulls.pop(file, None)

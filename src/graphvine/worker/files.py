@@ -47,6 +47,8 @@ class Fetch(msgspec.Struct):
     left: list[int]
     tried: list[int]
     reasons: list[str]
+    coming: int = 0
+    """One of the holders, which perhaps does not have it yet."""
 
 
 class Relay(msgspec.Struct):
@@ -203,10 +205,8 @@ class Files:
             return
         # The manager must come to know everybody who was tried, or it names the same ones in turn for ever.
         tried = fetch.tried if fetch is not None else []
-        # Workers that are told the same list should not all ask the same peer.
-        turn = (file + self.worker) % len(source.holders)
-        holders = source.holders[turn:] + source.holders[:turn]
-        self._fetches[file] = fetch = Fetch(file, source.size, 0, holders, tried, [])
+        holders = list(source.holders)
+        self._fetches[file] = fetch = Fetch(file, source.size, 0, holders, tried, [], source.coming)
         self._ask_next(fetch)
 
     def on_fetched(self, file: int, size: int) -> list[Job]:
@@ -245,7 +245,8 @@ class Files:
             addresses = self._peers.get(holder)
             if holder != self.worker and addresses:
                 fetch.holder = holder
-                ask = StartFetch(fetch.file, fetch.size, holder, addresses)
+                coming = holder == fetch.coming
+                ask = StartFetch(fetch.file, fetch.size, holder, addresses, coming)
                 self._outbox.instructions.append(ask)
                 return
             fetch.reasons.append(f"worker {holder}: no address known")

@@ -84,12 +84,14 @@ class StoreContext(msgspec.Struct):
 
 
 class StartFetch(msgspec.Struct):
-    """Fetch a file from a peer; answer with ``on_fetched`` or ``on_fetch_failed``."""
+    """Fetch a file from a peer; answer with ``on_fetched`` or ``on_fetch_failed``. ``coming``: the peer is
+    perhaps about to get it itself."""
 
     file: int
     size: int
     holder: int
     addresses: list[Address]
+    coming: bool = False
 
 
 class StopFetch(msgspec.Struct):

@@ -129,10 +129,10 @@ class Loop:
             self._turn(self._poller.poll(self._timeout_ms()))
         return self._ending
 
-    def _held(self, file: int) -> str | Arrival | None:
+    def _held(self, file: int, timeout_s: float) -> str | Arrival | None:
         """What the transfer server sends, asked by its threads."""
         # In this order: a file that gets into the store between the two is found.
-        return self._arrivals.get(file) or self._store.lookup(file)
+        return self._arrivals.get(file, timeout_s) or self._store.lookup(file)
 
     def close(self) -> None:
         self._unpacking.close()

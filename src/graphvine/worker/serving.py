@@ -15,6 +15,9 @@ from graphvine.worker.content import Content, open_content
 #: A smaller file is hashed before it is sent, a larger one while it is sent.
 _HASH_BESIDE_FROM = 2**20
 
+#: A worker that was named as one that will pass a file on is told so itself within this time.
+COMING_S = 10.0
+
 #: A stored file's path, the content itself, or a file that is just arriving. None: not held.
 Held = str | bytes | Arrival | None
 
@@ -28,16 +31,27 @@ class Served:
         self._checksums: dict[int, int] = {}
         self._remembered = remembered
 
-    def answer(self, link: socket.socket, file: int, offset: int, lookup: Callable[[int], Held]) -> None:
-        """Send a file from byte ``offset``. Raises OSError: then the link is of no use."""
-        held = lookup(file)
+    def answer(
+        self,
+        link: socket.socket,
+        file: int,
+        offset: int,
+        coming: bool,
+        lookup: Callable[[int, float], Held],
+    ) -> None:
+        """Send a file from byte ``offset``. ``coming``: it may be about to begin to come here. ``lookup``:
+        what there is of a file, waiting so long for it. Raises OSError: then the link is of no use."""
+        held = lookup(file, 0.0)
+        if held is None and coming:
+            link.sendall(NOT_YET)
+            held = lookup(file, COMING_S)
         if isinstance(held, Arrival):
             content = self._await(link, held)
             if content is not None:
                 self._pass_on(link, file, offset, held, content)
                 return
             # Perhaps it has got into the store in this moment.
-            held = lookup(file)
+            held = lookup(file, 0.0)
         if isinstance(held, bytes):
             link.sendall(ANSWER.pack(len(held), False) + held[offset:])
             link.sendall(CHECKSUM.pack(xxhash.xxh3_64_intdigest(held)))

@@ -78,7 +78,7 @@ class FetchFailed(msgspec.Struct):
 class TransferServer:
     def __init__(
         self,
-        lookup: Callable[[int], Held],
+        lookup: Callable[[int, float], Held],
         secret: str,
         host: str = "",
         *,
@@ -86,7 +86,8 @@ class TransferServer:
         timeout_s: float = 30.0,
     ) -> None:
         """Listens at once, on any free port of ``host`` ("": all interfaces). ``lookup`` is called from
-        threads: path or content of a file, or its arrival; None when not held."""
+        threads with a file and how many seconds to wait for it to begin to come: its path, content,
+        or arrival; None when it is not held."""
         self._lookup = lookup
         self._secret = secret
         self._timeout_s = timeout_s
@@ -222,6 +223,7 @@ class _Job(msgspec.Struct):
     holder: int
     addresses: tuple[Address, ...]
     arrival: Arrival
+    coming: bool
     cancelled: bool = False
     """Nothing of it is reported any more."""
     link: Link | None = None
@@ -281,27 +283,30 @@ class Fetcher:
         addresses: Sequence[Address],
         path: str,
         tree_path: str = "",
+        *,
+        coming: bool = False,
     ) -> None:
         """Fetch ``file`` (``size`` bytes expected) from worker ``holder`` into ``path`` (made, or
-        overwritten; give ``Store.incoming``, which is another each time), a tree into ``tree_path``. Ends in
-        exactly one of Fetched, FetchFailed, or ``cancel``."""
-        self._begin(file, size, holder, addresses, self._arrivals.add(Arrival(file, size, path, tree_path)))
+        overwritten; give ``Store.incoming``, which is another each time), a tree into ``tree_path``.
+        ``coming``: the holder is perhaps about to get it itself. Ends in exactly one of Fetched, FetchFailed,
+        or ``cancel``."""
+        arrival = self._arrivals.add(Arrival(file, size, path, tree_path))
+        self._begin(_Job(file, size, holder, tuple(addresses), arrival, coming))
 
-    def go_on(self, file: int, size: int, holder: int, addresses: Sequence[Address]) -> bool:
+    def go_on(
+        self, file: int, size: int, holder: int, addresses: Sequence[Address], *, coming: bool = False
+    ) -> bool:
         """As ``start``, from where a fetch of this file that failed has come to. False when nothing of it was
         kept."""
         arrival = self._arrivals.get(file)
         if arrival is None or arrival.size != size:
             return False
-        self._begin(file, size, holder, addresses, arrival)
+        self._begin(_Job(file, size, holder, tuple(addresses), arrival, coming))
         return True
 
-    def _begin(
-        self, file: int, size: int, holder: int, addresses: Sequence[Address], arrival: Arrival
-    ) -> None:
-        job = _Job(file, size, holder, tuple(addresses), arrival)
+    def _begin(self, job: _Job) -> None:
         with self._changed:
-            self._jobs[file] = job
+            self._jobs[job.file] = job
             self._waiting.append(job)
             self._add_thread()
             self._changed.notify()
@@ -443,7 +448,8 @@ class Fetcher:
                     raise LinkLostError("cancelled")
                 job.link = link
             arrival = job.arrival
-            tree = link.ask(job.file, job.size, arrival.written, lambda: self._park(job))
+            at = arrival.written
+            tree = link.ask(job.file, job.size, at, job.coming, lambda: self._park(job))
             if not job.counted:
                 self._unpark(job)
             arrival.begin(tree)

@@ -379,6 +379,7 @@ class SimAgent:
             order.addresses,
             order.file,
             order.size,
+            order.coming,
             lambda content, reason: self.hear(
                 3e-5, lambda: self._on_transfer(order.file, order.holder, token, content, reason)
             ),

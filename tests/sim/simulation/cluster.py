@@ -31,7 +31,13 @@ from simulation.work import Content, Work
 
 #: Small numbers for small clusters: what is large and what is slow, in proportion to simulated tasks.
 SETTINGS = Settings(
-    heartbeat_s=0.2, silent_s=1.0, inline_bytes=100, bandwidth=1e6, blob_by_peer_bytes=200, checked=True
+    heartbeat_s=0.2,
+    silent_s=1.0,
+    inline_bytes=100,
+    bandwidth=1e6,
+    blob_by_peer_bytes=200,
+    spread_bytes=1000,
+    checked=True,
 )
 WORKER_SETTINGS = WorkerSettings(piece_bytes=256, answer_s=0.7, setup_tries=12, zygotes=1)
 

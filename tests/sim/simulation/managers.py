@@ -89,7 +89,7 @@ class SimCollector(Collector):
                 raw = memoryview(bytearray(content.read(0, content.size)))
                 self._manager.call(lambda: self._on_result(wish, raw))
 
-        self._manager.world.transfers.start("manager", addresses, wish.file, wish.size, finished)
+        self._manager.world.transfers.start("manager", addresses, wish.file, wish.size, False, finished)
 
     def _copy(self, wish: Wish, source: str, is_tree: bool) -> None:
         content = self._manager.world.given[source]

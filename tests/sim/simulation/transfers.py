@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from simulation.cluster import Cluster
 
 TIMEOUT_S = 3.0
+#: How long a holder waits for what it may be about to get.
+COMING_S = 1.0
+#: How often what arrives is looked at, for want of threads that would wait for it.
+_LOOK_S = 0.002
 Finished = Callable[["Content | None", str], None]
 
 
@@ -29,9 +33,16 @@ class Transfers:
         self.moved_bytes = 0
 
     def start(
-        self, asker: str, addresses: Sequence[Address], file: int, size: int, finished: Finished
+        self,
+        asker: str,
+        addresses: Sequence[Address],
+        file: int,
+        size: int,
+        coming: bool,
+        finished: Finished,
     ) -> None:
-        """Have ``finished`` called once: with the content, or with the reason why there is none."""
+        """Have ``finished`` called once: with the content, or with the reason why there is none. ``coming``:
+        the holder is perhaps about to get it itself, and passes it on."""
         world = self._world
         holder = world.agents_by_serial.get(addresses[0].port)
         if holder is None or not holder.alive or not world.reachable(asker, holder.name):
@@ -45,19 +56,25 @@ class Transfers:
                 done[0] = True
                 finished(content, reason)
 
-        world.events.after(TIMEOUT_S, lambda: end(None, "it took too long"))
-        world.events.after(duration, lambda: self._arrive(holder, file, size, end))
+        patience_s = COMING_S if coming else 0.0
+        world.events.after(TIMEOUT_S + patience_s, lambda: end(None, "it took too long"))
+        world.events.after(duration, lambda: self._arrive(holder, file, size, patience_s, end))
         if world.weather.latency_s:
             # A holder that dies in between resets the link.
             world.events.after(duration, lambda: None if holder.alive else end(None, "connection reset"))
 
-    def _arrive(self, holder: SimAgent, file: int, size: int, end: Finished) -> None:
-        holder.later(0.0, lambda: self._send(holder, file, size, end))
+    def _arrive(self, holder: SimAgent, file: int, size: int, patience_s: float, end: Finished) -> None:
+        holder.later(0.0, lambda: self._send(holder, file, size, patience_s, end))
 
-    def _send(self, holder: SimAgent, file: int, size: int, end: Finished) -> None:
+    def _send(self, holder: SimAgent, file: int, size: int, patience_s: float, end: Finished) -> None:
         world = self._world
         content = holder.store.get(file)
-        if content is None:
+        if content is None and (file in holder.fetching or file in holder.pulling):
+            # It is on its way there: whoever asks gets it as it comes.
+            holder.later(_LOOK_S, lambda: self._send(holder, file, size, 0.0, end))
+        elif content is None and patience_s > 0:
+            holder.later(_LOOK_S, lambda: self._send(holder, file, size, patience_s - _LOOK_S, end))
+        elif content is None:
             end(None, "not held")
         elif world.chance.random() < world.weather.damage or content.size != size:
             end(None, f"damaged ({content.size} bytes of {size})")

@@ -76,7 +76,7 @@ class Chance(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.core = Core(Settings(checked=True, wide=3))
+        self.core = Core(Settings(checked=True, wide=3, spread_bytes=1000))
         self.cluster = Rehearsal(self.core, self.look)
         self.core.on_limit("few", 2, 0.0)
         #: Results of tasks that failed for good.

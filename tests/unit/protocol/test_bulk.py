@@ -126,7 +126,7 @@ def test_one_that_speaks_a_byte_at_a_time_is_given_up(monkeypatch: pytest.Monkey
 
 
 def holder(size: int, data: bytes, checksum: int) -> Callable[[socket.socket], object]:
-    def serve(link: socket.socket) -> tuple[int, int] | None:
+    def serve(link: socket.socket) -> tuple[int, int, bool] | None:
         bulk.greet(link, SECRET, "server")
         file = bulk.receive_request(link)
         link.sendall(bulk.ANSWER.pack(size, False) + data + bulk.CHECKSUM.pack(checksum))
@@ -150,7 +150,7 @@ def test_damage_is_noticed() -> None:
 
     digest = xxhash.xxh3_64_intdigest(b"content")
     into = bytearray(7)
-    assert both(taker(into), holder(7, b"content", digest)) == (None, (5, 0))
+    assert both(taker(into), holder(7, b"content", digest)) == (None, (5, 0, False))
     assert into == b"content"
     error, _ = both(taker(bytearray(7)), holder(7, b"contemt", digest))
     assert isinstance(error, bulk.DamagedError)

@@ -37,15 +37,16 @@ class Peer:
         self.fetcher = Fetcher(SECRET, self.arrivals, timeout_s=10)
         self.events: list[Fetched | FetchFailed] = []
 
-    def lookup(self, file: int) -> Held:
-        return self.arrivals.get(file) or self.held.get(file)
+    def lookup(self, file: int, timeout_s: float) -> Held:
+        return self.arrivals.get(file, timeout_s) or self.held.get(file)
 
     @property
     def addresses(self) -> list[Address]:
         return self.server.addresses
 
-    def start(self, file: int, size: int, addresses: list[Address]) -> None:
-        self.fetcher.start(file, size, 1, addresses, self.path(file), self.path(file) + ".tree")
+    def start(self, file: int, size: int, addresses: list[Address], coming: bool = False) -> None:
+        tree_path = self.path(file) + ".tree"
+        self.fetcher.start(file, size, 1, addresses, self.path(file), tree_path, coming=coming)
 
     def path(self, file: int) -> str:
         return str(self.directory / str(file))
@@ -103,7 +104,7 @@ class Origin:
         self.content = content
         self.tree = tree
         self.until = until
-        self.asked: list[tuple[int, int]] = []
+        self.asked: list[tuple[int, int, bool]] = []
         self.go_on = threading.Event()
         self.checksum = xxhash.xxh3_64_intdigest(content)
         self._cut = False
@@ -209,7 +210,7 @@ def test_what_arrives_goes_on_at_once(origin: Origin, content: bytes, peer: Make
     for one in reversed(peers):
         assert one.outcome() == Fetched(1, len(content), 1)
         assert one.content(1) == content
-    assert origin.asked == [(1, 0)]
+    assert origin.asked == [(1, 0, False)]
 
 
 def test_when_the_holder_is_lost_it_goes_on_from_another(
@@ -227,7 +228,7 @@ def test_when_the_holder_is_lost_it_goes_on_from_another(
     assert first.outcome() == Fetched(1, len(content), 2)
     assert second.outcome() == Fetched(1, len(content), 1)
     assert first.content(1) == second.content(1) == content
-    ((_, offset),) = another.asked
+    ((_, offset, _),) = another.asked
     assert offset > 10 * MB
     another.close()
 
@@ -284,6 +285,19 @@ def test_a_holder_that_has_nothing_yet_keeps_nobody_waiting_for_other_files(
     assert child.outcome() == Fetched(2, len(content), 1)
     assert child.content(2) == content
     assert {type(parent.outcome()), type(parent.outcome())} == {Fetched}
+
+
+def test_one_that_is_about_to_be_told_of_a_file_is_waited_for(
+    origin: Origin, content: bytes, peer: MakePeer
+) -> None:
+    parent, child, stranger = peer("parent"), peer("child"), peer("stranger")
+    child.start(1, len(content), parent.addresses, coming=True)
+    stranger.start(1, len(content), parent.addresses)
+    assert isinstance(stranger.outcome(), FetchFailed)
+    parent.start(1, len(content), origin.addresses)
+    origin.go_on.set()
+    assert child.outcome() == Fetched(1, len(content), 1)
+    assert child.content(1) == content
 
 
 def test_who_waits_for_one_that_never_gets_it_is_told(content: bytes, peer: MakePeer) -> None:

@@ -34,7 +34,7 @@ class Files:
         self.held[file] = str(path)
         return data
 
-    def lookup(self, file: int) -> str | bytes | None:
+    def lookup(self, file: int, timeout_s: float) -> str | bytes | None:
         self.asked.append(file)
         return self.held.get(file)
 
@@ -120,7 +120,7 @@ def test_one_source_is_not_asked_for_more_than_its_bound_at_once(files: Files, t
     at_once, most, lock = 0, 0, threading.Lock()
     both_here = threading.Barrier(2)
 
-    def lookup(file: int) -> bytes:
+    def lookup(file: int, timeout_s: float) -> bytes:
         nonlocal at_once, most
         with lock:
             at_once += 1
@@ -250,7 +250,7 @@ def test_a_kept_link_that_the_other_side_closed_is_made_anew(
 def test_cancelled_fetches_are_not_reported(files: Files, tmp_path: Path) -> None:
     asked, go_on = threading.Event(), threading.Event()
 
-    def lookup(file: int) -> bytes:
+    def lookup(file: int, timeout_s: float) -> bytes:
         if file < 100:
             asked.set()
             go_on.wait(10)
@@ -297,7 +297,7 @@ def test_a_holder_that_goes_silent_is_given_up(tmp_path: Path) -> None:
 def test_close_ends_what_is_under_way(files: Files, tmp_path: Path) -> None:
     asked, go_on = threading.Event(), threading.Event()
 
-    def lookup(file: int) -> None:
+    def lookup(file: int, timeout_s: float) -> None:
         asked.set()
         go_on.wait(10)
 
@@ -312,7 +312,7 @@ def test_close_ends_what_is_under_way(files: Files, tmp_path: Path) -> None:
 
 
 def test_addresses_name_the_port_and_never_all_interfaces() -> None:
-    server = TransferServer(lambda file: None, SECRET)
+    server = TransferServer(lambda file, timeout_s: None, SECRET)
     assert server.addresses
     assert all(address.port > 0 and address.host not in ("", "0.0.0.0") for address in server.addresses)
     server.close()

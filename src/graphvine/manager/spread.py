@@ -1,0 +1,104 @@
+"""How one large file gets to the workers that need it: by a tree of links, over which it is passed on while
+it still arrives. Pure.
+
+Every worker that needs the file is given one *parent* when it is told of it: a worker that holds the file, or
+one that was told before and is just fetching it. So there are no rings, and nobody waits for what comes from
+itself.
+
+A worker that serves two at a time gives each half of its bandwidth, so most have one child, and the file
+takes hardly longer to get to the end of such a chain than to its beginning. But each link adds a little delay
+and can break: beyond ``CHAIN`` links another child of an early worker is better than one more link. The
+parent chosen is always the one with the least ``children * CHAIN + depth``; that makes a tree which is deep
+as long as it is small, and whose depth and number of children grow with the logarithm of its size.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+#: As many links in a row are as bad as sharing a parent's bandwidth with one more child.
+CHAIN = 24
+
+
+class Node:
+    """One worker that has the file or was told to fetch it."""
+
+    __slots__ = ("children", "depth", "here", "parent", "worker")
+
+    def __init__(self, worker: int, parent: Node | None, depth: int) -> None:
+        self.worker = worker
+        self.parent = parent
+        self.depth = depth
+        """Links between it and the nearest worker that holds the file whole."""
+        self.children = 0
+        """How many fetch from it."""
+        self.here = True
+
+    @property
+    def cost(self) -> int:
+        return self.children * CHAIN + self.depth
+
+
+class Spread:
+    """The tree of one file. A choice costs the logarithm of the number of workers."""
+
+    def __init__(self, holders: list[int]) -> None:
+        self.nodes: dict[int, Node] = {}
+        self._heap: list[tuple[int, int, int]] = []
+        """Cost when it was put here, order, worker. An entry whose cost is true no more is passed over."""
+        self._count = 0
+        for holder in holders:
+            self._add(Node(holder, None, 0))
+
+    def place(self, worker: int) -> int:
+        """Give a worker that needs the file its parent. 0: nobody has it or will have it before."""
+        self.forget(worker)
+        parent = self._cheapest()
+        if parent is None:
+            self._add(Node(worker, None, 0))
+            return 0
+        parent.children += 1
+        self._offer(parent)
+        self._add(Node(worker, parent, parent.depth + 1))
+        return parent.worker
+
+    def complete(self, worker: int) -> None:
+        """A worker has the file now, wherever it came from."""
+        node = self.nodes.get(worker)
+        if node is None:
+            self._add(Node(worker, None, 0))
+            return
+        self._detach(node)
+        node.depth = 0
+        self._offer(node)
+
+    def forget(self, worker: int) -> None:
+        """A worker does not have the file (any more), and will not get it."""
+        node = self.nodes.pop(worker, None)
+        if node is not None:
+            node.here = False
+            self._detach(node)
+
+    def _add(self, node: Node) -> None:
+        self.nodes[node.worker] = node
+        self._offer(node)
+
+    def _detach(self, node: Node) -> None:
+        parent, node.parent = node.parent, None
+        if parent is not None:
+            parent.children -= 1
+            if parent.here:
+                self._offer(parent)
+
+    def _offer(self, node: Node) -> None:
+        self._count += 1
+        heapq.heappush(self._heap, (node.cost, self._count, node.worker))
+
+    def _cheapest(self) -> Node | None:
+        while self._heap:
+            cost, _, worker = self._heap[0]
+            node = self.nodes.get(worker)
+            if node is not None and node.cost == cost:
+                return node
+            heapq.heappop(self._heap)
+        return None
