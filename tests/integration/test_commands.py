@@ -464,7 +464,7 @@ def test_large_buffers_and_outputs_used_again(m, tmp_path):
     second = vine.Task("wc -c < again", cores=1)
     second.add_input(out, "again")
     m.submit(second)
-    assert [m.wait(60), m.wait(60)] == [first, second]
+    assert {m.wait(60), m.wait(60)} == {first, second}
     assert second.output.strip() == "200000"
     assert out.contents() == b"y" * 200_000
 
@@ -513,3 +513,40 @@ def test_a_command_that_kills_its_executor_is_not_tried_for_ever(m):
     task = done(m, vine.Task("kill -9 $PPID; sleep 60", cores=1))
     assert task.result == "max retries"
     assert "SIGKILL" in task.reason
+
+
+def test_files_belong_to_their_manager(m):
+    with vine.Manager(local_workers=0) as other:
+        task = vine.Task("true")
+        task.add_input(other.declare_buffer("x"), "x")
+        with pytest.raises(ValueError, match="another manager"):
+            m.submit(task)
+        assert m.empty()
+
+
+def test_a_task_can_be_submitted_again(m):
+    temp = m.declare_temp()
+    task = vine.Task("seq 2000 > x; echo again", cores=1)
+    task.add_output(temp, "x")
+    first = done(m, task).id
+    second = done(m, task).id
+    assert second > first
+    reader = vine.Task("tail -n 1 x", cores=1)
+    reader.add_input(temp, "x")
+    assert done(m, reader).output == "2000\n"
+
+
+def test_thousands_of_tasks_keep_nothing(m):
+    """What is over is let go of: files on the workers, and what the manager knows of them."""
+    import gc
+
+    for _ in range(1000):
+        task = vine.Task("seq 2000 > x", cores=1)
+        task.add_output(m.declare_temp(), "x")
+        m.submit(task)
+    while not m.empty():
+        assert m.wait(60).successful()
+    del task
+    gc.collect()
+    assert m._desk._under_way == {}
+    assert m.counts().plans == 0

@@ -107,6 +107,8 @@ class Desk:
         for file in (*inputs, *(output.file for output in task._outputs)):
             if file.undeclared:
                 raise ValueError(f"{file.label} was undeclared")
+            if file._owner is not self._engine:
+                raise ValueError(f"{file.label} was declared by another manager")
         with self._condition:
             if self._closed:
                 raise ManagerClosedError("the manager is closed")
@@ -246,7 +248,8 @@ class Desk:
             except Exception as error:
                 log.exception("tasks cannot be handed over")
                 for task in ready:
-                    self._fail(task, results.UNKNOWN, f"{type(error).__name__}: {error}")
+                    if task.id not in self._under_way:
+                        self._fail(task, results.UNKNOWN, f"{type(error).__name__}: {error}")
 
     def _next_time_s(self) -> float | None:
         """Until something is to be done for held tasks that nobody tells of."""
@@ -432,9 +435,6 @@ class Desk:
                 file.hold(numbers[entry], self._engine.release)
             for begun in builder.begun:
                 self._begin(begun, numbers, listeners, used)
-            for number in set(range(len(numbers))) - used - {begun.entry for begun in builder.begun}:
-                # Picked from, or given to nobody but this plan.
-                listeners.setdefault(number, _ignore)
             cancelled = [
                 under_way.number
                 for under_way in self._under_way.values()
@@ -444,7 +444,7 @@ class Desk:
 
         def hear(outcome: Outcome) -> None:
             listener = listeners.get(outcome.position)
-            if listener is not None and listener is not _ignore:
+            if listener is not None:
                 self._later(lambda: listener(outcome))
 
         run.add_outcome_callback(hear)
@@ -604,10 +604,6 @@ class Desk:
 
 class _NowhereError(Exception):
     """No worker has an input that was to be there already."""
-
-
-def _ignore(_: Outcome) -> None:
-    """For entries that nobody asks about."""
 
 
 def _put(file: File, value: Any) -> None:
