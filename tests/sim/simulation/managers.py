@@ -110,6 +110,8 @@ class SimManager:
         self.collector = SimCollector(self)
         self.relay = Relay(self.core.holders, self.peers.__contains__, self.say, self.core.blob, self._give)
         self.runs: dict[int, SimRun] = {}
+        #: What each plan is, also after its run was over.
+        self.taken: dict[int, Work] = {}
         self.connections: dict[bytes, Connection] = {}
         #: Whom it told to drop what.
         self.dropped: set[tuple[int, int]] = set()
@@ -270,10 +272,10 @@ class SimManager:
             run.work.failed.add(run.work.plan.wanted[outcome.position])
 
     def _note_failures(self) -> None:
-        for plan, run in self.runs.items():
+        for plan, work in self.taken.items():
             table = self.core.state.plan(plan)
-            if table is not None and run.work is not None and table.failures:
-                run.work.failed |= table.failures.keys()
+            if table is not None:
+                work.failed |= table.failures.keys()
 
     def say(self, worker: int, messages: list[ToWorker]) -> None:
         identity = self.peers.identity(worker)
@@ -325,6 +327,7 @@ class SimManager:
 
         def take() -> None:
             run.plan = self.core.on_plan(work.plan, keep, self.world.now)
+            self.taken[run.plan] = work
             run.files = [run.plan + task for task in work.plan.wanted]
             first = run.plan + len(work.plan)
             self.world.blobs.update(range(first, first + len(work.plan.blobs)))
