@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import dask
 import psutil
 import pytest
 from tests.integration.conftest import StartWorker, family
@@ -439,3 +440,18 @@ def test_a_damaged_environment_fails_what_needs_it_and_nothing_else(manager: Man
         with pytest.raises(EnvironmentUnusableError, match=r"no bin/python"):
             bad.result(timeout=60)
         assert good.result(timeout=60) == 4
+
+
+def test_graphs_run_in_an_environment_that_has_dask(manager: Manager, tmp_path: Path, cache: Path) -> None:
+    # What it has is this interpreter's own, by a line in a file that Python reads when it starts.
+    site = os.path.dirname(os.path.dirname(dask.__file__))
+    archive = make_archive(tmp_path / "env.tar.gz", {"all.pth": f"{site}\n"})
+    inner = dask.delayed(inside, pure=False)()
+    options: dict[str, Any] = {"environment": archive, "env_vars": {"GVT_MODE": "slow"}}
+    (value,) = dask.compute(inner, scheduler=manager.get, **options)
+    assert value[0].startswith(f"{cache}/")
+    assert value[1] == "slow"
+    assert manager.compute(inner, **options).result(timeout=60) == value
+    kept = manager.persist(inner, **options)
+    (again,) = dask.compute(dask.delayed(tuple)([kept, 1]), scheduler=manager.get)
+    assert again == (value, 1)
