@@ -39,6 +39,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "adl_payload": ("coffea", "dask_awkward", "hist"),
     "adl_run": ("coffea", "dask_awkward", "hist", "distributed"),
     "env_overhead": ("coffea", "hist"),
+    "commands": (),
     "core_cost": (),
     "peer_rate": (),
     "spread": (),

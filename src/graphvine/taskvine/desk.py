@@ -30,11 +30,11 @@ from graphvine.taskvine import results
 from graphvine.taskvine.commands import report_of
 from graphvine.taskvine.files import Buffer, File, LocalFile, Temp, Url, check_acyclic, needed_by
 from graphvine.taskvine.ledger import Ledger
-from graphvine.taskvine.naming import to_be_named
+from graphvine.taskvine.naming import kept_name, to_be_named
 from graphvine.taskvine.plans import Begun, Builder, Listener, MissingInputError, stamp_of
 from graphvine.taskvine.remote import kept
 from graphvine.taskvine.remote.cache import content_name
-from graphvine.taskvine.remote.contents import SMALL_BYTES, reason_absent
+from graphvine.taskvine.remote.contents import SMALL_BYTES, Absent, reason_absent
 from graphvine.taskvine.remote.sources import SourceError, Validator, look_up
 from graphvine.taskvine.results import Report, Summary
 from graphvine.taskvine.retrieval import Retrieval
@@ -284,7 +284,9 @@ class Desk:
         needed = _all_needed(task.input_files())
         # Not the first reason only: what can be looked up begins to be.
         looked_up = [self._looks_up(file) for file in needed if isinstance(file, Url)]
-        looked_up += [self._looks_up(file) for file in to_be_named(needed)]
+        looked_up += [self._looks_up(file, to_name=True) for file in to_be_named(needed)]
+        if not any(looked_up):
+            looked_up = [self._asks_nodes(file) for file in needed if not isinstance(file, Url)]
         return any(looked_up) or any(self._is_lacking(file, handed) for file in needed)
 
     def _is_lacking(self, file: File, handed: set[int]) -> bool:
@@ -292,10 +294,10 @@ class Desk:
             return file.producer.id not in handed
         return isinstance(file, Temp) and file.number is None
 
-    def _looks_up(self, file: LocalFile | Url) -> bool:
-        """Whether a file must be looked at before it is used; then somebody does."""
+    def _looks_up(self, file: LocalFile | Url, to_name: bool = False) -> bool:
+        """Whether a file must be looked at before it is used (or named); then somebody does."""
         if isinstance(file, Url):
-            wanted = file.unsure or (file.level == "forever" and file.validator is None)
+            wanted = file.unsure or (to_name and file.validator is None)
         else:
             wanted = file.producer is None and file.named != stamp_of(file.resolved())
         if wanted and id(file) not in self._looking:
@@ -345,7 +347,7 @@ class Desk:
             self._condition.notify_all()
 
     def _read_local(self, file: LocalFile) -> None:
-        """Name a local file's content, and see whether a node has kept it."""
+        """Name a local file's content."""
         path = file.resolved()
         stamp = stamp_of(path)
         try:
@@ -353,29 +355,46 @@ class Desk:
         except OSError as error:
             log.info("%s: %s", path, error)
             content = ""
-        if not content or file.number is not None or os.path.getsize(path) <= SMALL_BYTES:
-            self._on_named(file, stamp, content)
-            return
-        builder = Builder(self._staging)
-        builder.add((kept.find, (content,), None), [], f"what nodes kept of {path}", "kept")
-        run = self._engine.run(builder.plan(), keep=True)
-        run.add_outcome_callback(
-            lambda outcome: self._later(lambda: self._on_named(file, stamp, content, outcome))
-        )
-
-    def _on_named(
-        self, file: LocalFile, stamp: tuple[int, ...] | None, content: str, outcome: Outcome | None = None
-    ) -> None:
         with self._condition:
             self._looking.discard(id(file))
             file.content, file.named = content, stamp
-            if outcome is not None:
-                if outcome.ok and outcome.value is None:
-                    # Not a few bytes, so not that there is nothing.
-                    file.hold(outcome.file, self._engine.release)
-                    file.stamp = stamp
-                else:
-                    self._engine.release([outcome.file])
+            self._changed = True
+            self._condition.notify_all()
+
+    def _asks_nodes(self, file: File) -> bool:
+        """Whether it is being found out if nodes have kept a file from earlier runs; then somebody does."""
+        name = kept_name(file)
+        if not name or file.probed == name or file.number is not None or file.producer is not None:
+            return False
+        if isinstance(file, (LocalFile, Buffer)) and len(file) <= SMALL_BYTES:
+            return False
+        if id(file) not in self._looking:
+            self._looking.add(id(file))
+            assert self._hands is not None, "they were started with the first task"
+            self._hands.submit(self._ask_nodes, file, name)
+        return True
+
+    def _ask_nodes(self, file: File, name: str) -> None:
+        """In one of the hands."""
+        builder = Builder(self._staging)
+        builder.add((kept.find, (name,), None), [], f"what nodes kept of {file.label}", "kept")
+        try:
+            run = self._engine.run(builder.plan(), keep=True)
+        except ManagerClosedError:
+            return
+        run.add_outcome_callback(lambda outcome: self._later(lambda: self._on_asked(file, name, outcome)))
+
+    def _on_asked(self, file: File, name: str, outcome: Outcome) -> None:
+        found = outcome.ok and not (outcome.value and isinstance(pickle.loads(outcome.value), Absent))
+        with self._condition:
+            self._looking.discard(id(file))
+            file.probed = name
+            if not found:
+                self._engine.release([outcome.file])
+            else:
+                file.hold(outcome.file, self._engine.release)
+                if isinstance(file, LocalFile):
+                    file.stamp = file.named
             self._changed = True
             self._condition.notify_all()
 

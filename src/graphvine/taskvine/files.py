@@ -54,6 +54,8 @@ class File:
         self.users = 0
         """Unfinished tasks that need it."""
         self.undeclared = False
+        self.probed = ""
+        """The name under which nodes were asked whether they have kept it."""
         self._finalizer: weakref.finalize[..., Any] | None = None
 
     # -- users -----------------------------------------------------------------------------------------
