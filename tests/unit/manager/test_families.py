@@ -6,8 +6,10 @@ import pytest
 from tests.unit.manager.test_dispatch import assigned, orders, plan_of
 
 from graphvine.manager.families import Families, find
+from graphvine.manager.instructions import Instruction
 from graphvine.manager.rehearsal import Rehearsal
 from graphvine.manager.tasks import consumers_of
+from graphvine.protocol.messages import Report, TaskDone
 
 Graph = list[tuple[int, ...]]
 
@@ -79,3 +81,26 @@ def test_without_families_nothing_is_told(cluster: Rehearsal) -> None:
     assign = assigned(cluster.turn(), 1)
     assert assign is not None
     assert {order.uses for order in assign.orders} == {0}
+
+
+def passed_on(cluster: Rehearsal, *, used: bool) -> tuple[int, list[Instruction]]:
+    """A task tells of a result that it only passed on, to a task that has run or not. What is said then."""
+    cluster.join(cores=2)
+    base = cluster.run(plan_of([(), (0,)]))
+    cluster.turn()
+    done = [TaskDone(base, 0, None, 0.0, 0.01)]
+    if used:
+        done.append(TaskDone(base + 1, 1, b"x", 0.0, 0.01))
+    cluster.core.on_message(1, Report(done=done, lost=[base]), 0.0)
+    return base, cluster.turn()
+
+
+def test_what_was_passed_on_to_all_that_need_it_is_not_missed(cluster: Rehearsal) -> None:
+    _, said = passed_on(cluster, used=True)
+    assert orders(said, 1) == []
+    assert cluster.core.state.tables == []
+
+
+def test_what_was_passed_on_and_is_needed_after_all_is_made_again(cluster: Rehearsal) -> None:
+    base, said = passed_on(cluster, used=False)
+    assert orders(said, 1) == [base]
