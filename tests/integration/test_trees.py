@@ -215,3 +215,42 @@ def test_a_tree_whose_worker_is_lost_is_made_again(bare_manager: Manager, start_
     first.kill()
     first.wait()
     assert digest(kept).compute(scheduler=bare_manager.get) == expected
+
+
+@delayed(pure=False)
+def make_bytes(size: int) -> bytes:
+    return os.urandom(2**20) * (size // 2**20)
+
+
+@delayed(pure=False)
+def digest_bytes(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def first_to_receive(homes: dict[str, Path]) -> str:
+    """Name of a worker to which something is on its way."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        for name, home in homes.items():
+            if any(home.glob("graphvine-*/.in-*")):
+                return name
+        time.sleep(0.001)
+    raise AssertionError("nothing is on its way to anybody")
+
+
+def test_a_worker_dies_while_it_passes_a_large_value_on(
+    bare_manager: Manager, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    homes = {name: tmp_path / name for name in ("w0", "w1", "w2", "w3")}
+    processes = {}
+    for name, home in homes.items():
+        home.mkdir()
+        processes[name] = start_worker(bare_manager, 1, name, "--memory-dir", str(home))
+    made = bare_manager.persist(on("w0", lambda: make_bytes(300 * 2**20)))
+    expected = on("w0", lambda: digest_bytes(made)).compute(scheduler=bare_manager.get)
+    with dask.annotate(allow_other_workers=True):
+        needing = [on(name, lambda: digest_bytes(made)) for name in ("w1", "w2", "w3")]
+    waiting = bare_manager.compute(*needing)
+    victim = first_to_receive({name: homes[name] for name in ("w1", "w2", "w3")})
+    processes[victim].kill()
+    assert [future.result(60) for future in waiting] == [expected] * 3
