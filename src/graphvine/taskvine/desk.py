@@ -3,8 +3,7 @@
 - What is submitted gathers; one thread (``_hand_over_all``) makes plans of all that is there, and while
   they are handed over the next batch gathers. So thousands of submissions are a few plans, and one alone
   does not wait.
-- A task is *held back* while it cannot be part of a plan: a temp that it needs is made by no task yet, the
-  version of a URL is being looked up, its time has not come.
+- A task is *held back* while it cannot be part of a plan (``holding``).
 - The engine's word for an entry comes in the manager's thread, and is passed to ours (``_deliver_all``):
   nothing is unpickled, read or written in the manager's.
 - A task is over when its own entry is, and every output that belongs here has been brought (``Retrieval``).
@@ -28,14 +27,11 @@ from graphvine.protocol.errors import ManagerClosedError
 from graphvine.protocol.payload import Entry
 from graphvine.taskvine import results
 from graphvine.taskvine.commands import report_of
-from graphvine.taskvine.files import Buffer, File, LocalFile, Temp, Url, check_acyclic, needed_by
+from graphvine.taskvine.files import Buffer, File, LocalFile, Temp, all_needed, check_acyclic
+from graphvine.taskvine.holding import Holding
 from graphvine.taskvine.ledger import Ledger
-from graphvine.taskvine.naming import kept_name, to_be_named
 from graphvine.taskvine.plans import Begun, Builder, Listener, MissingInputError, stamp_of
-from graphvine.taskvine.remote import kept
-from graphvine.taskvine.remote.cache import content_name
-from graphvine.taskvine.remote.contents import SMALL_BYTES, Absent, reason_absent
-from graphvine.taskvine.remote.sources import SourceError, Validator, look_up
+from graphvine.taskvine.remote.contents import reason_absent
 from graphvine.taskvine.results import Report, Summary
 from graphvine.taskvine.retrieval import Retrieval
 from graphvine.taskvine.task import Task
@@ -48,8 +44,6 @@ MAX_BATCH = 5000
 SOURCE_TRANSFERS = 8
 #: Threads that ask sources and write outputs.
 HANDS = 8
-#: A task that waits for a temp that nobody makes: said after so long.
-PATIENCE_S = 60.0
 
 
 class UnderWay:
@@ -81,7 +75,6 @@ class Desk:
         """Names of the limits of categories that have one."""
         self._submitted: list[Task] = []
         self._held: list[Task] = []
-        self._held_since: dict[int, float] = {}
         self._changed = False
         """Something that held tasks may wait for."""
         self._cancelled: set[int] = set()
@@ -89,7 +82,6 @@ class Desk:
         self._news: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._under_way: dict[int, UnderWay] = {}
         self._limits: set[str] = set()
-        self._looking: set[int] = set()
         self._threads: list[threading.Thread] = []
         self._hands: ThreadPoolExecutor | None = None
         self._closed = False
@@ -116,7 +108,7 @@ class Desk:
             task._metrics["time_when_submitted"] = _now_us()
             for output in task._outputs:
                 output.file.producer = task
-            for file in _all_needed(inputs):
+            for file in all_needed(inputs):
                 file.users += 1
             self._submitted.append(task)
             self._start()
@@ -165,7 +157,7 @@ class Desk:
         """What a file is now: SmallFile, Tree, or what says that it is absent. Waits; makes it if need be.
         Raises what the engine raises, MissingInputError."""
         with self._condition:
-            for needed in _all_needed([file]):
+            for needed in all_needed([file]):
                 needed.users += 1
         try:
             self._await_producer(file)
@@ -224,6 +216,9 @@ class Desk:
         if self._threads:
             return
         self._hands = ThreadPoolExecutor(HANDS, "graphvine-files")
+        self._holding = Holding(
+            self._engine, self._condition, self._hands, self._staging, self._later, self._on_changed
+        )
         for name, target in (("tasks", self._hand_over_all), ("results", self._deliver_all)):
             thread = threading.Thread(target=target, name=f"graphvine-{name}", daemon=True)
             self._threads.append(thread)
@@ -233,14 +228,15 @@ class Desk:
         while True:
             with self._condition:
                 self._condition.wait_for(
-                    lambda: self._submitted or self._changed or self._closed, self._next_time_s()
+                    lambda: self._submitted or self._changed or self._closed,
+                    self._holding.next_time_s(self._held),
                 )
                 if self._closed:
                     return
                 tasks = [*self._held, *self._submitted[:MAX_BATCH]]
                 del self._submitted[:MAX_BATCH]
                 self._changed = False
-                ready, self._held = self._sorted_out(tasks)
+                ready, self._held = self._holding.sort_out(tasks, self._under_way, self._cancelled)
             try:
                 self._hand_over_tasks(ready)
             except ManagerClosedError:
@@ -251,150 +247,9 @@ class Desk:
                     if task.id not in self._under_way:
                         self._fail(task, results.UNKNOWN, f"{type(error).__name__}: {error}")
 
-    def _next_time_s(self) -> float | None:
-        """Until something is to be done for held tasks that nobody tells of."""
-        now_us = _now_us()
-        times = [(task._time_start - now_us) / 1e6 for task in self._held if task._time_start > now_us]
-        now = time.monotonic()
-        times += [since + PATIENCE_S - now for since in self._held_since.values() if since + PATIENCE_S > now]
-        return max(0.0, min(times)) if times else None
-
-    def _sorted_out(self, tasks: Sequence[Task]) -> tuple[list[Task], list[Task]]:
-        """Those that can be part of a plan now, producers first, and those that cannot."""
-        ready: list[Task] = []
-        handed = set(self._under_way)
-        left = list(tasks)
-        progress = True
-        while progress and left:
-            progress, held = False, []
-            for task in left:
-                if task.id in self._cancelled or not self._is_held(task, handed):
-                    ready.append(task)
-                    handed.add(task.id)
-                    progress = True
-                else:
-                    held.append(task)
-            left = held
-        self._warn(left)
-        return ready, left
-
-    def _is_held(self, task: Task, handed: set[int]) -> bool:
-        if task._time_start > _now_us():
-            return True
-        needed = _all_needed(task.input_files())
-        # Not the first reason only: what can be looked up begins to be.
-        looked_up = [self._looks_up(file) for file in needed if isinstance(file, Url)]
-        looked_up += [self._looks_up(file, to_name=True) for file in to_be_named(needed)]
-        if not any(looked_up):
-            looked_up = [self._asks_nodes(file) for file in needed if not isinstance(file, Url)]
-        return any(looked_up) or any(self._is_lacking(file, handed) for file in needed)
-
-    def _is_lacking(self, file: File, handed: set[int]) -> bool:
-        if file.producer is not None:
-            return file.producer.id not in handed
-        return isinstance(file, Temp) and file.number is None
-
-    def _looks_up(self, file: LocalFile | Url, to_name: bool = False) -> bool:
-        """Whether a file must be looked at before it is used (or named); then somebody does."""
-        if isinstance(file, Url):
-            wanted = file.unsure or (to_name and file.validator is None)
-        else:
-            wanted = file.producer is None and file.named != stamp_of(file.resolved())
-        if wanted and id(file) not in self._looking:
-            self._looking.add(id(file))
-            assert self._hands is not None, "they were started with the first task"
-            self._hands.submit(self._look_at, file)
-        return wanted
-
-    def _warn(self, held: Sequence[Task]) -> None:
-        now = time.monotonic()
-        since = self._held_since
-        self._held_since = {
-            task.id: since.get(task.id, now) for task in held if task._time_start <= _now_us()
-        }
-        for task in held:
-            waited = now - self._held_since.get(task.id, now)
-            lacking = [file for file in task.input_files() if isinstance(file, Temp) and file.number is None]
-            if waited >= PATIENCE_S and lacking:
-                self._held_since[task.id] = float("-inf")
-                log.warning("task %d waits for a temp that no submitted task makes", task.id)
-
-    def _look_at(self, file: LocalFile | Url) -> None:
-        """In one of the hands."""
-        try:
-            if isinstance(file, Url):
-                self._ask_source(file)
-            else:
-                self._read_local(file)
-        except ManagerClosedError:
-            return
-
-    def _ask_source(self, file: Url) -> None:
-        try:
-            validator = look_up(file.url)
-        except SourceError as error:
-            # The one who fetches it will say so to whom it concerns.
-            log.info("%s", error)
-            validator = Validator()
+    def _on_changed(self) -> None:
+        """Something that held tasks may wait for."""
         with self._condition:
-            self._looking.discard(id(file))
-            file.unsure = False
-            known = file.validator
-            if file.number is not None and known is not None and validator.tag and validator.tag != known.tag:
-                file.let_go()
-            file.validator = validator
-            self._changed = True
-            self._condition.notify_all()
-
-    def _read_local(self, file: LocalFile) -> None:
-        """Name a local file's content."""
-        path = file.resolved()
-        stamp = stamp_of(path)
-        try:
-            content = content_name(path)
-        except OSError as error:
-            log.info("%s: %s", path, error)
-            content = ""
-        with self._condition:
-            self._looking.discard(id(file))
-            file.content, file.named = content, stamp
-            self._changed = True
-            self._condition.notify_all()
-
-    def _asks_nodes(self, file: File) -> bool:
-        """Whether it is being found out if nodes have kept a file from earlier runs; then somebody does."""
-        name = kept_name(file)
-        if not name or file.probed == name or file.number is not None or file.producer is not None:
-            return False
-        if isinstance(file, (LocalFile, Buffer)) and len(file) <= SMALL_BYTES:
-            return False
-        if id(file) not in self._looking:
-            self._looking.add(id(file))
-            assert self._hands is not None, "they were started with the first task"
-            self._hands.submit(self._ask_nodes, file, name)
-        return True
-
-    def _ask_nodes(self, file: File, name: str) -> None:
-        """In one of the hands."""
-        builder = Builder(self._staging)
-        builder.add((kept.find, (name,), None), [], f"what nodes kept of {file.label}", "kept")
-        try:
-            run = self._engine.run(builder.plan(), keep=True)
-        except ManagerClosedError:
-            return
-        run.add_outcome_callback(lambda outcome: self._later(lambda: self._on_asked(file, name, outcome)))
-
-    def _on_asked(self, file: File, name: str, outcome: Outcome) -> None:
-        found = outcome.ok and not (outcome.value and isinstance(pickle.loads(outcome.value), Absent))
-        with self._condition:
-            self._looking.discard(id(file))
-            file.probed = name
-            if not found:
-                self._engine.release([outcome.file])
-            else:
-                file.hold(outcome.file, self._engine.release)
-                if isinstance(file, LocalFile):
-                    file.stamp = file.named
             self._changed = True
             self._condition.notify_all()
 
@@ -407,7 +262,7 @@ class Desk:
                 self._fail(task, results.CANCELLED, "it was cancelled before it began")
                 continue
             group = task._group()
-            for file in _all_needed(task.input_files()):
+            for file in all_needed(task.input_files()):
                 made_in = where.get(file, group)
                 if made_in != group and made_in in builders:
                     self._hand_over(builders.pop(made_in))
@@ -607,7 +462,7 @@ class Desk:
 
     def _unuse(self, files: Sequence[File]) -> None:
         with self._condition:
-            for file in _all_needed(files):
+            for file in all_needed(files):
                 file.users -= 1
                 self._settle_file(file)
 
@@ -634,18 +489,6 @@ def _put(file: File, value: Any) -> None:
     elif isinstance(file, LocalFile):
         write_path(value, file.path)
         file.stamp = stamp_of(file.path)
-
-
-def _all_needed(files: Iterable[File]) -> list[File]:
-    """Files, and all that they are made of, each once."""
-    found: dict[int, File] = {}
-    left = list(files)
-    while left:
-        file = left.pop()
-        if id(file) not in found:
-            found[id(file)] = file
-            left += needed_by(file)
-    return list(found.values())
 
 
 def _unlink(path: str) -> None:

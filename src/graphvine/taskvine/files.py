@@ -12,7 +12,7 @@ import io
 import os
 import platform
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -252,6 +252,18 @@ def needed_by(file: File) -> list[File]:
     if isinstance(file, Url) and file.proxy is not None:
         return [file.proxy]
     return []
+
+
+def all_needed(files: Iterable[File]) -> list[File]:
+    """Files, and all that they are made of, each once."""
+    found: dict[int, File] = {}
+    left = list(files)
+    while left:
+        file = left.pop()
+        if id(file) not in found:
+            found[id(file)] = file
+            left += needed_by(file)
+    return list(found.values())
 
 
 def check_acyclic(files: Sequence[File]) -> None:
