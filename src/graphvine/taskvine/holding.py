@@ -55,13 +55,16 @@ class Holding:
         self._looking: set[int] = set()
         """Files that somebody looks at."""
         self._held_since: dict[int, float] = {}
+        self._warned: set[int] = set()
 
     def next_time_s(self, held: Sequence[Task]) -> float | None:
         """Until something is to be done for held tasks that nobody tells of."""
         now_us = _now_us()
         times = [(task._time_start - now_us) / 1e6 for task in held if task._time_start > now_us]
         now = time.monotonic()
-        times += [since + PATIENCE_S - now for since in self._held_since.values() if since + PATIENCE_S > now]
+        for number, since in self._held_since.items():
+            if number not in self._warned:
+                times.append(since + PATIENCE_S - now)
         return max(0.0, min(times)) if times else None
 
     def sort_out(
@@ -121,8 +124,8 @@ class Holding:
         for task in held:
             waited = now - self._held_since.get(task.id, now)
             lacking = [file for file in task.input_files() if isinstance(file, Temp) and file.number is None]
-            if waited >= PATIENCE_S and lacking:
-                self._held_since[task.id] = float("-inf")
+            if waited >= PATIENCE_S and lacking and task.id not in self._warned:
+                self._warned.add(task.id)
                 log.warning("task %d waits for a temp that no submitted task makes", task.id)
 
     def _look_at(self, file: LocalFile | Url) -> None:
