@@ -123,9 +123,14 @@ class Holding:
         }
         for task in held:
             waited = now - self._held_since.get(task.id, now)
-            lacking = [file for file in task.input_files() if isinstance(file, Temp) and file.number is None]
-            if waited >= PATIENCE_S and lacking and task.id not in self._warned:
-                self._warned.add(task.id)
+            if waited < PATIENCE_S or task.id in self._warned:
+                continue
+            # Once, whatever it waits for: this is not a thing to be woken for again and again.
+            self._warned.add(task.id)
+            files = all_needed(task.input_files())
+            if any(
+                isinstance(file, Temp) and file.number is None and file.producer is None for file in files
+            ):
                 log.warning("task %d waits for a temp that no submitted task makes", task.id)
 
     def _look_at(self, file: LocalFile | Url) -> None:

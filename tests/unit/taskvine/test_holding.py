@@ -81,6 +81,14 @@ def test_it_is_said_once_that_a_temp_is_made_by_nobody(holding, monkeypatch, cap
     assert holding.next_time_s([a]) is None
 
 
+def test_nobody_is_woken_again_and_again_for_what_takes_long(holding, monkeypatch):
+    a, b = tasks(2)
+    chain(Temp(None, "workflow"), b, a)
+    monkeypatch.setattr(holding_module, "PATIENCE_S", 0.0)
+    holding.sort_out([a], {}, set())
+    assert holding.next_time_s([a]) is None
+
+
 def test_a_time_that_has_not_come(holding):
     (a,) = tasks(1)
     a.set_time_start((time.time() + 1000) * 1e6)
