@@ -82,6 +82,22 @@ def test_a_chain_of_ten_thousand(manager: Manager) -> None:
     assert manager.get(graph, ("c", 10_000)) == 10_000
 
 
+@pytest.mark.slow
+def test_a_chain_of_a_hundred_thousand_of_which_the_middle_is_wanted(manager: Manager) -> None:
+    count = 100_000
+    chain: dict[Any, Any] = {("c", i): (inc, ("c", i - 1)) for i in range(1, count)}
+    chain["c", 0] = 0
+    assert manager.get(chain, [("c", count - 1), ("c", count // 2)]) == (count - 1, count // 2)
+
+
+@pytest.mark.slow
+def test_a_task_of_a_hundred_thousand_inputs(manager: Manager) -> None:
+    count = 100_000
+    graph: dict[Any, Any] = {("x", i): (operator.neg, -i) for i in range(count)}
+    graph["sum"] = (sum, [("x", i) for i in range(count)])
+    assert manager.get(graph, "sum") == count * (count - 1) // 2
+
+
 def test_dask_collections(manager: Manager) -> None:
     da = pytest.importorskip("dask.array")
     x = da.ones((400, 400), chunks=(100, 100))

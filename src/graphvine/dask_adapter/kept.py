@@ -1,8 +1,9 @@
 """Results that stay on the workers, and how a dask graph names them.
 
-A kept key is the graph node ``Task(key, kept_value, KeptResult)``. Lowering for the same engine turns it into
-an external input: nothing moves. Any other scheduler that runs it gets the value, fetched; pickling one
-fetches it too. The files of a kept run are released when nothing refers to them any more.
+A kept key is the graph node ``KeptNode(key, kept_value, KeptResult)``, a ``Task``. Lowering for the same
+engine turns it into an external input: nothing moves. Any other scheduler that runs it gets the value,
+fetched; pickling one fetches it too. The files of a kept run are released when nothing refers to them any
+more.
 """
 
 from __future__ import annotations
@@ -74,9 +75,20 @@ def kept_value(kept: Any) -> Any:
     return kept.fetch() if isinstance(kept, KeptResult) else kept
 
 
+class KeptNode(Task):  # type: ignore[misc]
+    """The graph node that stands for a kept result. Like a future in a graph of distributed's, it has a
+    ``result``: that is how dask's own ``assert_eq`` looks at what is persisted."""
+
+    __slots__ = ()
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The value, fetched. ``timeout`` means nothing here."""
+        return kept_value(self.args[0])
+
+
 def kept_node(key: Any, kept: KeptResult) -> Task:
     """The graph node that stands for a kept result."""
-    return Task(key, kept_value, kept)
+    return KeptNode(key, kept_value, kept)
 
 
 def is_kept(node: Task) -> bool:

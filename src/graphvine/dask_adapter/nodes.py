@@ -35,7 +35,7 @@ from dask._task_spec import (
 )
 
 from graphvine.dask_adapter import steps
-from graphvine.dask_adapter.kept import is_kept
+from graphvine.dask_adapter.kept import KeptNode, is_kept
 
 Parsed = tuple[Callable[..., Any], tuple[Any, ...], "tuple[int, ...] | None", tuple[Any, ...]]
 
@@ -92,7 +92,7 @@ class Reader:
                 if _SUBGRAPH is not None and type(value[0]) is _SUBGRAPH:
                     return self._compile(convert_legacy_task(key, value, self.graph))
                 return self._read_call(value)
-        elif kind is Task:
+        elif kind is Task or kind is KeptNode:
             return self._read_task(value)
         elif kind is Alias:
             return (ALIAS, (), (), (_target(value),))
@@ -389,7 +389,7 @@ class Compiler:
             return scope(_target(node))
         if kind is DataNode:
             return True, node.value
-        if kind is Task:
+        if kind is Task or kind is KeptNode:
             return self._compile_task(node, scope)
         container = _CONTAINERS.get(kind)
         if container is not None:

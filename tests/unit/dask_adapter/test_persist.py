@@ -162,3 +162,31 @@ def _default() -> Any:
     from graphvine.manager.plan import TaskOptions
 
     return TaskOptions()
+
+
+def test_dasks_own_comparison_works_on_what_is_kept(client: DaskClient) -> None:
+    from dask.array.utils import assert_eq
+
+    x = da.arange(20, chunks=5) + 1
+    assert_eq(x, np.arange(20) + 1, scheduler=client.get)
+    kept = client.persist(x)
+    assert_eq(kept, np.arange(20) + 1, scheduler=client.get)
+    assert_eq(kept * 2, (np.arange(20) + 1) * 2, scheduler=client.get)
+
+
+def test_dasks_own_comparison_works_on_kept_data_frames(client: DaskClient) -> None:
+    pd = pytest.importorskip("pandas")
+    dd = pytest.importorskip("dask.dataframe")
+    from dask.dataframe.utils import assert_eq
+
+    frame = pd.DataFrame({"a": range(10), "b": 1.5})
+    kept = client.persist(dd.from_pandas(frame, npartitions=3))
+    assert_eq(kept, frame, scheduler=client.get)
+    assert_eq(kept.a + 1, frame.a + 1, scheduler=client.get)
+
+
+def test_a_kept_node_has_its_result(client: DaskClient) -> None:
+    kept = client.persist(da.arange(4, chunks=2) + 1)
+    node = kept.__dask_graph__()[(kept.name, 1)]
+    assert node.result().tolist() == [3, 4]
+    assert pickle.loads(pickle.dumps(node)).result().tolist() == [3, 4]

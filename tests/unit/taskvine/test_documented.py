@@ -1,0 +1,38 @@
+"""docs/taskvine.md names what is there, and all of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from graphvine.manager.manager import Manager
+from graphvine.taskvine.client import TaskClient
+from graphvine.taskvine.files import File
+from graphvine.taskvine.task import Task
+
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "taskvine.md").read_text()
+#: Names that belong to the engine and the parts below, and one that is spelt as TaskVine spells it.
+OURS = {"close", "forget", "input_files", "options", "get_libray_required", "get_libray_provided"}
+
+
+def documented(heading: str) -> set[str]:
+    """The names in the first column of the table below a heading."""
+    table = PAGE.partition(f"\n### {heading}\n")[2].partition("\n### ")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    quoted = [re.match(r"(?:len\()?(\w+)", name) for row in rows for name in re.findall(r"`([^`]+)`", row)]
+    return {match[1] for match in quoted if match} - {heading, "file"}
+
+
+@pytest.mark.parametrize(("heading", "kind"), [("Manager", Manager), ("Task", Task), ("File", File)])
+def test_what_is_named_is_there(heading, kind):
+    attributes = {"name", "manager"}
+    missing = {name for name in documented(heading) if not hasattr(kind, name)} - attributes
+    assert missing == set()
+
+
+@pytest.mark.parametrize(("heading", "kind"), [("Manager", TaskClient), ("Task", Task)])
+def test_what_is_there_is_named(heading, kind):
+    there = {name for name in vars(kind) if not name.startswith("_")}
+    assert there - documented(heading) - OURS == set()
