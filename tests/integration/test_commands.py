@@ -550,3 +550,28 @@ def test_thousands_of_tasks_keep_nothing(m):
     gc.collect()
     assert m._desk._under_way == {}
     assert m.counts().plans == 0
+
+
+def test_temps_that_were_lost_with_their_worker_are_made_again(bare_manager, start_worker):
+    m = bare_manager
+    first = start_worker(m, 2)
+    temps = []
+    for number in range(20):
+        temps.append(m.declare_temp())
+        task = vine.Task(f"seq {number} 3000 > x", cores=1)
+        task.add_output(temps[-1], "x")
+        m.submit(task)
+    for _ in range(20):
+        assert m.wait(60).successful()
+    start_worker(m, 2)
+    readers = {}
+    for number, temp in enumerate(temps):
+        task = vine.Task("sleep 0.02; head -n 1 x", cores=1)
+        task.add_input(temp, "x")
+        readers[m.submit(task)] = number
+    assert m.wait(60).successful()
+    first.kill()
+    while not m.empty():
+        task = m.wait(60)
+        assert task.successful(), (task.result, task.reason)
+        assert int(task.output) == readers[task.id]
