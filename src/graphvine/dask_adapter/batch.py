@@ -85,6 +85,7 @@ class Batch:
             code=make_code(found, packer.sample),
             label=next(iter(names)),
             separate=True,
+            outcomes=False,
         )
 
     def _read(self, future: CallFuture, retries: int) -> tuple[Entry, tuple[int, ...]]:

@@ -85,7 +85,8 @@ class Plan(msgspec.Struct):
     ``categories``. ``wanted``: tasks whose results the user asked for (each once). ``options`` holds only
     the tasks that differ from ``default_options``. ``given``: tasks that are never run (nor have a blob, or
     inputs), as their results are there from the start. ``separate``: one task that fails for good does not
-    fail the plan: its result is a ``protocol.outcomes.Failed``.
+    fail the plan: its result is a ``protocol.outcomes.Failed``; without ``outcomes`` nobody wants to hear of
+    each of its tasks.
     """
 
     keys: Sequence[object]
@@ -103,6 +104,7 @@ class Plan(msgspec.Struct):
     label: str = ""
     given: dict[int, Given] = {}
     separate: bool = False
+    outcomes: bool = True
 
     def __len__(self) -> int:
         return len(self.inputs)

@@ -132,8 +132,7 @@ def refuse_followers(state: State, table: PlanTable, index: int, worker: Worker,
             number = plan.base + task
             worker.outbox.also().cancels.append(number)
             on_failed(state, worker, TaskFailed(number, plan.attempts.get(task, 0), "storage", reason))
-    if index in table.extra:
-        forget_extra(table, index, worker.number)
+    forget_replica(table, index, worker.number)
     drop(state, worker.number, table.base + index)
 
 

@@ -251,7 +251,7 @@ class PlanTable:
         self.untold: dict[int, int] = {}
         #: Tasks that were done once and had to be made again: too late to cancel them.
         self.remade: set[int] = set()
-        if plan.separate:
+        if plan.separate and plan.outcomes:
             self.untold = {task: position for position, task in enumerate(plan.wanted)}
         self.attempts: dict[int, int] = {}
         self.tries: dict[int, list[Death]] = {}
