@@ -575,3 +575,22 @@ def test_temps_that_were_lost_with_their_worker_are_made_again(bare_manager, sta
         task = m.wait(60)
         assert task.successful(), (task.result, task.reason)
         assert int(task.output) == readers[task.id]
+
+
+def test_an_input_that_a_command_writes_to_is_nobody_else_s(m, tmp_path):
+    local = tmp_path / "local"
+    local.write_text("0\n" * 5000)
+    temp, file = m.declare_temp(), m.declare_file(local, cache=True)
+    writer = vine.Task("seq 5000 > x", cores=1)
+    writer.add_output(temp, "x")
+    done(m, writer)
+    for _ in range(2):
+        spoiler = vine.Task("echo bad >> x; echo bad >> y", cores=1)
+        spoiler.add_input(temp, "x")
+        spoiler.add_input(file, "y")
+        assert done(m, spoiler).successful()
+        reader = vine.Task("tail -n 1 x; tail -n 1 y", cores=1)
+        reader.add_input(temp, "x")
+        reader.add_input(file, "y")
+        assert done(m, reader).output == "5000\n0\n", reader.reason
+    assert local.read_text() == "0\n" * 5000

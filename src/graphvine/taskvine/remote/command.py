@@ -7,8 +7,9 @@
 These are the executor's, and stay, empty, from one command to the next. Outputs are moved to a directory of
 the task's own, on their way into the store.
 
-- Inputs are hard links into the store where that is possible: never to be written to. What is also an
-  output is a copy. An input that cannot be had means that the command is not run.
+- Inputs are hard links into the store where that is possible: never to be written to (a file that is, is
+  dropped from the store). What is also an output is a copy. An input that cannot be had means that the
+  command is not run.
 - The command is one process group in the executor's session. The group is ended when the command is over,
   or its time is; the zygote ends it when the executor dies.
 - What became of it is a ``Status``, attached to the result as a note, so that it arrives whatever the
@@ -20,6 +21,7 @@ the task's own, on their way into the store.
 from __future__ import annotations
 
 import errno
+import logging
 import math
 import os
 import select
@@ -56,6 +58,8 @@ from graphvine.taskvine.remote.contents import (
 from graphvine.taskvine.remote.environments import activate
 from graphvine.worker import scratch
 from graphvine.worker.notes import set_note
+
+log = logging.getLogger("graphvine.command")
 
 #: Standard output up to this travels in the status; what is longer is kept with the outputs.
 SHORT_OUTPUT_BYTES = 32 * 2**10
@@ -202,7 +206,9 @@ def _run(inputs: Sequence[Any], command: Command, status: Status) -> Any:
     home = scratch.lasting()
     try:
         sandbox = _furnish(home, inputs, command)
+        before = _stamps(inputs, command)
         _execute(home, sandbox, inputs, command, status)
+        _drop_changed(before)
         return _collect(home, sandbox, command, status)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -253,6 +259,31 @@ def _furnish(home: str, inputs: Sequence[Any], command: Command) -> str:
     for outlet in command.outputs:
         os.makedirs(os.path.dirname(os.path.join(sandbox, outlet.name)), exist_ok=True)
     return sandbox
+
+
+def _stamps(inputs: Sequence[Any], command: Command) -> dict[str, tuple[int, int]]:
+    """What tells whether a command writes to inputs that are files of the store."""
+    linked = (inputs[mount.slot] for mount in command.inputs if not mount.copied)
+    paths = {value.path for value in linked if isinstance(value, Tree) and os.path.isfile(value.path)}
+    return {path: _stamp(path) for path in paths}
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
+
+
+def _drop_changed(before: dict[str, tuple[int, int]]) -> None:
+    """An input that was written to is no file of anybody's any more: the worker finds that it is gone, and
+    has it made or sent again."""
+    for path, stamp in before.items():
+        try:
+            changed = _stamp(path) != stamp
+        except FileNotFoundError:
+            continue
+        if changed:
+            log.warning("a command wrote to its input %s, which is dropped", path)
+            tree_files.remove(os.path.dirname(path))
 
 
 def _empty(home: str) -> None:
