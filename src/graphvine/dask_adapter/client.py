@@ -25,6 +25,7 @@ from graphvine.protocol.messages import Resources
 
 if TYPE_CHECKING:
     from graphvine.dask_adapter.executor import GraphvineExecutor
+    from graphvine.dask_adapter.requests import Stated
     from graphvine.dask_adapter.surroundings import Archives, Surroundings
 
 
@@ -79,7 +80,41 @@ class DaskClient(ABC):
 
         if self._archives is None:
             self._archives = Archives(self)
-        return self._archives.surroundings(environment, env_vars, progress)
+        if env_vars is not None and isinstance(env_vars, Mapping):
+            # TaskVine's values may be functions of the manager and a task; here tasks share them.
+            env_vars = {
+                name: value(self, None) if callable(value) else value for name, value in env_vars.items()
+            }
+        return self._archives.surroundings(self.archive_of(environment), env_vars, progress)
+
+    def archive_of(self, environment: Any) -> Any:
+        """What ``surroundings`` takes, of what was declared as an environment."""
+        return environment
+
+    def hold_files(self, files: Sequence[Any]) -> Any:
+        """Declared files for tasks: an object with their ``results()``, and a function to run tasks with."""
+        raise TypeError("extra_files: there are no files to declare here")
+
+    def _stated(
+        self,
+        resources: Mapping[str, float] | Resources | None,
+        retries: int | None,
+        priority: int | None,
+        environment: Any,
+        env_vars: Mapping[str, object] | None,
+        more: Mapping[str, Any],
+        progress: bool | None = None,
+        of_get: bool = False,
+    ) -> Stated:
+        """Options as one."""
+        from graphvine.dask_adapter import requests
+        from graphvine.dask_adapter.vine import read_options
+
+        vine = read_options(more, of_get)
+        default = requests.default_of(resources, retries, priority)
+        around = self.surroundings(environment, env_vars, False if vine.quiet else progress)
+        held = self.hold_files([file for file, _ in vine.files]) if vine.files else None
+        return requests.Stated(default, around, vine, held)
 
     # -- dask ------------------------------------------------------------------------------------------
 
@@ -94,7 +129,7 @@ class DaskClient(ABC):
         environment: Any = None,
         env_vars: Mapping[str, object] | None = None,
         progress: bool | None = None,
-        **unknown: Any,
+        **taskvine: Any,
     ) -> Any:
         """Compute ``keys`` of the graph ``dsk``: a dask scheduler.
 
@@ -103,17 +138,16 @@ class DaskClient(ABC):
         task that raised is run again. ``priority``: larger runs earlier than other graphs. ``environment``:
         where tasks run: a packed environment, or one that is packed now: "current", the path of a conda or
         virtual environment. ``env_vars``: environment variables of the tasks. ``progress``: show a bar, or
-        not
-        (by default on a terminal).
+        not (by default on a terminal). Beside these it takes DaskVine's options: docs/dask.md has a table.
 
         Raises what a task raised; MissingKeyError, GraphError, NotPicklableError; EnvironmentUnusableError,
         PackedEnvironmentError; TypeError for an unknown option. KeyboardInterrupt cancels the run."""
         self.expect_work()
         from graphvine.dask_adapter import requests
 
-        default = requests.stated_options(resources, retries, priority, unknown)
-        around = self.surroundings(environment, env_vars, progress)
-        return requests.get(self, dsk, keys, default, around, lambda run: self.watch(run, progress))
+        stated = self._stated(resources, retries, priority, environment, env_vars, taskvine, progress, True)
+        shown = False if stated.vine.quiet else progress
+        return requests.get(self, dsk, keys, stated, lambda run: self.watch(run, shown))
 
     def persist(
         self,
@@ -124,7 +158,7 @@ class DaskClient(ABC):
         priority: int | None = None,
         environment: Any = None,
         env_vars: Mapping[str, object] | None = None,
-        **unknown: Any,
+        **taskvine: Any,
     ) -> Any:
         """The same collections, with their results on the workers (when they are made: this does not wait).
 
@@ -133,9 +167,8 @@ class DaskClient(ABC):
         self.expect_work()
         from graphvine.dask_adapter import requests
 
-        default = requests.stated_options(resources, retries, priority, unknown)
-        around = self.surroundings(environment, env_vars)
-        return requests.persist(self, collections, default, around, optimize_graph)
+        stated = self._stated(resources, retries, priority, environment, env_vars, taskvine)
+        return requests.persist(self, collections, stated, optimize_graph)
 
     def compute(
         self,
@@ -146,7 +179,7 @@ class DaskClient(ABC):
         priority: int | None = None,
         environment: Any = None,
         env_vars: Mapping[str, object] | None = None,
-        **unknown: Any,
+        **taskvine: Any,
     ) -> Any:
         """Begin to compute; a ``concurrent.futures.Future`` of each argument's value (several: a tuple).
 
@@ -155,9 +188,8 @@ class DaskClient(ABC):
         self.expect_work()
         from graphvine.dask_adapter import requests
 
-        default = requests.stated_options(resources, retries, priority, unknown)
-        around = self.surroundings(environment, env_vars)
-        return requests.compute(self, collections, default, around, optimize_graph)
+        stated = self._stated(resources, retries, priority, environment, env_vars, taskvine)
+        return requests.compute(self, collections, stated, optimize_graph)
 
     def executor(
         self,
@@ -174,7 +206,7 @@ class DaskClient(ABC):
         from graphvine.dask_adapter.executor import GraphvineExecutor
 
         around = self.surroundings(environment, env_vars)
-        options = requests.stated_options(resources, retries, priority, {})
+        options = requests.default_of(resources, retries, priority)
         executor = GraphvineExecutor(around.engine(self), options)
         self._executors.add(executor)
         return executor

@@ -15,6 +15,8 @@ from itertools import islice
 from types import FunctionType, ModuleType
 from typing import Any
 
+import msgspec
+
 from graphvine.envs import modules
 from graphvine.manager.plan import Code
 
@@ -30,6 +32,15 @@ def make_code(found: modules.Found, sample: Iterable[Any]) -> Code:
         return Code()
     digest = hashlib.sha256("\0".join((found.name, *imports)).encode()).hexdigest()[:32]
     return Code(digest, found.modules, imports)
+
+
+def with_imports(code: Code, imports: Iterable[str]) -> Code:
+    """The same code, with these modules imported ahead, too."""
+    more = sorted({*imports} - {*code.imports})
+    if not more:
+        return code
+    digest = hashlib.sha256("\0".join((code.name, *more)).encode()).hexdigest()[:32]
+    return msgspec.structs.replace(code, name=digest, imports=(*code.imports, *more))
 
 
 def _unique(sample: Iterable[Any]) -> Iterator[str]:

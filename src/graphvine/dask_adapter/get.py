@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -33,6 +33,7 @@ _IGNORED = frozenset(
     }
 )
 KNOWN_OPTIONS = ("resources", "retries", "priority", "environment", "env_vars", "progress")
+"""Ours; ``vine`` has TaskVine's."""
 
 
 def values_of(engine: Engine, lowered: Lowered, results: list[Any]) -> dict[Any, Any]:
@@ -54,9 +55,10 @@ def start(engine: Engine, lowered: Lowered, keep: bool = False) -> Run:
     return engine.run(lowered.plan, keep=keep)
 
 
-def wait_for(run: Run) -> list[Any]:
-    """The results of a run; whatever interrupts the waiting cancels it."""
+def wait_for(run: Run, meanwhile: Callable[[], None] = lambda: None) -> list[Any]:
+    """The results of a run; whatever interrupts the waiting, or ``meanwhile``, cancels it."""
     try:
+        meanwhile()
         return run.result()
     except (KeyboardInterrupt, SystemExit):
         with suppress(KeyboardInterrupt):
@@ -68,9 +70,10 @@ def check_options(unknown: Mapping[str, Any]) -> None:
     """Raises TypeError for options that nobody knows."""
     wrong = sorted(set(unknown) - _IGNORED)
     if wrong:
-        raise TypeError(
-            f"unknown option{'s' * (len(wrong) > 1)} {', '.join(wrong)}; known are {', '.join(KNOWN_OPTIONS)}"
-        )
+        from graphvine.dask_adapter.vine import vine_names
+
+        known = ", ".join((*KNOWN_OPTIONS, *vine_names()))
+        raise TypeError(f"unknown option{'s' * (len(wrong) > 1)} {', '.join(wrong)}; known are {known}")
 
 
 def flatten(keys: Any) -> Iterator[Any]:

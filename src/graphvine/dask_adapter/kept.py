@@ -20,13 +20,15 @@ from graphvine.manager.engine import Engine, Run
 class KeptResult:
     """One result on the workers."""
 
-    __slots__ = ("__weakref__", "_engine", "_run", "file", "name")
+    __slots__ = ("__weakref__", "_engine", "_run", "file", "name", "needs")
 
     def __init__(self, engine: Engine, run: Run, file: int) -> None:
         self._engine = engine
         self._run = run
         self.file = file
         self.name = f"kept-{uuid.uuid4().hex}"
+        self.needs: object = None
+        """What has to stay as long as it may be made again."""
 
     def is_of(self, engine: Engine) -> bool:
         return self._engine is engine

@@ -26,6 +26,7 @@ from graphvine.dask_adapter.nodes import ALIAS, KEPT, LITERAL, Parsed, Reader
 from graphvine.dask_adapter.options import AnnotatedOptions
 from graphvine.dask_adapter.order import Ordered, Walk
 from graphvine.dask_adapter.payloads import Packer
+from graphvine.dask_adapter.reshape import Change
 from graphvine.envs import modules
 from graphvine.manager.engine import Engine
 from graphvine.manager.plan import Plan, TaskOptions
@@ -72,9 +73,10 @@ def lower(
     default: TaskOptions | None = None,
     found: modules.Found | None = None,
     finalize: bool = True,
+    change: Change | None = None,
 ) -> Lowered:
     """Lower what a scheduler was handed. ``keys`` is flat; ``found``: the user's own modules.
-    ``finalize``: whether last steps are left to the caller.
+    ``finalize``: whether last steps are left to the caller. ``change``: see ``reshape``.
 
     Raises MissingKeyError, GraphError, NotPicklableError, ValueError (a wrong annotation), TypeError."""
     default = default or TaskOptions()
@@ -86,6 +88,8 @@ def lower(
         wanted = [name for key in keys for name in (finals[key][3] if key in finals else (key,))]
         ordered = Walk(graph, engine).run(wanted)
         position, external, numbers = _resolve(ordered, dict.fromkeys(wanted))
+        if change is not None:
+            numbers = change(ordered, numbers)
         plan = _make_plan(ordered, numbers, AnnotatedOptions(annotations, default), found or modules.Found())
     plan.default_options = default
     literals = {key: ordered.literals[key] for key in wanted if key in ordered.literals}

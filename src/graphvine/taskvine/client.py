@@ -11,7 +11,7 @@ import os
 import time
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from graphvine.manager.engine import TaskEngine
@@ -34,6 +34,7 @@ from graphvine.taskvine.tuning import Tuning, hungry
 if TYPE_CHECKING:
     from graphvine.taskvine import counts
     from graphvine.taskvine.desk import Desk
+    from graphvine.taskvine.held import HeldFiles
     from graphvine.taskvine.task import Task
 
 Timeout = float | str | None
@@ -219,6 +220,23 @@ class TaskClient:
             return read_bytes(self._desk.content(file))
         except MissingInputError as error:
             raise FileNotFoundError(str(error)) from None
+
+    def hold_files(self, files: Sequence[Any]) -> HeldFiles:
+        """Declared files for the tasks of a graph. Raises TypeError, FileNotFoundError."""
+        from graphvine.taskvine.held import HeldFiles
+
+        for file in files:
+            _check_file(file)
+        return HeldFiles(self._desk, files)
+
+    def archive_of(self, environment: Any) -> Any:
+        """The path of what was declared as an environment; anything else as it is. Raises TypeError."""
+        if not isinstance(environment, File):
+            return environment
+        archive = environment.archive if isinstance(environment, Environment) else environment
+        if not isinstance(archive, LocalFile):
+            raise TypeError(f"environment: {archive.label} is no file of this machine")
+        return archive.resolved()
 
     def undeclare_file(self, file: File) -> None:
         """No task uses it any more: workers drop it once the submitted ones are over."""

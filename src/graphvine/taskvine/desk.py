@@ -156,19 +156,35 @@ class Desk:
     def content(self, file: File) -> Any:
         """What a file is now: SmallFile, Tree, or what says that it is absent. Waits; makes it if need be.
         Raises what the engine raises, MissingInputError."""
+        (number,) = self.hold([file])
+        try:
+            return self._engine.fetch([number])[0]
+        finally:
+            self.let_go([file])
+
+    def hold(self, files: Sequence[File]) -> list[int]:
+        """Where files lie in the engine; they stay there until ``let_go``. Waits for what makes them. Raises
+        what the engine raises, MissingInputError."""
         with self._condition:
-            for needed in all_needed([file]):
+            for needed in all_needed(files):
                 needed.users += 1
         try:
-            self._await_producer(file)
-            if file.number is None:
-                builder = Builder(self._staging, self.defaults, self._category_limits)
+            for file in files:
+                self._await_producer(file)
+            builder = Builder(self._staging, self.defaults, self._category_limits)
+            for file in files:
                 builder.input(file)
-                self._hand_over(builder)
-            assert file.number is not None, "it was handed over"
-            return self._engine.fetch([file.number])[0]
-        finally:
-            self._later(lambda: self._unuse([file]))
+            self._hand_over(builder)
+            numbers = [file.number for file in files if file.number is not None]
+            assert len(numbers) == len(files), "they were handed over"
+            return numbers
+        except BaseException:
+            self.let_go(files)
+            raise
+
+    def let_go(self, files: Sequence[File]) -> None:
+        """They are not held any more. Safe to call from a finalizer."""
+        self._later(lambda: self._unuse(files))
 
     def _await_producer(self, file: File) -> None:
         """A file that a task makes has a number once that task was handed over."""

@@ -12,7 +12,7 @@ import pytest
 
 from graphvine.dask_adapter.client import DaskClient
 from graphvine.dask_adapter.inprocess import InProcessEngine
-from graphvine.dask_adapter.requests import keep_graph
+from graphvine.dask_adapter.requests import Stated, keep_graph
 from graphvine.dask_adapter.surroundings import Surroundings
 
 da = pytest.importorskip("dask.array")
@@ -154,7 +154,7 @@ def test_unknown_options(client: DaskClient) -> None:
 
 def test_last_steps_stay_in_the_graph(client: DaskClient) -> None:
     graph: dict[Any, Any] = {"x": (inc, 1), "finalize-x": (sum, ["x"])}
-    nodes = keep_graph(client, graph, ["finalize-x"], _default(), Surroundings())
+    nodes = keep_graph(client, graph, ["finalize-x"], Stated(_default(), Surroundings()))
     assert client.get(nodes, "finalize-x") == 2
 
 

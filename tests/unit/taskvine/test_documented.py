@@ -14,7 +14,16 @@ from graphvine.taskvine.task import Task
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "taskvine.md").read_text()
 #: Names that belong to the engine and the parts below, and one that is spelt as TaskVine spells it.
-OURS = {"close", "forget", "input_files", "options", "get_libray_required", "get_libray_provided"}
+OURS = {
+    "archive_of",
+    "close",
+    "forget",
+    "hold_files",
+    "input_files",
+    "options",
+    "get_libray_required",
+    "get_libray_provided",
+}
 
 
 def documented(heading: str) -> set[str]:

@@ -1,0 +1,39 @@
+"""A task of a graph with files in its working directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from graphvine.protocol.payload import run
+from graphvine.taskvine.remote.contents import place, reason_absent, resolved
+from graphvine.worker import scratch
+
+
+def run_with_files(
+    inputs: Sequence[Any],
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    fills: tuple[int, ...] | None,
+    names: Sequence[str],
+) -> Any:
+    """Run an entry in a directory of its own, where the last inputs are files of these names.
+
+    Raises FileNotFoundError for one that could not be had."""
+    count = len(inputs) - len(names)
+    directory = scratch.directory()
+    for name, value in zip(names, inputs[count:], strict=True):
+        value = resolved(value)
+        reason = reason_absent(value)
+        if reason:
+            raise FileNotFoundError(f"{name}: {reason}")
+        path = os.path.join(directory, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        place(value, path)
+    before = os.getcwd()
+    os.chdir(directory)
+    try:
+        return run((function, arguments, fills), inputs[:count])
+    finally:
+        os.chdir(before)
