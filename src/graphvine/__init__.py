@@ -30,6 +30,10 @@ if TYPE_CHECKING:  # for type checkers and editors: the names of _HOME, no other
     from graphvine.protocol.errors import TaskTimeoutError as TaskTimeoutError
     from graphvine.protocol.errors import UndecodableError as UndecodableError
     from graphvine.taskvine.files import File as File
+    from graphvine.taskvine.libraries import FunctionCall as FunctionCall
+    from graphvine.taskvine.libraries import LibraryTask as LibraryTask
+    from graphvine.taskvine.python import PythonTask as PythonTask
+    from graphvine.taskvine.python import PythonTaskNoResult as PythonTaskNoResult
     from graphvine.taskvine.task import Task as Task
     from graphvine.worker.library import load_variable as load_variable_from_library  # noqa: F401 -- TaskVine's
 
@@ -43,10 +47,12 @@ _HOME = {
     "DaskVine": _MANAGER,
     "EnvironmentUnusableError": _ERRORS + "EnvironmentUnusableError",
     "File": "graphvine.taskvine.files:File",
+    "FunctionCall": "graphvine.taskvine.libraries:FunctionCall",
     "GivenFileError": _ERRORS + "GivenFileError",
     "GraphError": _ERRORS + "GraphError",
     "GraphvineError": _ERRORS + "GraphvineError",
     "LibraryError": _ERRORS + "LibraryError",
+    "LibraryTask": "graphvine.taskvine.libraries:LibraryTask",
     "Manager": _MANAGER,
     "ManagerClosedError": _ERRORS + "ManagerClosedError",
     "MissingKeyError": _ERRORS + "MissingKeyError",
@@ -54,6 +60,8 @@ _HOME = {
     "NoWorkerError": _ERRORS + "NoWorkerError",
     "NotPicklableError": _ERRORS + "NotPicklableError",
     "PortInUseError": _ERRORS + "PortInUseError",
+    "PythonTask": "graphvine.taskvine.python:PythonTask",
+    "PythonTaskNoResult": "graphvine.taskvine.python:PythonTaskNoResult",
     "RemoteTraceback": _ERRORS + "RemoteTraceback",
     "StorageError": _ERRORS + "StorageError",
     "Task": "graphvine.taskvine.task:Task",

@@ -10,12 +10,24 @@ A blob unpickles to a list of entries. An entry is ``(function, arguments, fills
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from graphvine.protocol import tree_files
 from graphvine.protocol.trees import NewTree
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+#: Attribute of functions of entries that executors run in a child process each time.
+IN_CHILD = "graphvine_in_child"
+
 Entry = tuple[Callable[..., Any], tuple[Any, ...], "tuple[int, ...] | None"]
+
+
+def in_child(function: Function) -> Function:
+    """Mark the function of an entry: executors run it in a child process each time. Found by attribute, so
+    that whoever makes payloads can mark functions of its own."""
+    setattr(function, IN_CHILD, True)
+    return function
 
 
 def run(entry: Entry, inputs: Sequence[Any]) -> Any:

@@ -11,7 +11,7 @@ import os
 import time
 import warnings
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from graphvine.manager.engine import TaskEngine
@@ -34,7 +34,9 @@ from graphvine.taskvine.tuning import Tuning, hungry
 if TYPE_CHECKING:
     from graphvine.taskvine import counts
     from graphvine.taskvine.desk import Desk
+    from graphvine.taskvine.functions import Functions
     from graphvine.taskvine.held import HeldFiles
+    from graphvine.taskvine.libraries import Installed, LibraryTask
     from graphvine.taskvine.task import Task
 
 Timeout = float | str | None
@@ -53,6 +55,18 @@ class TaskClient:
         self._declared: weakref.WeakValueDictionary[tuple[Any, ...], File] = weakref.WeakValueDictionary()
         self._began_us = time.time_ns() // 1000
         self._properties: dict[str, Any] = {}
+        self._functions_made: Functions | None = None
+        self._libraries: dict[str, Installed] = {}
+        """Those that are installed, by name."""
+
+    @property
+    def _functions(self) -> Functions:
+        """How the functions of Python tasks travel."""
+        if self._functions_made is None:
+            from graphvine.taskvine.functions import Functions
+
+            self._functions_made = Functions()
+        return self._functions_made
 
     @property
     def _desk(self) -> Desk:
@@ -160,6 +174,8 @@ class TaskClient:
 
         if not isinstance(minitask, Task):
             raise TypeError(f"{minitask!r} is no task")
+        if type(minitask)._enter is not Task._enter:
+            raise TypeError(f"{minitask!r} is no command: only commands can be mini-tasks")
         minitask.manager = self
         minitask.submit_finalize()
         file = MiniTask(self, minitask, _checked_name(source), level_of(cache), peer_transfer=peer_transfer)
@@ -344,6 +360,62 @@ class TaskClient:
         """Numbers of further tasks are at least this."""
         with self._desk.lock:
             return self._desk.ledger.set_next_id(minid)
+
+    # -- libraries -------------------------------------------------------------------------------------
+
+    def create_library_from_functions(
+        self,
+        library_name: str,
+        *function_list: Callable[..., Any],
+        poncho_env: File | str | None = None,
+        init_command: str | None = None,
+        add_env: bool = True,
+        library_context_info: Sequence[Any] | None = None,
+        hoisting_modules: Sequence[Any] | None = None,
+        exec_mode: str = "direct",
+        function_infile_load_mode: str = "cloudpickle",
+    ) -> LibraryTask:
+        """Functions that workers have at hand, for ``install_library`` and ``FunctionCall``.
+
+        ``library_context_info``: ``[function, args, kwargs]``, called once per worker; the dict that it
+        returns is what ``load_variable_from_library`` reads. ``hoisting_modules``: globals of all functions.
+        ``poncho_env``: an environment as for ``declare_poncho``; without one, calls run in the worker's own
+        (``add_env`` changes nothing). ``init_command``: a command line that runs before the set-up.
+        ``exec_mode``: see ``LibraryTask.set_function_exec_mode``. ``function_infile_load_mode``: accepted;
+        arguments travel by themselves. Raises TypeError, ValueError."""
+        from graphvine.taskvine import libraries
+
+        task = libraries.make(
+            library_name, function_list, library_context_info, hoisting_modules, init_command
+        )
+        task.set_function_exec_mode(exec_mode)
+        if poncho_env is not None:
+            task.add_environment(
+                poncho_env if isinstance(poncho_env, File) else self.declare_poncho(poncho_env, cache=True)
+            )
+        return task
+
+    def create_library_from_serverized_files(self, *_: Any, **__: Any) -> LibraryTask:
+        """Not here. Raises NotImplementedError."""
+        raise NotImplementedError("use create_library_from_functions: it takes the functions themselves")
+
+    def install_library(self, task: LibraryTask) -> None:
+        """Calls that are submitted from now on find this library under its name. Raises TypeError,
+        NotPicklableError."""
+        from graphvine.taskvine import libraries
+
+        if not isinstance(task, libraries.LibraryTask):
+            raise TypeError(f"{task!r} is no library: make one with create_library_from_functions")
+        task.manager = self
+        self._libraries[task.name] = libraries.install(task)
+
+    install = install_library
+
+    def remove_library(self, name: str) -> None:
+        """Calls that are submitted from now on do not find it. Raises KeyError."""
+        if name not in self._libraries:
+            raise KeyError(f"no library {name!r} is installed")
+        del self._libraries[name]
 
     # -- numbers ---------------------------------------------------------------------------------------
 

@@ -58,7 +58,7 @@ def _add(
     written = [outlet.name for outlet in outlets]
     mounts = [
         remote.Mount(
-            _slot(builder, mount.file, slots, mount.name),
+            slot(builder, mount.file, slots, mount.name),
             mount.name,
             any(name == mount.name or name.startswith(f"{mount.name}/") for name in written),
             mount.symlink,
@@ -68,7 +68,7 @@ def _add(
     ]
     contexts = [
         remote.Context(
-            _slot(builder, file, slots, "its environment"),
+            slot(builder, file, slots, "its environment"),
             content_of(file.archive) if isinstance(file, Environment) else "",
         )
         for file in task._contexts
@@ -108,7 +108,7 @@ def _threads(request: Resources) -> int:
     return max(1, int(request.cores))
 
 
-def _slot(builder: Builder, file: File, slots: dict[int, int], name: str) -> int:
+def slot(builder: Builder, file: File, slots: dict[int, int], name: str) -> int:
     try:
         reference = builder.input(file)
     except MissingInputError as error:
@@ -130,7 +130,7 @@ def read(task: Task, outcome: Outcome) -> Report:
         report.result, report.reason = status.word, status.reason
     if not outcome.ok and status.word == "success":
         report.result, report.reason = WORD_OF_KIND.get(outcome.kind, "unknown"), outcome.text
-    _write_summary(task, report)
+    write_summary(task, report)
     return report
 
 
@@ -178,7 +178,7 @@ def _measured(task: Task, status: remote.Status) -> Summary:
     )
 
 
-def _write_summary(task: Task, report: Report) -> None:
+def write_summary(task: Task, report: Report) -> None:
     if task._monitor_output is None or report.measured is None:
         return
     import msgspec

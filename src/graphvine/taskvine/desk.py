@@ -23,7 +23,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from graphvine.manager.engine import Outcome, TaskEngine
-from graphvine.protocol.errors import ManagerClosedError
+from graphvine.protocol.errors import LibraryError, ManagerClosedError
 from graphvine.protocol.payload import Entry
 from graphvine.taskvine import results
 from graphvine.taskvine.commands import report_of
@@ -96,7 +96,8 @@ class Desk:
         """Take a task over; its number. Raises ValueError, ManagerClosedError."""
         inputs = task.input_files()
         check_acyclic(inputs)
-        for file in (*inputs, *(output.file for output in task._outputs)):
+        outputs = task.output_files()
+        for file in (*inputs, *outputs):
             if file.undeclared:
                 raise ValueError(f"{file.label} was undeclared")
             if file._owner is not self._engine:
@@ -106,8 +107,8 @@ class Desk:
                 raise ManagerClosedError("the manager is closed")
             number = self.ledger.submit(task)
             task._metrics["time_when_submitted"] = _now_us()
-            for output in task._outputs:
-                output.file.producer = task
+            for file in outputs:
+                file.producer = task
             for file in all_needed(inputs):
                 file.users += 1
             self._submitted.append(task)
@@ -300,6 +301,8 @@ class Desk:
             self._fail(task, results.FIXED_LOCATION_MISSING, str(error))
         except MissingInputError as error:
             self._fail(task, results.INPUT_MISSING, str(error))
+        except LibraryError as error:
+            self._fail(task, results.MISSING_LIBRARY, str(error))
         except Exception as error:  # noqa: BLE001 -- what it asks for, and its function, are the user's
             self._fail(task, results.UNKNOWN, f"{type(error).__name__}: {error}")
 
@@ -457,7 +460,9 @@ class Desk:
 
     def _fail(self, task: Task, word: str, reason: str) -> None:
         """A task is over that was not handed over."""
-        self._end(task, Report(result=word, reason=reason, exit_code=-1))
+        report = Report(result=word, reason=reason, exit_code=-1)
+        task._take_failure(report)
+        self._end(task, report)
 
     def _end(self, task: Task, report: Report) -> None:
         with self._condition:
@@ -466,10 +471,10 @@ class Desk:
             self._under_way.pop(task.id, None)
             self._cancelled.discard(task.id)
             self.ledger.end(task)
-            for output in task._outputs:
-                if output.file.producer is task:
-                    output.file.producer = None
-                self._settle_file(output.file)
+            for file in task.output_files():
+                if file.producer is task:
+                    file.producer = None
+                self._settle_file(file)
             self._unuse(task.input_files())
             self._changed = self._changed or bool(self._held)
             self._condition.notify_all()

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import pickle
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 #: Entries of one blob.
 BLOB_TASKS = 1024
+#: ... and bytes of their arguments, unless one has more.
+BLOB_BYTES = 2**20
 #: What our own entries ask for: as little as an entry can.
 SMALL = TaskOptions(request=Resources(cores=1.0), retries=1)
 
@@ -80,6 +82,7 @@ class Builder:
         self._given: dict[int, GivenValue | GivenFile] = {}
         self._externals: dict[int, int] = {}
         self._entry_of: dict[File, int] = {}
+        self._sizes: dict[int, int] = {}
         self._told = 0
         self._pickled: dict[int, tuple[int, int]] = {}
         self._blobs: list[bytes] = []
@@ -108,15 +111,18 @@ class Builder:
         category: str,
         options: TaskOptions = SMALL,
         listener: Listener | None = None,
+        size: int = 0,
     ) -> int:
         """One more entry; its number. ``inputs``: what ``input`` and ``add`` gave, in slot order, each
-        once."""
+        once. ``size``: of its arguments, in bytes."""
         number = len(self._inputs)
         self._inputs.append(tuple(inputs))
         self._keys.append(key)
         self._entries.append(entry)
         self._category_of.append(self._categories.setdefault(category, len(self._categories)))
         self._options[number] = options
+        if size:
+            self._sizes[number] = size
         if listener is not None:
             self.listeners[number] = listener
         return number
@@ -261,8 +267,7 @@ class Builder:
         for number, (blob, index) in self._pickled.items():
             blob_of[number], blob_index[number] = blob, index
         plain = [number for number, entry in enumerate(self._entries) if entry is not None]
-        for begin in range(0, len(plain), BLOB_TASKS):
-            together = plain[begin : begin + BLOB_TASKS]
+        for together in self._portions(plain):
             for index, number in enumerate(together):
                 blob_of[number], blob_index[number] = len(blobs), index
             blobs.append(pickle.dumps([self._entries[number] for number in together], protocol=5))
@@ -282,6 +287,20 @@ class Builder:
             separate=True,
             label="tasks",
         )
+
+    def _portions(self, entries: Sequence[int]) -> Iterator[Sequence[int]]:
+        """Entries that are pickled together: who needs one reads them all."""
+        portion: list[int] = []
+        size = 0
+        for number in entries:
+            more = self._sizes.get(number, 0)
+            if portion and (len(portion) == BLOB_TASKS or size + more > BLOB_BYTES):
+                yield portion
+                portion, size = [], 0
+            portion.append(number)
+            size += more
+        if portion:
+            yield portion
 
 
 def stamp_of(path: str) -> tuple[int, ...] | None:

@@ -30,6 +30,8 @@ WORD_OF_KIND = {
     "unpicklable": OUTPUT_MISSING,
     "undecodable": UNKNOWN,
     "environment": INPUT_MISSING,
+    "library": MISSING_LIBRARY,
+    "missing": INPUT_MISSING,
     "storage": SANDBOX_EXHAUSTION,
     "unrunnable": FORSAKEN,
     "cancelled": CANCELLED,
@@ -66,7 +68,7 @@ class Summary(msgspec.Struct):
 
 class Report(msgspec.Struct):
     """What became of a task. ``reason``: in words, where ``result`` is not enough. ``value``: what a Python
-    task returned, or ``NO_VALUE``. ``worker``, ``host``: who ran it last."""
+    task returned, or the exception for why it returned nothing. ``worker``, ``host``: who ran it last."""
 
     result: str = SUCCESS
     reason: str = ""

@@ -190,6 +190,10 @@ class Task:
         files = [*(mount.file for mount in self._inputs), *self._contexts]
         return list({id(file): file for file in files}.values())
 
+    def output_files(self) -> list[File]:
+        """All files that it makes."""
+        return [output.file for output in self._outputs]
+
     # -- what it asks for ------------------------------------------------------------------------------
 
     def set_command(self, command: str) -> None:
@@ -465,6 +469,9 @@ class Task:
         from graphvine.taskvine import commands
 
         commands.take_output(report, value, error)
+
+    def _take_failure(self, report: Report) -> None:
+        """It is over and was never handed over; ``report`` says why."""
 
     def _read(self, outcome: Outcome) -> Report:
         """What became of it, by the outcome of its own entry. Called in a thread of the client."""

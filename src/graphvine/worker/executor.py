@@ -57,10 +57,6 @@ MEASURED_FROM_S = 0.001
 BLOB_CACHE_BYTES = 256 * 2**20
 
 
-#: Attribute of functions of entries that are to run in a child process (see ``library.in_child``).
-IN_CHILD = "graphvine_in_child"
-
-
 class VanishedError(Exception):
     """A file of the store is not there (any more); its message is the file's number."""
 
@@ -223,7 +219,7 @@ class Executor:
             if task.context != self._contexts.active:
                 self._contexts.activate(task.context)
             entry = self._blobs.get(task.blob)[task.index]
-            if getattr(entry[0], IN_CHILD, False) and not self._is_child:
+            if getattr(entry[0], payload.IN_CHILD, False) and not self._is_child:
                 return self._run_apart(task, packet, passed, began)
             inputs = [
                 pickle.loads(given) if type(given) is bytes else take_stored(given, passed)

@@ -16,7 +16,7 @@ from types import FunctionType
 from typing import Any
 
 from graphvine.protocol.libraries import Setup
-from graphvine.worker.executor import IN_CHILD
+from graphvine.protocol.payload import in_child
 
 _variables: dict[str, Any] = {}
 _hoisted: dict[str, Any] = {}
@@ -66,13 +66,18 @@ def call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str,
     return function(*args, **kwargs)
 
 
-def call_named(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Call a function that the library holds. Raises LookupError when it has none of that name."""
+def named(name: str) -> Callable[..., Any]:
+    """A function that the library holds. Raises LookupError when it has none of that name."""
     function = _functions.get(name)
     if function is None:
         known = ", ".join(sorted(_functions)) or "none"
         raise LookupError(f"the library has no function {name!r}; it has: {known}")
-    return function(*args, **kwargs)
+    return function
+
+
+def call_named(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Call a function that the library holds. Raises LookupError when it has none of that name."""
+    return named(name)(*args, **kwargs)
 
 
 def call_forked(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -83,13 +88,6 @@ def call_forked(function: Callable[..., Any], args: Sequence[Any], kwargs: Mappi
 def call_named_forked(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """``call_named`` in a process of its own, forked from the executor."""
     return call_named(name, args, kwargs)
-
-
-def in_child(entry_function: Callable[..., Any]) -> Callable[..., Any]:
-    """Mark the function of an entry (see ``protocol.payload``): executors run it in a child process each
-    time. Found by attribute, so that whoever makes payloads can mark functions of its own."""
-    setattr(entry_function, IN_CHILD, True)
-    return entry_function
 
 
 for _function in (call_forked, call_named_forked):

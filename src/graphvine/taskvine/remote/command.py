@@ -199,16 +199,16 @@ def output_of(inputs: Sequence[Any]) -> bytes:
 
 
 def _run(inputs: Sequence[Any], command: Command, status: Status) -> Any:
-    lacking = _lacking(inputs, command)
-    if lacking:
-        status.word, status.reason = "input missing", lacking
-        return _nothing(command, lacking)
+    reason = lacking(inputs, command)
+    if reason:
+        status.word, status.reason = "input missing", reason
+        return _nothing(command, reason)
     home = scratch.lasting()
     try:
-        sandbox = _furnish(home, inputs, command)
-        before = _stamps(inputs, command)
+        sandbox = furnish(home, inputs, command)
+        before = stamps(inputs, command)
         _execute(home, sandbox, inputs, command, status)
-        _drop_changed(before)
+        drop_changed(before)
         return _collect(home, sandbox, command, status)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -216,10 +216,11 @@ def _run(inputs: Sequence[Any], command: Command, status: Status) -> Any:
         status.word, status.reason = "sandbox exhaustion", f"the disk of the worker is full: {error}"
         return _nothing(command, status.reason)
     finally:
-        _empty(home)
+        empty(home)
 
 
-def _lacking(inputs: Sequence[Any], command: Command) -> str:
+def lacking(inputs: Sequence[Any], command: Command) -> str:
+    """Which input cannot be had, and why; "" when all can."""
     names = {mount.slot: mount.name for mount in command.inputs}
     for slot, value in enumerate(inputs):
         reason = reason_absent(value)
@@ -237,7 +238,7 @@ def _nothing(command: Command, reason: str) -> Any:
 # -- before ----------------------------------------------------------------------------------------------
 
 
-def _furnish(home: str, inputs: Sequence[Any], command: Command) -> str:
+def furnish(home: str, inputs: Sequence[Any], command: Command) -> str:
     """Make the sandbox, with its inputs; its path."""
     sandbox = os.path.join(home, _SANDBOX)
     for path in (sandbox, os.path.join(home, _TMP)):
@@ -261,7 +262,7 @@ def _furnish(home: str, inputs: Sequence[Any], command: Command) -> str:
     return sandbox
 
 
-def _stamps(inputs: Sequence[Any], command: Command) -> dict[str, tuple[int, int]]:
+def stamps(inputs: Sequence[Any], command: Command) -> dict[str, tuple[int, int]]:
     """What tells whether a command writes to inputs that are files of the store."""
     linked = (inputs[mount.slot] for mount in command.inputs if not mount.copied)
     paths = {value.path for value in linked if isinstance(value, Tree) and os.path.isfile(value.path)}
@@ -273,7 +274,7 @@ def _stamp(path: str) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _drop_changed(before: dict[str, tuple[int, int]]) -> None:
+def drop_changed(before: dict[str, tuple[int, int]]) -> None:
     """An input that was written to is no file of anybody's any more: the worker finds that it is gone, and
     has it made or sent again."""
     for path, stamp in before.items():
@@ -286,7 +287,7 @@ def _drop_changed(before: dict[str, tuple[int, int]]) -> None:
             tree_files.remove(os.path.dirname(path))
 
 
-def _empty(home: str) -> None:
+def empty(home: str) -> None:
     """Leave nothing for the next command."""
     for entry in os.scandir(home):
         if entry.name not in (_SANDBOX, _TMP) or not entry.is_dir(follow_symlinks=False):
@@ -436,7 +437,7 @@ def _take_output(path: str, status: Status) -> None:
 def _collect(home: str, sandbox: str, command: Command, status: Status) -> Any:
     status.disk, status.files = _extent(sandbox)
     collected = Collected()
-    made = _take_all(sandbox, collected, command, status)
+    made = take_all(sandbox, collected, command, status)
     if status.missing and status.word == "success":
         status.word = "output missing"
         status.reason = f"not made: {', '.join(status.missing)}" + _said(status)
@@ -454,8 +455,10 @@ def _collect(home: str, sandbox: str, command: Command, status: Status) -> Any:
 class Collected:
     """The directory for outputs that are on their way into the store, made when one needs it."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 0) -> None:
+        """``first``: the position of the first output of the sandbox."""
         self._path = ""
+        self.first = first
 
     @property
     def path(self) -> str:
@@ -473,7 +476,8 @@ class Collected:
         return NewTree(self.path)
 
 
-def _take_all(sandbox: str, collected: Collected, command: Command, status: Status) -> list[Made]:
+def take_all(sandbox: str, collected: Collected, command: Command, status: Status) -> list[Made]:
+    """The outputs that are wanted, taken out of the sandbox. Notes in ``status`` what is missing."""
     succeeded = status.word == "success" and status.exit_code == 0
     names = [outlet.name for outlet in command.outputs]
     made: list[Made] = []
@@ -503,7 +507,7 @@ def _take(sandbox: str, names: Sequence[str], position: int, collected: Collecte
         return Absent(f"the command did not make {name!r} (or no file and no directory)")
     if is_small(path):
         return make(path)
-    target = collected.target(position)
+    target = collected.target(collected.first + position)
     if stays:
         copy_tree(path, target)
     else:

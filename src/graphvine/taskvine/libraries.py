@@ -1,0 +1,265 @@
+"""Libraries: functions that workers have at hand, with what a set-up made for them; and calls of them.
+
+A library is a context of the engine (see ``manager.plan.Code``): on each worker that gets a call of it, one
+process unpickles its functions, imports what is hoisted and runs the set-up, once; calls run in processes
+forked from that one. So a call carries a name and its arguments only.
+
+A call is of the library that was installed under its name when it was submitted; that one may be removed
+meanwhile. Without one, it is over at once, with the result "missing library".
+"""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from graphvine.manager.plan import Code
+from graphvine.protocol.errors import LibraryError, NotPicklableError
+from graphvine.protocol.libraries import Setup, dump_setup
+from graphvine.taskvine.files import File
+from graphvine.taskvine.functions import dump_arguments, name_of
+from graphvine.taskvine.python import PythonTask, within
+from graphvine.taskvine.remote import calls
+from graphvine.taskvine.results import Summary
+from graphvine.taskvine.task import Task
+
+if TYPE_CHECKING:
+    from graphvine.manager.plan import TaskOptions
+    from graphvine.protocol.payload import Entry
+    from graphvine.taskvine.plans import Builder
+
+#: How calls run: one after the other in a process that is forked from the library's, or each in its own.
+MODES = ("direct", "fork")
+_numbers = itertools.count(1)
+
+
+class LibraryTask(Task):
+    """A library, to be installed with ``Manager.install_library``."""
+
+    def __init__(self, setup: Setup, name: str) -> None:
+        super().__init__(name)
+        self.set_library_provided(name)
+        self._setup = setup
+        self._slots = 0
+        self._mode = "direct"
+
+    @property
+    def name(self) -> str:
+        return self.command
+
+    def set_function_slots(self, nslots: int) -> None:
+        """Its cores, memory, disk and GPUs are shared by so many calls at a time; 0: one call per core."""
+        if nslots < 0:
+            raise ValueError(f"function slots: {nslots}")
+        self._slots = int(nslots)
+
+    def set_function_exec_mode(self, mode: str) -> None:
+        """How calls run: "direct": one after the other in processes that are forked from the library's;
+        "fork": each in a process of its own. Raises ValueError."""
+        self._mode = checked_mode(mode)
+
+    def set_function_exec_mode_from_string(self, mode: str) -> None:
+        """See ``set_function_exec_mode``."""
+        self.set_function_exec_mode(mode)
+
+    def _enter(self, builder: Builder) -> None:
+        raise ValueError(f"library {self.name} is to be installed (install_library), not submitted")
+
+    def share(self) -> Summary:
+        """What a call of it asks for that does not say."""
+        slots = self._slots or max(1, int(self._asked.cores))
+        asked = self._asked
+        return Summary(
+            cores=asked.cores / slots if asked.cores > 0 else 1.0,
+            memory=asked.memory / slots if asked.memory > 0 else -1,
+            disk=asked.disk / slots if asked.disk > 0 else -1,
+            gpus=asked.gpus / slots if asked.gpus > 0 else -1,
+        )
+
+
+class Installed(msgspec.Struct, frozen=True):
+    """A library as it was when it was installed."""
+
+    number: int
+    name: str
+    functions: frozenset[str]
+    setup: bytes
+    variables: tuple[tuple[str, str], ...]
+    contexts: tuple[File, ...]
+    mode: str
+    share: Summary
+
+
+def install(task: LibraryTask) -> Installed:
+    """Take a library as it is now. Raises NotPicklableError, ValueError."""
+    if task._inputs:
+        raise NotImplementedError(
+            f"library {task.name} has input files: give what the set-up needs as its arguments "
+            "(library_context_info), or the files to the calls"
+        )
+    try:
+        setup = dump_setup(task._setup)
+    except Exception as error:
+        raise NotPicklableError(
+            f"library {task.name} cannot be sent to a worker: {type(error).__name__}: {error}"
+        ) from error
+    return Installed(
+        next(_numbers),
+        task.name,
+        frozenset(task._setup.functions),
+        setup,
+        tuple(sorted((name, value) for name, value in task._variables.items() if value is not None)),
+        tuple(task._contexts),
+        task._mode,
+        task.share(),
+    )
+
+
+def make(
+    name: str,
+    functions: Sequence[Callable[..., Any]],
+    context: Sequence[Any] | None,
+    hoisted: Sequence[Any] | None,
+    command: str | None,
+) -> LibraryTask:
+    """A library of functions. ``context``: function, arguments and keyword arguments of the set-up. Raises
+    TypeError, ValueError."""
+    named: dict[str, Callable[..., Any]] = {}
+    for function in functions:
+        if not callable(function):
+            raise TypeError(f"library {name}: {function!r} cannot be called")
+        key = getattr(function, "__name__", "")
+        if not key:
+            raise ValueError(f"library {name}: {function!r} has no name to call it by")
+        if key in named and named[key] is not function:
+            raise ValueError(f"library {name}: two functions are named {key!r}")
+        named[key] = function
+    setup = Setup(*_context(name, context), _hoisted(name, hoisted or ()), named)
+    if command:
+        setup.args = (command, setup.function, setup.args, setup.kwargs)
+        setup.function, setup.kwargs = _set_up_after, {}
+    return LibraryTask(setup, name)
+
+
+def _context(
+    name: str, context: Sequence[Any] | None
+) -> tuple[Callable[..., Any] | None, tuple[Any, ...], dict[str, Any]]:
+    if context is None:
+        return None, (), {}
+    parts = list(context) if isinstance(context, Sequence) else []
+    if not 1 <= len(parts) <= 3 or not callable(parts[0]):
+        raise TypeError(f"library {name}: library_context_info should be [function, args, kwargs]")
+    args = parts[1] if len(parts) > 1 and parts[1] is not None else ()
+    kwargs = parts[2] if len(parts) > 2 and parts[2] is not None else {}
+    return parts[0], tuple(args), dict(kwargs)
+
+
+def _hoisted(name: str, hoisted: Sequence[Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for value in hoisted:
+        key = getattr(value, "__name__", None)
+        if not isinstance(key, str):
+            raise TypeError(f"library {name}: {value!r} cannot be hoisted: give modules, functions, classes")
+        if isinstance(value, ModuleType) and "." in key:
+            # As ``import a.b`` has it.
+            top = key.partition(".")[0]
+            found[top] = __import__(top)
+        found[key] = value
+    return found
+
+
+def _set_up_after(
+    line: str, function: Callable[..., Any] | None, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Any:
+    subprocess.run(line, shell=True, check=True)
+    return function(*args, **kwargs) if function is not None else None
+
+
+def checked_mode(mode: str) -> str:
+    """Raises ValueError."""
+    if mode not in MODES:
+        raise ValueError(f"exec_mode={mode!r}: give one of {', '.join(map(repr, MODES))}")
+    return mode
+
+
+class FunctionCall(PythonTask):
+    """A call of a function of a library, to be submitted to a manager."""
+
+    def __init__(self, library_name: str, fn: str | Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+        """``fn``: the function's name. What is not stated of resources is a share of the library's, or one
+        core."""
+        name = fn if isinstance(fn, str) else name_of(fn)
+        Task.__init__(self, name)
+        self._function = None
+        self._begin(args, kwargs)
+        self.set_library_required(library_name)
+        self._call_mode: str | None = None
+        self._library: Installed | None = None
+
+    def set_fn_args(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> None:
+        """Other arguments than it was made with."""
+        self._args, self._kwargs = tuple(args), dict(kwargs or {})
+
+    def set_exec_method(self, remote_task_exec_method: str) -> None:
+        """How it runs, if not as its library says: "fork" or "direct". Raises ValueError."""
+        self._call_mode = checked_mode(remote_task_exec_method)
+
+    def set_fork(self, fork: bool = True) -> None:
+        """Whether it runs in a process of its own."""
+        self._call_mode = "fork" if fork else "direct"
+
+    def _pickle(self) -> tuple[Any, bytes]:
+        self._library = self.manager._libraries.get(self._library_required)
+        return self.command, dump_arguments(self.command, self._args, self._kwargs)
+
+    def options(self, defaults: Summary) -> TaskOptions:
+        share = self._library.share if self._library is not None else defaults
+        return super().options(
+            Summary(
+                cores=defaults.cores if defaults.cores >= 0 else share.cores,
+                memory=defaults.memory if defaults.memory >= 0 else share.memory,
+                disk=defaults.disk if defaults.disk >= 0 else share.disk,
+                gpus=defaults.gpus if defaults.gpus >= 0 else share.gpus,
+            )
+        )
+
+    def _group(self) -> Hashable:
+        return ("library", self._library.number if self._library is not None else 0)
+
+    def _entry(self, spec: bytes) -> Entry:
+        name, arguments = self._pickled
+        assert self._library is not None
+        mode = self._call_mode or self._library.mode
+        return (calls.run_named_forked if mode == "fork" else calls.run_named, (name, arguments, spec), None)
+
+    def _prepare(self, builder: Builder) -> None:
+        library = self._library
+        if library is None:
+            raise LibraryError(
+                f"library {self._library_required} is not installed: "
+                "manager.install_library(...) comes before the calls"
+            )
+        if self.command not in library.functions:
+            known = ", ".join(sorted(library.functions)) or "none"
+            raise LibraryError(f"library {library.name} has no function {self.command!r}; it has: {known}")
+        if self._contexts:
+            raise ValueError("a call runs in the environment of its library: add it there")
+        if builder.begun:
+            return
+        code: Code = msgspec.structs.replace(
+            self.manager._functions.code(),
+            imports=(),
+            setup=library.setup,
+            setup_name=library.name,
+            variables=library.variables,
+        )
+        builder.code = within(builder, code, library.contexts)
+
+    def input_files(self) -> list[File]:
+        files = super().input_files()
+        return [*files, *self._library.contexts] if self._library is not None else files

@@ -1,0 +1,317 @@
+"""Python tasks: a function and its arguments in place of a command.
+
+What the function returned is ``t.output``. What it raised is, too: that exception itself, its cause the
+traceback of the worker. So that scripts can go on asking ``isinstance(t.output, PythonTaskNoResult)``, every
+exception that stands for a result answers to that (see ``mark``), whatever its class.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from graphvine.manager.failure import failed_exception, raised_exception
+from graphvine.manager.plan import TaskOptions
+from graphvine.protocol.outcomes import Failed
+from graphvine.taskvine import results
+from graphvine.taskvine.commands import report_of, slot, write_summary
+from graphvine.taskvine.files import Environment, File, LocalFile
+from graphvine.taskvine.functions import dump_arguments, name_of
+from graphvine.taskvine.naming import content_of, kept_name
+from graphvine.taskvine.remote import calls, command
+from graphvine.taskvine.remote.contents import last_line
+from graphvine.taskvine.results import Report, Summary
+from graphvine.taskvine.task import Task
+
+if TYPE_CHECKING:
+    from graphvine.manager.engine import Outcome
+    from graphvine.protocol.payload import Entry
+    from graphvine.taskvine.plans import Builder
+
+_MARK = "__graphvine_no_result__"
+
+
+class _NoResultType(type):
+    def __instancecheck__(cls, instance: object) -> bool:
+        return getattr(instance, _MARK, False) is True or super().__instancecheck__(instance)
+
+
+class PythonTaskNoResult(Exception, metaclass=_NoResultType):
+    """What ``t.output`` is an instance of where there is no result: an exception of any class that says
+    why."""
+
+
+def mark(error: BaseException) -> BaseException:
+    """Have an exception stand for a result that there is not."""
+    # An exception may forbid that its attributes are set.
+    object.__setattr__(error, _MARK, True)
+    return error
+
+
+class PythonTask(Task):
+    """A call of a function, to be submitted to a manager."""
+
+    def __init__(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """``func(*args, **kwargs)`` runs on a worker. Raises TypeError."""
+        if not callable(func):
+            raise TypeError(f"{func!r} cannot be called")
+        super().__init__(name_of(func))
+        self._function: Callable[..., Any] | None = func
+        self._begin(args, kwargs)
+
+    def _begin(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        self._args = args
+        self._kwargs = kwargs
+        self._pickled = b"", b""
+        """Function and arguments, while it is submitted."""
+        self._temp_output = False
+        self._serialized = True
+        self._output_level: bool | str = False
+        self._output_file: File | None = None
+
+    # -- options ---------------------------------------------------------------------------------------
+
+    def set_environment(self, environment: File | str | os.PathLike[str]) -> None:
+        """As ``add_environment``; or a path of a packed environment, or what can be packed."""
+        self._contexts = []
+        if isinstance(environment, File):
+            self.add_environment(environment)
+        else:
+            self._environment_path = os.fspath(environment)
+
+    _environment_path = ""
+
+    def enable_temp_output(self) -> None:
+        """What it returns stays on the workers: ``output_file`` is the pickle of it, for other tasks."""
+        self._temp_output = True
+
+    def disable_temp_output(self) -> None:
+        """See ``enable_temp_output``."""
+        self._temp_output = False
+
+    def set_output_cache(self, cache: bool | str = False) -> None:
+        """How long workers keep ``output_file``: as for ``declare_buffer``."""
+        self._output_level = cache
+
+    def enable_output_serialization(self) -> None:
+        """See ``disable_output_serialization``."""
+        self._serialized = True
+
+    def disable_output_serialization(self) -> None:
+        """It returns bytes, which are what ``output`` and ``output_file`` are then, and no pickle."""
+        self._serialized = False
+
+    # -- what became of it -----------------------------------------------------------------------------
+
+    @property
+    def output_file(self) -> File | None:
+        """The pickle of what it returned, as a file; None where there is none (yet)."""
+        if self._output_file is None and self._report is not None and self.successful():
+            data = self._report.value if not self._serialized else _dumps(self._report.value)
+            self._output_file = self.manager.declare_buffer(data, self._output_level)
+        return self._output_file
+
+    @property
+    def output(self) -> Any:
+        """What the function returned, or raised (see ``PythonTaskNoResult``); None before.
+
+        Raises ValueError with ``enable_temp_output``, as there is none here."""
+        if self._report is None:
+            return None
+        if self._temp_output and self.successful():
+            raise ValueError("its output stays on the workers (enable_temp_output): see output_file")
+        return self._report.value
+
+    # -- the client ------------------------------------------------------------------------------------
+
+    def submit_finalize(self) -> None:
+        """Take function and arguments as they are now. Raises NotPicklableError."""
+        if self._environment_path:
+            self.add_environment(self.manager.declare_poncho(self._environment_path, cache=True))
+            self._environment_path = ""
+        self._pickled = self._pickle()
+        self._output_file = None
+        if self._temp_output:
+            self._output_file = self.manager.declare_temp()
+
+    def _pickle(self) -> tuple[Any, bytes]:
+        assert self._function is not None
+        return (
+            self.manager._functions.dumps(self._function),
+            dump_arguments(self.command, self._args, self._kwargs),
+        )
+
+    def clone(self) -> Task:
+        new = super().clone()
+        assert isinstance(new, PythonTask)
+        new._output_file = None
+        return new
+
+    def output_files(self) -> list[File]:
+        files = super().output_files()
+        return [self._output_file, *files] if self._output_file is not None else files
+
+    def options(self, defaults: Summary) -> TaskOptions:
+        # What it raises is its result, so it is not run again for that.
+        return msgspec.structs.replace(super().options(defaults), retries=0, max_s=self._time_max)
+
+    def _group(self) -> Hashable:
+        return ("python", *map(id, self._contexts))
+
+    def _entry(self, spec: bytes) -> Entry:
+        function, arguments = self._pickled
+        return (calls.run, (function, arguments, spec), None)
+
+    def _prepare(self, builder: Builder) -> None:
+        """State the code of the plan."""
+        if builder.begun:
+            return
+        code = self.manager._functions.code()
+        builder.code = within(builder, code, self._contexts)
+
+    def _enter(self, builder: Builder) -> None:
+        self._prepare(builder)
+        slots: dict[int, int] = {}
+        mounts = [
+            command.Mount(
+                slot(builder, mount.file, slots, mount.name),
+                mount.name,
+                any(output.name == mount.name for output in self._outputs),
+                mount.symlink,
+                kept_name(mount.file) if isinstance(mount.file, LocalFile) else "",
+            )
+            for mount in self._inputs
+        ]
+        outlets = [command.Outlet(output.name, output.when) for output in self._outputs]
+        spec = b""
+        if mounts or outlets or self._variables or self._temp_output:
+            spec = calls.encode(
+                calls.Spec(mounts, outlets, self._variables, self._temp_output, not self._serialized)
+            )
+        size = len(self._pickled[1])
+        entry = builder.add(
+            self._entry(spec), list(slots), self.id, self._category, builder.options_of(self), size=size
+        )
+        self._pickled = b"", b""
+        files = [output.file for output in self._outputs]
+        own = self._output_file
+        if not files:
+            builder.begin(self, entry, [(own, entry)] if own is not None else [])
+            return
+        wanted = [(0, own)] if own is not None else []
+        wanted += list(enumerate(files, 1))
+        builder.begin(
+            self,
+            entry,
+            [
+                (
+                    file,
+                    builder.add((command.pick, (position,), None), [entry], f"output of {self.id}", "pick"),
+                )
+                for position, file in wanted
+            ],
+        )
+
+    def _awaits_value(self, outcome: Outcome) -> bool:
+        if not outcome.ok or self._temp_output:
+            return False
+        ended = calls.decode_ended(outcome.note) if outcome.note else None
+        if ended is not None and (ended.text or ended.word == results.INPUT_MISSING):
+            return False
+        return bool(self._outputs) or outcome.value is None
+
+    def _value_entry(self) -> Entry | None:
+        return (calls.value_of, (not self._serialized,), None) if self._outputs else None
+
+    def _take_value(self, report: Report, value: Any, error: BaseException | None) -> None:
+        if error is None:
+            report.value = value
+        else:
+            _no_value(report, results.OUTPUT_MISSING, f"what it returned cannot be fetched: {error}", error)
+
+    def _read(self, outcome: Outcome) -> Report:
+        report = report_of(outcome)
+        report.measured = _measured(self, outcome)
+        ended = calls.decode_ended(outcome.note) if outcome.note else None
+        if not outcome.ok:
+            self._read_failure(report, outcome)
+        elif ended is not None and ended.text:
+            self._read_raised(report, ended.error, ended.text)
+        elif ended is not None and ended.word == results.INPUT_MISSING:
+            _no_value(report, ended.word, ended.reason)
+        else:
+            if ended is not None:
+                report.result, report.reason = ended.word, ended.reason
+            if outcome.value is not None and not self._outputs and not self._temp_output:
+                _load(report, outcome.value)
+        report.measured.exit_status = report.exit_code
+        write_summary(self, report)
+        return report
+
+    def _read_raised(self, report: Report, error: bytes, text: str) -> None:
+        where = f"task {self.id} ({self.command}) failed on {report.worker or report.host}"
+        report.value = mark(raised_exception(error, text, self.command, where))
+        # The function ran to its end.
+        report.result, report.exit_code = results.SUCCESS, 1
+        report.reason, report.output = last_line(text), text.encode()
+
+    def _read_failure(self, report: Report, outcome: Outcome) -> None:
+        if outcome.kind == "raised":
+            self._read_raised(report, outcome.error, outcome.text)
+            return
+        error = failed_exception(Failed(outcome.kind, outcome.text, outcome.error), self.command)
+        _no_value(report, report.result, report.reason, error)
+
+    def _take_failure(self, report: Report) -> None:
+        """It is over without having been handed over."""
+        _no_value(report, report.result, report.reason)
+
+
+def within(builder: Builder, code: Any, contexts: Sequence[File]) -> Any:
+    """``code`` for executors in an environment. Raises MissingInputError, ValueError."""
+    if not contexts:
+        return code
+    if len(contexts) > 1:
+        raise ValueError("a Python task runs in one environment at most")
+    (file,) = contexts
+    archive = file.archive if isinstance(file, Environment) else file
+    return msgspec.structs.replace(
+        code, environment=builder.input(archive), environment_name=content_of(archive)
+    )
+
+
+def _no_value(report: Report, word: str, reason: str, error: BaseException | None = None) -> None:
+    report.result, report.reason, report.exit_code = word, reason, -1
+    report.value = mark(error if error is not None else PythonTaskNoResult(f"{word}: {reason}"))
+    report.output = reason.encode()
+
+
+def _load(report: Report, data: bytes) -> None:
+    try:
+        report.value = pickle.loads(data)
+    except Exception as error:  # noqa: BLE001 -- unpickling runs the user's code
+        _no_value(
+            report, results.OUTPUT_MISSING, f"what it returned cannot be unpickled here: {error}", error
+        )
+
+
+def _dumps(value: Any) -> bytes:
+    import cloudpickle
+
+    return cloudpickle.dumps(value, protocol=5)  # type: ignore[no-any-return]
+
+
+def _measured(task: Task, outcome: Outcome) -> Summary:
+    wall, start = round(outcome.duration_s * 1e6), round(outcome.began_s * 1e6)
+    return Summary(
+        category=task.category,
+        start=start,
+        end=start + wall,
+        wall_time=wall,
+        gpus=max(0.0, task._asked.gpus),
+        memory=round(outcome.memory_mb, 3),
+    )
