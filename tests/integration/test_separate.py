@@ -158,6 +158,30 @@ def test_a_given_file_or_directory_is_an_input(manager: Manager, tmp_path: Path)
     assert contents == {"sub/one": b"1", "two": b"2" * 2_000_000}
 
 
+def test_a_worker_on_the_managers_node_reads_a_given_file_itself(manager: Manager, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(os.urandom(3_000_000))
+    plan = plan_of([(read, ())] * 2, [(), (0,)], given={0: given_file(file)}, wanted=[1])
+    assert manager.run(plan).result(60) == [file.read_bytes()]
+    assert manager._loop._giver._thread is None, "nothing went through the manager"
+
+
+def test_what_a_worker_on_the_managers_node_cannot_read_goes_through_the_manager(
+    manager: Manager, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(os.urandom(3_000_000))
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        # A path that means this file to the manager's process only.
+        given = {0: given_file(Path(f"/proc/self/fd/{descriptor}"))}
+        plan = plan_of([(read, ())] * 2, [(), (0,)], given=given, wanted=[1])
+        assert manager.run(plan).result(60) == [file.read_bytes()]
+        assert manager._loop._giver._thread is not None
+    finally:
+        os.close(descriptor)
+
+
 def test_given_files_go_from_worker_to_worker(
     bare_manager: Manager, start_worker: StartWorker, tmp_path: Path
 ) -> None:

@@ -158,12 +158,7 @@ class Core:
     def on_given_read(self, file: int, size: int, now: float) -> None:
         """How many bytes of a given file travel is known: those of its flat form."""
         self.state.now = now
-        table = self.state.table_of(file)
-        index = file - table.base if table is not None else 0
-        if table is not None and type(table.given.get(index)) is int:
-            table.given[index] = size
-            if table.state[index] == DONE:
-                table.data[index] = size
+        files.note_given_size(self.state, file, size)
 
     def on_given_lost(self, file: int, reason: str, now: float) -> None:
         """A given file can't be read (any more), or is not what it was. No harm while workers have it."""

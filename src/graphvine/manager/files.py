@@ -6,6 +6,8 @@ Rules:
   also in ``data``: then it cannot be lost.
 - A worker that was sent a value, or told where to fetch a file, is in ``extra`` at once, so that nothing is
   sent twice; it counts as a holder when it has reported the file fetched (a value: at once).
+- A given file is read by each worker of the manager's own node for itself, as long as it can; what others get
+  never waits for that.
 - A large file is passed on while it arrives: each worker that needs it is given a parent (see ``spread``),
   and holders of the whole file in case that parent fails it.
 - Released means: every worker that has it or was told of it is told to drop it, and the value is forgotten.
@@ -15,12 +17,13 @@ Rules:
 
 from __future__ import annotations
 
+from graphvine.manager.plan import GivenFile
 from graphvine.manager.spread import Spread
 from graphvine.manager.state import State
 from graphvine.manager.tasks import AHEAD, DISPATCHED, DONE, READY, RELEASED, WAITING, PlanTable
 from graphvine.manager.withdrawal import cancel_order
 from graphvine.manager.workers import Worker
-from graphvine.protocol.messages import BlobData, Source
+from graphvine.protocol.messages import BlobData, OnNode, Source
 
 
 def holders(table: PlanTable, index: int) -> list[int]:
@@ -174,12 +177,37 @@ def supply(state: State, table: PlanTable, index: int, worker: Worker) -> None:
         box.values[table.base + index] = data
         add_replica(table, index, worker, held=True)
         return
-    if table.size_of(index) < state.settings.spread_bytes:
+    on_node = on_node_of(state, table, index, worker)
+    if on_node is not None or table.size_of(index) < state.settings.spread_bytes:
         source = source_of(state, table, index, worker, ())
+        source.on_node = on_node
     else:
         source = place(state, table, index, worker)
     box.sources.append(source)
     add_replica(table, index, worker, held=False)
+
+
+def on_node_of(state: State, table: PlanTable, index: int, worker: Worker) -> OnNode | None:
+    """The file itself that a result is, where ``worker`` can perhaps read it."""
+    given = table.plan.given.get(index)
+    if not isinstance(given, GivenFile) or type(table.given.get(index)) is not int:
+        return None
+    if not state.settings.node or worker.hello.node != state.settings.node:
+        return None
+    if not given.mtime_ns and holders(table, index):
+        # Nobody could tell whether it is still what they have.
+        return None
+    return OnNode(given.path, given.size, given.tree, given.mtime_ns)
+
+
+def note_given_size(state: State, file: int, size: int) -> None:
+    """How many bytes travel of a given file is known: those of its flat form."""
+    table = state.table_of(file)
+    index = file - table.base if table is not None else 0
+    if table is not None and type(table.given.get(index)) is int:
+        table.given[index] = size
+        if table.state[index] == DONE:
+            table.data[index] = size
 
 
 def place(state: State, table: PlanTable, index: int, worker: Worker) -> Source:

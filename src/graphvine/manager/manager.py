@@ -242,7 +242,9 @@ class Manager(TaskClient, DaskClient):
         advice = f"start one with: graphvine worker {host} {self.port}"
         if public:
             advice += f" (from another machine: graphvine worker --connection-file {self.connection_file})"
-        return msgspec.structs.replace(settings, how_to_join=settings.how_to_join or advice)
+        return msgspec.structs.replace(
+            settings, how_to_join=settings.how_to_join or advice, node=settings.node or node_id()
+        )
 
     @property
     def address(self) -> str:

@@ -12,6 +12,7 @@ from graphvine.manager.files import (
     add_replica,
     hold_blob,
     needless,
+    note_given_size,
     one_less,
     source_of,
     supply_blob_again,
@@ -30,6 +31,8 @@ def on_report(state: State, worker: Worker, report: Report) -> None:
         on_done(state, worker, report.done)
     for failure in report.failed:
         recovery.on_failed(state, worker, failure)
+    for file, size in report.sizes.items():
+        note_given_size(state, file, size)
     for file in report.fetched:
         on_fetched(state, worker, file)
     for file in report.lost:

@@ -53,6 +53,8 @@ class Settings(msgspec.Struct, frozen=True):
     """... and after so long without any worker (a manager that starts one itself gives it longer)."""
     unrunnable_s: float = 120.0
     """After so long a plan fails whose task none of the present workers can ever run."""
+    node: str = ""
+    """The node that the manager is on (as ``Hello.node``); its workers read given files for themselves."""
     how_to_join: str = ""
     """What the user is told to do while there is no worker; "" lets the manager say how one is started."""
     checked: bool = False

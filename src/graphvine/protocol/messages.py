@@ -124,15 +124,27 @@ class TaskOrder(msgspec.Struct, array_like=True, gc=False):
     uses: int = 0
 
 
+class OnNode(msgspec.Struct, frozen=True, array_like=True):
+    """A file that a worker on the manager's own node can read for itself: what was declared of it
+    (``plan.GivenFile``)."""
+
+    path: str
+    size: int
+    tree: bool
+    mtime_ns: int
+
+
 class Source(msgspec.Struct, array_like=True):
     """Where a file can be fetched: worker numbers whose addresses were given in ``peers``, to be tried in
     that order. An empty list means "pull it through the manager". ``coming``: one of the holders is perhaps
-    just fetching it, or about to, and will pass it on (0: they all have it)."""
+    just fetching it, or about to, and will pass it on (0: they all have it). ``on_node``: it can also be read
+    on this node, which comes first."""
 
     file: int
     size: int
     holders: list[int]
     coming: int = 0
+    on_node: OnNode | None = None
 
 
 class Assign(msgspec.Struct, tag="assign", omit_defaults=True, gc=False):
@@ -271,6 +283,8 @@ class Report(msgspec.Struct, tag="report", omit_defaults=True, gc=False):
     """Files this worker held and holds no longer, though nobody told it to drop them."""
     returned: list[int] = []
     """Recalled tasks that had not begun, with those that waited for them."""
+    sizes: dict[int, int] = {}
+    """How many bytes travel of fetched files that were read on this node, where the manager did not know."""
 
 
 class Heartbeat(msgspec.Struct, tag="heartbeat"):

@@ -233,7 +233,7 @@ class Builder:
         path = os.path.join(self._staging, f"buffer-{id(file)}")
         with open(path, "wb") as stream:
             stream.write(file.data)
-        return self.give(GivenFile(path, len(file.data)), file.label)
+        return self.give(GivenFile(path, len(file.data), mtime_ns=os.stat(path).st_mtime_ns), file.label)
 
     def _fetched(self, file: Url) -> int:
         host = sources.host_of(file.url)

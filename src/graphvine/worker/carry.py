@@ -13,12 +13,13 @@ from collections.abc import Callable
 import msgspec
 import xxhash
 
-from graphvine.protocol.messages import Context, Piece, Pull, ToManager
+from graphvine.protocol.messages import Context, OnNode, Piece, Pull, ToManager
 from graphvine.protocol.pieces import not_held, piece_of
 from graphvine.protocol.tree_files import Reader, is_tree, load
 from graphvine.protocol.trees import BadTreeError
 from graphvine.worker.arrivals import Arrival, Arrivals
 from graphvine.worker.core import Core
+from graphvine.worker.files import HERE
 from graphvine.worker.installation import lay_out
 from graphvine.worker.instructions import (
     DropFiles,
@@ -28,6 +29,7 @@ from graphvine.worker.instructions import (
     Instruction,
     KillExecutor,
     Note,
+    ReadHere,
     RunPacket,
     SayToManager,
     SendPiece,
@@ -135,6 +137,8 @@ class Hands:
                 self._pool.kill(executor)
             case StartFetch():
                 self._fetch(instruction)
+            case ReadHere(file, what):
+                self._read_here(file, what)
             case StopFetch(file):
                 self._stop_fetch(file)
             case WritePiece():
@@ -277,7 +281,7 @@ class Hands:
         if taken:
             self._core.on_fetched(file, size)
         else:
-            self._core.on_fetch_failed(file, -1, "it vanished from the store")
+            self._core.on_fetch_failed(file, HERE, "it vanished from the store")
 
     def give_up_fetch(self, failed: FetchFailed) -> None:
         """A fetch came to nothing; what came may be kept for the next holder."""
@@ -302,6 +306,14 @@ class Hands:
             self._core.on_fetch_failed(order.file, order.holder, f"no room here: {error}")
             return
         self._fetcher.start(*where, path, self._store.incoming_tree(order.file), coming=order.coming)
+
+    def _read_here(self, file: int, what: OnNode) -> None:
+        try:
+            path = self._store.incoming(file, what.size)
+        except OSError as error:
+            self._core.on_fetch_failed(file, HERE, f"no room here: {error}")
+            return
+        self._fetcher.read(file, what, path, self._store.incoming_tree(file))
 
     def _stop_fetch(self, file: int) -> None:
         self._pulls.pop(file, None)

@@ -3,6 +3,7 @@
 - A file is held inline (its pickle, in the agent's memory) or stored (in the store; the loop knows where).
 - A file that is not held has at most one fetch, whatever number of jobs wait for it. Its holders are tried
   one after the other; when none is left it is reported missing and waits for the manager's word.
+- A file of this node (``Source.on_node``) is read here; only if that fails, it is got as any other.
 - A file whose list of holders is empty is pulled through the manager: a few pieces are asked for at a time,
   over all files together, so that a slow link is not swamped.
 - Files are immutable: a second copy that arrives is the same as the first.
@@ -25,6 +26,7 @@ from graphvine.worker.instructions import (
     DropFiles,
     FinishPull,
     Note,
+    ReadHere,
     SendPiece,
     StartFetch,
     StopFetch,
@@ -36,10 +38,13 @@ from graphvine.worker.tasks import Job
 
 #: How a stored file stands in ``Files.held`` (an inline one stands there with its bytes).
 STORED = ""
+#: In place of a holder: the file is being read on this node.
+HERE = -1
 
 
 class Fetch(msgspec.Struct):
-    """A file on its way. ``holder`` is being asked now (0: nobody, the manager is to name others)."""
+    """A file on its way. ``holder`` is being asked now (0: nobody, the manager is to name others; or
+    ``HERE``)."""
 
     file: int
     size: int
@@ -200,6 +205,10 @@ class Files:
             fetch.left += [h for h in source.holders if h not in fetch.left and h not in fetch.tried]
             return
         self._fetches.pop(file, None)
+        if source.on_node is not None:
+            self._fetches[file] = Fetch(file, source.size, HERE, list(source.holders), [], [], source.coming)
+            self._outbox.instructions.append(ReadHere(file, source.on_node))
+            return
         if not source.holders:
             self._start_relay(source)
             return
@@ -211,7 +220,10 @@ class Files:
 
     def on_fetched(self, file: int, size: int) -> list[Job]:
         """A fetch or a relay is complete and in the store."""
-        known = self._fetches.pop(file, None) is not None or file in self._relays
+        fetch = self._fetches.pop(file, None)
+        known = fetch is not None or file in self._relays
+        if fetch is not None and fetch.holder == HERE and fetch.size != size:
+            self._outbox.sizes[file] = size
         if file in self._relays:
             # Perhaps a fetch that had been given up came to its end while pieces are on their way.
             self._forget_relay(file)
@@ -230,8 +242,20 @@ class Files:
             self._outbox.instructions.append(StopFetch(file))
         if fetch is None or fetch.holder != holder:
             return
+        if holder == HERE:
+            self._on_unread(fetch, reason)
+            return
         fetch.reasons.append(f"worker {holder}: {reason}")
         self._ask_next(fetch)
+
+    def _on_unread(self, fetch: Fetch, reason: str) -> None:
+        """A file could not be read on this node."""
+        self._outbox.instructions.append(Note("info", f"file {fetch.file} is not read here: {reason}"))
+        if fetch.left:
+            self._ask_next(fetch)
+        else:
+            del self._fetches[fetch.file]
+            self._start_relay(Source(fetch.file, fetch.size, []))
 
     def report_missing(self, file: int, reason: str) -> None:
         """A job needs a file that is not here, not made here and not coming."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from graphvine.protocol.messages import Address, Context, ToManager
+from graphvine.protocol.messages import Address, Context, OnNode, ToManager
 from graphvine.worker.packets import Packet
 
 
@@ -94,6 +94,14 @@ class StartFetch(msgspec.Struct):
     coming: bool = False
 
 
+class ReadHere(msgspec.Struct):
+    """Take in a file that lies on this node; answer with ``on_fetched``, or ``on_fetch_failed`` with
+    ``files.HERE`` as the holder."""
+
+    file: int
+    what: OnNode
+
+
 class StopFetch(msgspec.Struct):
     """Nobody waits for this file any more: end its fetch, and remove what came of it."""
 
@@ -153,6 +161,7 @@ Instruction = (
     | StoreBlob
     | StoreContext
     | StartFetch
+    | ReadHere
     | StopFetch
     | WritePiece
     | FinishPull

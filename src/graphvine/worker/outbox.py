@@ -32,6 +32,7 @@ class Outbox:
         self.missing: list[Missing] = []
         self.lost: list[int] = []
         self.returned: list[int] = []
+        self.sizes: dict[int, int] = {}
 
     def take(self) -> list[Instruction]:
         """Everything since the last call, the report last."""
@@ -51,7 +52,8 @@ class Outbox:
         self.messages.extend(Report(part) for part in earlier)
         *earlier_failed, failed = _portions(self.failed, _weight_of_failed)
         self.messages.extend(Report(failed=part) for part in earlier_failed)
-        self.messages.append(Report(done, failed, self.fetched, self.missing, self.lost, self.returned))
+        rest = (self.fetched, self.missing, self.lost, self.returned, self.sizes)
+        self.messages.append(Report(done, failed, *rest))
 
     def forget_news(self) -> None:
         """Nobody is there to hear of what happened until now."""

@@ -1,4 +1,4 @@
-"""Taking in one file over a link.
+"""Taking in one file: over a link, or from this node's own file system.
 
 Writing to a memory file costs about as much as receiving (its pages have to be found), so for large files the
 two go on side by side: this thread receives into one buffer while another writes the one before.
@@ -6,11 +6,14 @@ two go on side by side: this thread receives into one buffer while another write
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
 from graphvine.protocol.bulk import CHUNK_BYTES, Link
+from graphvine.protocol.given_files import check_unchanged, open_given
+from graphvine.protocol.messages import OnNode
 from graphvine.protocol.trees import BadTreeError
 from graphvine.worker.arrivals import Arrival
 
@@ -30,6 +33,27 @@ def receive(link: Link, arrival: Arrival) -> int:
         checksum = link.receive_chunks(writer.buffer, writer.take, arrival.hashed)
     writer.check()
     return checksum
+
+
+def read_here(what: OnNode, arrival: Arrival) -> int:
+    """Take in a file of this node, as a holder would send it; its size in that form.
+
+    A copy, never a link: who owns the file may write to it. Raises ChangedError, BadTreeError, OSError."""
+    reader = open_given(what.path, what.size, what.tree, what.mtime_ns)
+    arrival.size = reader.size
+    arrival.begin(what.tree)
+    at = 0
+    while at < reader.size:
+        data = reader.read(at, CHUNK_BYTES)
+        if not data:
+            raise OSError(errno.EIO, "it was cut short", what.path)
+        arrival.hashed.update(data)
+        arrival.write(data)
+        at += len(data)
+    reader.check()
+    check_unchanged(what.path, what.size, what.mtime_ns)
+    arrival.complete(arrival.hashed.intdigest())
+    return reader.size
 
 
 class _Writer:

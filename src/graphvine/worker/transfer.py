@@ -1,8 +1,8 @@
 """Files between workers: a server that hands out what is held here, and a fetcher that brings what is not.
 
-Both have their own threads. A link is greeted once and then used for any number of files; the fetcher keeps
-idle links. Bounds (links, fetches per source and in total) are waited for, not errors. The agent's loop
-learns of finished fetches through ``Fetcher.descriptor``.
+The fetcher also takes in files of this node. Both have their own threads. A link is greeted once and then
+used for any number of files; the fetcher keeps idle links. Bounds (links, fetches per source and in total)
+are waited for, not errors. The agent's loop learns of finished fetches through ``Fetcher.descriptor``.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ from graphvine.protocol.bulk import (
     receive_request,
     set_timeout,
 )
-from graphvine.protocol.messages import Address
+from graphvine.protocol.given_files import UNREADABLE, why
+from graphvine.protocol.messages import Address, OnNode
 from graphvine.protocol.trees import BadTreeError
 from graphvine.worker.arrivals import Arrival, Arrivals
+from graphvine.worker.files import HERE
 from graphvine.worker.mailbox import Mailbox
-from graphvine.worker.receiving import receive
+from graphvine.worker.receiving import read_here, receive
 from graphvine.worker.serving import Held, Served
 
 log = logging.getLogger(__name__)
@@ -224,6 +226,8 @@ class _Job(msgspec.Struct):
     addresses: tuple[Address, ...]
     arrival: Arrival
     coming: bool
+    on_node: OnNode | None = None
+    """It is read on this node, from nobody."""
     cancelled: bool = False
     """Nothing of it is reported any more."""
     link: Link | None = None
@@ -303,6 +307,11 @@ class Fetcher:
             return False
         self._begin(_Job(file, size, holder, tuple(addresses), arrival, coming))
         return True
+
+    def read(self, file: int, what: OnNode, path: str, tree_path: str) -> None:
+        """As ``start``, from a file of this node; the holder that is reported is ``HERE``."""
+        arrival = self._arrivals.add(Arrival(file, what.size, path, tree_path))
+        self._begin(_Job(file, what.size, HERE, (), arrival, False, what))
 
     def _begin(self, job: _Job) -> None:
         with self._changed:
@@ -405,6 +414,8 @@ class Fetcher:
             return None
 
     def _run(self, job: _Job) -> Fetched | FetchFailed:
+        if job.on_node is not None:
+            return self._run_here(job, job.on_node)
         try:
             self._fetch(job)
         except UnreachableError as error:
@@ -422,6 +433,14 @@ class Fetcher:
         else:
             return Fetched(job.file, job.size, job.holder)
         return FetchFailed(job.file, job.holder, reason, unreachable, no_room, kept=True)
+
+    def _run_here(self, job: _Job, what: OnNode) -> Fetched | FetchFailed:
+        try:
+            job.size = read_here(what, job.arrival)
+        except UNREADABLE as error:
+            no_room = isinstance(error, OSError) and error.errno in _NO_ROOM
+            return self._spoiled(job, why(error, what.path), no_room)
+        return Fetched(job.file, job.size, HERE)
 
     def _spoiled(self, job: _Job, reason: str, no_room: bool = False) -> FetchFailed:
         """What came is of no use: another holder sends all of it."""

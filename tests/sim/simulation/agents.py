@@ -18,6 +18,7 @@ from graphvine.protocol.messages import (
     Heartbeat,
     Hello,
     Leave,
+    OnNode,
     Piece,
     Refused,
     Rejoin,
@@ -27,6 +28,7 @@ from graphvine.protocol.messages import (
     Welcome,
 )
 from graphvine.worker.core import Core
+from graphvine.worker.files import HERE
 from graphvine.worker.hearing import hear
 from graphvine.worker.instructions import (
     DropFiles,
@@ -36,6 +38,7 @@ from graphvine.worker.instructions import (
     Instruction,
     KillExecutor,
     Note,
+    ReadHere,
     RunPacket,
     SayToManager,
     SendPiece,
@@ -208,7 +211,7 @@ class SimAgent:
             python=self.world.manager.python,
             name=self.name,
             host=self.name,
-            node=self.name,
+            node="here" if self.serial % 2 else self.name,
             store="",
             pid=self.serial,
             capacity=self.capacity,
@@ -308,6 +311,8 @@ class SimAgent:
                 self.pool.kill(executor)
             case StartFetch():
                 self._fetch(instruction)
+            case ReadHere(file, what):
+                self._read_here(file, what)
             case StopFetch(file):
                 self.fetching.pop(file, None)
             case WritePiece(file, offset, data):
@@ -384,6 +389,17 @@ class SimAgent:
                 3e-5, lambda: self._on_transfer(order.file, order.holder, token, content, reason)
             ),
         )
+
+    def _read_here(self, file: int, what: OnNode) -> None:
+        """A file of the manager's machine, which this worker perhaps cannot read."""
+        world = self.world
+        self._fetches += 1
+        token = self.fetching[file] = self._fetches
+        content: Content | None = world.given[what.path]
+        if content.gone or world.chance.random() < 0.2:
+            content = None
+        delay_s = world.chance.uniform(1e-4, 0.02)
+        self.hear(delay_s, lambda: self._on_transfer(file, HERE, token, content, "it cannot be read here"))
 
     def _on_transfer(self, file: int, holder: int, token: int, content: Content | None, reason: str) -> None:
         if self.fetching.get(file) != token:

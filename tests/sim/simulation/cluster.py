@@ -38,6 +38,7 @@ SETTINGS = Settings(
     blob_by_peer_bytes=200,
     spread_bytes=1000,
     checked=True,
+    node="here",
 )
 WORKER_SETTINGS = WorkerSettings(piece_bytes=256, answer_s=0.7, setup_tries=12, zygotes=1)
 

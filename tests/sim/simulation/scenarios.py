@@ -132,7 +132,8 @@ def make_given(part: PlanPart, work: Work, chance: random.Random) -> None:
         if chance.random() < 0.5:
             work.plan.given[task] = GivenValue(inline(work.expected[task], 40))
         else:
-            work.plan.given[task] = GivenFile(f"{work.serial}/{task}", chance.randint(20, 3000), tree=False)
+            size = chance.randint(20, 3000)
+            work.plan.given[task] = GivenFile(f"{work.serial}/{task}", size, tree=False, mtime_ns=task % 2)
 
 
 def make_code(part: PlanPart, origin: SimRun | None) -> Code:

@@ -13,7 +13,7 @@ from graphvine.manager.instructions import PlanDone, PlanFailed
 from graphvine.manager.plan import GivenFile, GivenValue, Plan, TaskOptions
 from graphvine.manager.rehearsal import FakeWorker, Rehearsal
 from graphvine.manager.settings import Settings
-from graphvine.protocol.messages import Resources
+from graphvine.protocol.messages import Assign, OnNode, Report, Resources, Source
 from graphvine.protocol.outcomes import Failed
 
 
@@ -399,3 +399,48 @@ def test_stats_count_what_there_is(cluster: Rehearsal) -> None:
     stats = cluster.core.stats()
     assert (stats.workers, stats.cores, stats.plans) == (1, 2.0, 1)
     assert (stats.waiting + stats.running, stats.running > 0, stats.done) == (20, True, 0)
+
+
+# -- files of the manager's own node ------------------------------------------------------------------------
+
+
+def sources_of(cluster: Rehearsal, worker: int) -> list[Source]:
+    """What a worker is told of files in the next turn."""
+    cluster.turn()
+    batches = cluster.to_worker[worker]
+    said = [message for batch in batches for message in batch if isinstance(message, Assign)]
+    return [source for message in said for source in message.sources]
+
+
+@pytest.mark.parametrize("node", ["node1", "elsewhere", ""])
+def test_a_worker_on_the_managers_node_may_read_a_given_file_itself(node: str) -> None:
+    cluster = Rehearsal(Core(Settings(checked=True, node=node)), check)
+    worker = cluster.join()
+    given = GivenFile("/data/file", 500, mtime_ns=7)
+    base = cluster.run(plan_of([(), (0,)], given={0: given}))
+    expected = OnNode("/data/file", 500, True, 7) if node == "node1" else None
+    assert sources_of(cluster, worker.number) == [Source(base, 500, [], on_node=expected)]
+
+
+def test_how_much_travels_is_known_from_who_read_it() -> None:
+    cluster = Rehearsal(Core(Settings(checked=True, node="node1")), check)
+    worker = cluster.join()
+    base = cluster.run(plan_of([(), (0,)], given={0: FILE}), keep=True)
+    cluster.turn()
+    cluster.core.on_message(worker.number, Report(fetched=[base], sizes={base: 612}), 0.0)
+    assert cluster.core.state.file(base)[0].size_of(0) == 612
+
+
+@pytest.mark.parametrize("mtime_ns", [0, 7])
+def test_what_workers_have_is_not_read_again_when_nobody_could_tell_whether_it_changed(mtime_ns: int) -> None:
+    cluster = Rehearsal(Core(Settings(checked=True, node="node2")), check)
+    given = GivenFile("/data/file", 500, mtime_ns=mtime_ns)
+    first = cluster.join()
+    base = cluster.run(plan_of([(), (0,)], given={0: given}), keep=True)
+    cluster.settle()
+    second = cluster.join()
+    cluster.core.on_block_host(first.hello.host, None, 0.0)
+    cluster.run(plan_of([(-1,)], externals=[base]))
+    (source,) = sources_of(cluster, second.number)
+    assert source.holders == [first.number]
+    assert (source.on_node is not None) == bool(mtime_ns)

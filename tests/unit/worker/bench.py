@@ -74,6 +74,7 @@ class Bench:
         self.unpacking: dict[str, int] = {}
         self.notes: list[says.Note] = []
         self.fetches: list[says.StartFetch] = []
+        self.read_here: list[says.ReadHere] = []
         self.killed: list[int] = []
         self.order_of_starts: list[int] = []
         self.done: dict[int, TaskDone] = {}
@@ -254,6 +255,8 @@ class Bench:
                 self.stored.difference_update(files)
             case says.StartFetch():
                 self.fetches.append(instruction)
+            case says.ReadHere():
+                self.read_here.append(instruction)
             case says.StopFetch(file):
                 self.fetches = [fetch for fetch in self.fetches if fetch.file != file]
             case says.WritePiece(file, offset, data):

@@ -9,7 +9,9 @@ import xxhash
 from tests.unit.worker.bench import BLOB, Bench, order
 
 from graphvine.protocol import values
-from graphvine.protocol.messages import Address, BlobData, Missing, Piece, Pull, Source, Sources
+from graphvine.protocol.messages import Address, BlobData, Missing, OnNode, Piece, Pull, Source, Sources
+from graphvine.worker.files import HERE
+from graphvine.worker.instructions import ReadHere
 from graphvine.worker.settings import Settings
 
 PEERS = {1: [Address("a", 1)], 2: [Address("b", 2)]}
@@ -73,6 +75,52 @@ def test_a_holder_without_an_address_is_not_asked(bench: Bench) -> None:
     bench.assign(order(1, 50), sources=[Source(50, 10, [3])])
     assert not bench.fetches
     assert [m.holders for m in missing(bench)] == [[3]]
+
+
+LYING = OnNode("/data/file", 10, True, 1)
+
+
+def test_a_file_of_this_node_is_read_here(bench: Bench) -> None:
+    bench.assign(order(1, 50), sources=[Source(50, 10, [1], on_node=LYING)], peers=PEERS)
+    assert bench.read_here == [ReadHere(50, LYING)]
+    assert not bench.fetches
+    assert not next_pulls(bench)
+    arrive(bench, 50, 110)
+    bench.run_all()
+    assert set(bench.done) == {1}
+    assert [report.sizes for report in bench.reports if report.fetched] == [{50: 110}]
+    assert bench.core.holds() == [(50, 110)]
+
+
+def test_what_cannot_be_read_here_is_fetched(bench: Bench) -> None:
+    bench.assign(order(1, 50), sources=[Source(50, 10, [1, 2], on_node=LYING)], peers=PEERS)
+    bench.core.on_fetch_failed(50, HERE, "no such file")
+    bench.turn()
+    assert [fetch.holder for fetch in bench.fetches] == [1]
+    assert not missing(bench)
+    assert ["no such file" in note.text for note in bench.notes] == [True]
+
+
+def test_what_cannot_be_read_here_comes_through_the_manager_where_nobody_has_it(bench: Bench) -> None:
+    content = values.MAGIC + bytes(82)
+    bench.assign(order(1, 50), sources=[Source(50, 10, [], on_node=LYING)])
+    bench.core.on_fetch_failed(50, HERE, "no such file")
+    bench.turn()
+    (pull,) = next_pulls(bench)
+    answer(bench, 50, content, pull)
+    bench.run_all()
+    assert set(bench.done) == {1}
+
+
+def test_a_file_that_is_read_here_and_not_wanted_any_more_is_stopped(bench: Bench) -> None:
+    bench.assign(order(1, 50), sources=[Source(50, 10, [], on_node=LYING)])
+    bench.core.on_cancel([1], bench.now)
+    bench.core.on_drop([50])
+    bench.turn()
+    bench.core.on_fetch_failed(50, HERE, "cancelled")
+    bench.turn()
+    assert not next_pulls(bench)
+    assert not missing(bench)
 
 
 def test_a_value_that_comes_while_a_file_is_fetched_is_used(bench: Bench) -> None:
