@@ -40,6 +40,8 @@ _BLOCK = 2**20
 _WEB = ("http", "https")
 #: Answers after which asking again may help.
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+#: An xrootd server's word for a file it doesn't have: its client raises nothing but OSError.
+_XROOTD_NOT_FOUND = "[3011]"
 
 
 class SourceError(OSError):
@@ -304,7 +306,7 @@ def _copy(source: IO[bytes], file: IO[bytes]) -> None:
 
 
 def _explained(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) or (type(error) is OSError and _XROOTD_NOT_FOUND in str(error)):
         return "there is no such file"
     if isinstance(error, (ImportError, ValueError)) and "rotocol" in str(error):
         return f"it cannot be read here: {error}"
