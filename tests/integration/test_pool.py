@@ -53,7 +53,9 @@ class Driver:
         self.store.mkdir()
         (directory / "logs").mkdir()
         (directory / "scratch").mkdir()
-        self.pool = Pool(str(directory / "scratch"), str(directory / "logs"))
+        self.ours = directory / "ours"
+        self.ours.mkdir()
+        self.pool = Pool(str(directory / "scratch"), str(directory / "logs"), watched=(str(self.ours),))
         self.number = 0
         self.blob = 0
         self.task = 0
@@ -586,6 +588,8 @@ def test_a_zygote_that_is_ended_is_gone_without_a_word_and_can_be_started_again(
         events = one.until(lambda events: any(isinstance(event, ExecutorDied) for event in events))
         assert the(ExecutorDied, events).killed_by_us
         assert gone(pid)
+        # It is not this process that is gone.
+        assert one.ours.is_dir()
     assert one.call(1, lambda: 1) == 1
 
 

@@ -259,6 +259,9 @@ class Pool:
         for executor in self._executors.values():
             if executor.zygote is known:
                 executor.killed = True
+        # This process goes on, and needs its directories.
+        with contextlib.suppress(OSError):
+            known.say(Watch([]), [])
         known.end()
 
     def _adopt(self, key: str, launched: Launched, log: str) -> _Zygote:
