@@ -40,6 +40,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "adl_run": ("coffea", "dask_awkward", "hist", "distributed"),
     "env_overhead": ("coffea", "hist"),
     "commands": (),
+    "tasks_rate": (),
     "core_cost": (),
     "peer_rate": (),
     "spread": (),
