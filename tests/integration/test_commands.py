@@ -594,3 +594,83 @@ def test_an_input_that_a_command_writes_to_is_nobody_else_s(m, tmp_path):
         reader.add_input(file, "y")
         assert done(m, reader).output == "5000\n0\n", reader.reason
     assert local.read_text() == "0\n" * 5000
+
+
+def test_tasks_in_a_circle_are_refused(m):
+    temp, other, last = m.declare_temp(), m.declare_temp(), m.declare_temp()
+    own = vine.Task("cat x > y", inputs={temp: "x"}, outputs={temp: "y"})
+    with pytest.raises(ValueError, match="in a circle"):
+        m.submit(own)
+    first = vine.Task("cat x > y", cores=1, inputs={temp: "x"}, outputs={other: "y"})
+    second = vine.Task("cat x > y", cores=1, inputs={other: "x"}, outputs={last: "y"})
+    closing = vine.Task("cat x > y", cores=1, inputs={last: "x"}, outputs={temp: "y"})
+    m.submit(first)
+    m.submit(second)
+    with pytest.raises(ValueError, match="in a circle"):
+        m.submit(closing)
+    start = vine.Task("echo 1 > y", cores=1, outputs={temp: "y"})
+    m.submit(start)
+    assert [m.wait(60) for _ in range(3)] == [start, first, second]
+    assert last.contents() == b"1\n"
+
+
+def test_a_file_that_a_task_reads_and_replaces(m, tmp_path):
+    count = tmp_path / "count"
+    count.write_text("1\n")
+    file = m.declare_file(str(count), cache=True)
+
+    def add_one():
+        return vine.Task(
+            "expr $(cat n) + 1 > new; mv new n", cores=1, inputs={file: "n"}, outputs={file: "n"}
+        )
+
+    done(m, add_one())
+    assert count.read_text() == "2\n"
+    count.write_text("10\n")
+    done(m, add_one())
+    assert count.read_text() == "11\n"
+    buffer = m.declare_buffer("1\n")
+    done(m, vine.Task("echo 2 >> n", cores=1, inputs={buffer: "n"}, outputs={buffer: "n"}))
+    assert buffer.contents() == b"1\n2\n"
+
+
+def test_tasks_that_replace_one_file_follow_each_other(m):
+    buffer = m.declare_buffer("0")
+    for _ in range(20):
+        m.submit(
+            vine.Task("echo $(($(cat n) + 1)) > n", cores=1, inputs={buffer: "n"}, outputs={buffer: "n"})
+        )
+    last = vine.Task("cat n", cores=1, inputs={buffer: "n"})
+    m.submit(last)
+    over = [m.wait(60) for _ in range(21)]
+    assert all(task is not None and task.successful() for task in over), [task.reason for task in over]
+    assert last.output == "20\n"
+
+
+def test_two_tasks_that_make_one_file_are_both_over(m, tmp_path):
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    os.mkfifo(begun)
+    os.mkfifo(go)
+    out = m.declare_file(str(tmp_path / "out"))
+    slow = vine.Task(f"echo > {begun}; cat {go} > x", cores=1, outputs={out: "x"})
+    quick = vine.Task("echo quick > x", cores=1, outputs={out: "x"})
+    m.submit(slow)
+    begun.read_text()
+    m.submit(quick)
+    assert m.wait(60) is quick
+    go.write_text("slow\n")
+    assert m.wait(60) is slow
+    assert slow.successful()
+    assert m.empty()
+
+
+def test_a_task_belongs_to_one_manager_until_it_is_over(m, tmp_path):
+    with vine.Manager(local_workers=1) as other:
+        held = vine.Task("cat x", inputs={m.declare_temp(): "x"})
+        m.submit(held)
+        with pytest.raises(ValueError, match="another manager"):
+            other.submit(held)
+        m.cancel_all()
+        assert m.wait(60) is held
+        held = vine.Task("echo 1", cores=1)
+        assert done(m, held).output == done(other, held).output == "1\n"

@@ -291,12 +291,19 @@ class TaskClient:
 
         if not isinstance(task, Task):
             raise TypeError(f"{task!r} is no task")
+        other = task.manager
+        if other is not None and other is not self and other._has(task):
+            raise ValueError(f"task {task.id} was submitted to another manager, and is not over: clone() it")
         if self.empty():
             # It waits for the manager's thread: not for each of thousands.
             self._engine.expect_work()
         task.manager = self
         task.submit_finalize()
         return self._desk.submit(task)
+
+    def _has(self, task: Task) -> bool:
+        """Whether a task was submitted here, and will be returned by ``wait``."""
+        return self._desk_made is not None and self._desk_made.has(task)
 
     def wait(self, timeout: Timeout = "wait_forever") -> Task | None:
         """The next task that is over, or None when none is after ``timeout`` seconds (a fraction, too; 0:

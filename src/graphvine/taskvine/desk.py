@@ -28,7 +28,7 @@ from graphvine.protocol.payload import Entry
 from graphvine.taskvine import results
 from graphvine.taskvine.commands import report_of
 from graphvine.taskvine.files import Buffer, File, LocalFile, Temp, all_needed, check_acyclic
-from graphvine.taskvine.holding import Holding
+from graphvine.taskvine.holding import Holding, check_makeable
 from graphvine.taskvine.ledger import Ledger
 from graphvine.taskvine.plans import Begun, Builder, Listener, MissingInputError, stamp_of
 from graphvine.taskvine.remote.contents import reason_absent
@@ -58,6 +58,10 @@ class UnderWay:
         self.report: Report | None = None
         self.own = False
         """Whether its own result is nobody's file."""
+        self.awaited: list[int] = []
+        """All of its entries, in the engine."""
+        self.given_back: list[int] = []
+        """Those that nobody's file is any more, while its word is awaited."""
 
 
 class Desk:
@@ -81,6 +85,8 @@ class Desk:
         # Of C, and with a lock of its own: the manager's thread must not wait for ours.
         self._news: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._under_way: dict[int, UnderWay] = {}
+        self._awaited: dict[int, UnderWay] = {}
+        """By the numbers of their entries: what is released is not heard of any more."""
         self._limits: set[str] = set()
         self._threads: list[threading.Thread] = []
         self._hands: ThreadPoolExecutor | None = None
@@ -105,16 +111,23 @@ class Desk:
         with self._condition:
             if self._closed:
                 raise ManagerClosedError("the manager is closed")
+            check_makeable(task)
             number = self.ledger.submit(task)
             task._metrics["time_when_submitted"] = _now_us()
             for file in outputs:
-                file.producer = task
+                if file not in inputs:
+                    file.producer = task
             for file in all_needed(inputs):
                 file.users += 1
             self._submitted.append(task)
             self._start()
             self._condition.notify_all()
         return number
+
+    def has(self, task: Task) -> bool:
+        """Whether ``wait`` will return a task."""
+        with self._condition:
+            return not self._closed and self.ledger.get(task.id) is task
 
     def wait(self, timeout: float | None, tag: str | None, task_id: int | None) -> Task | None:
         """The next task that is over; None when none is after ``timeout`` seconds (None: for ever), or none
@@ -321,11 +334,12 @@ class Desk:
         self._limits |= builder.limits
         run = self._engine.run(builder.plan(), keep=True)
         numbers = run.files()
+        self._engine.release([numbers[entry] for entry in builder.replaced])
         listeners = dict(builder.listeners)
         with self._condition:
             used = set(builder.files().values())
             for file, entry in builder.files().items():
-                file.hold(numbers[entry], self._engine.release)
+                file.hold(numbers[entry], self._release)
             for begun in builder.begun:
                 self._begin(begun, numbers, listeners, used)
             cancelled = [
@@ -354,7 +368,12 @@ class Desk:
         self._under_way[task.id] = under_way
         self.ledger.begin(task)
         task._metrics["time_when_commit_start"] = task._metrics["time_when_commit_end"] = _now_us()
+        under_way.awaited = [numbers[entry] for entry in entries]
+        self._awaited.update(dict.fromkeys(under_way.awaited, under_way))
         file_of = {entry: file for file, entry in begun.outputs}
+        for file in file_of.values():
+            # Not before, if it is an input as well: what is there now is what the task takes.
+            file.producer = task
         for entry in entries:
             listeners[entry] = self._listener(under_way, entry == begun.entry, file_of.get(entry))
 
@@ -454,9 +473,21 @@ class Desk:
         under_way.left -= 1
         if under_way.left == 0:
             assert under_way.report is not None, "its own word is one of those that were awaited"
-            if under_way.own:
-                self._engine.release([under_way.number])
+            for number in under_way.awaited:
+                del self._awaited[number]
+            own = [under_way.number] if under_way.own else []
+            self._engine.release([*own, *under_way.given_back])
             self._end(under_way.task, under_way.report)
+
+    def _release(self, numbers: Sequence[int]) -> None:
+        """Give back what a file was; what a task under way makes, when that is over: another task may make
+        the same file meanwhile. Called by whoever drops a file: takes no lock."""
+        for number in numbers:
+            under_way = self._awaited.get(number)
+            if under_way is None:
+                self._engine.release([number])
+            else:
+                under_way.given_back.append(number)
 
     def _fail(self, task: Task, word: str, reason: str) -> None:
         """A task is over that was not handed over."""

@@ -209,6 +209,32 @@ class Holding:
         self._changed()
 
 
+def check_makeable(task: Task) -> None:
+    """Raises ValueError where a task, were it submitted, would wait for what it makes itself."""
+    outputs = task.output_files()
+    made = {id(file) for file in outputs}
+    inputs = all_needed(task.input_files())
+    if not any(file.users for file in outputs) and not any(id(file) in made for file in inputs):
+        # Nobody waits for it: so it is with nearly all, and the walk is long in a chain of thousands.
+        return
+    seen: set[int] = set()
+    left = [file for file in inputs if _is_unmade(file)]
+    while left:
+        file = left.pop()
+        if id(file) in seen:
+            continue
+        seen.add(id(file))
+        if file.producer is None and id(file) in made:
+            raise ValueError(f"tasks in a circle: {task!r} makes a {file.label} that it waits for itself")
+        if file.producer is not None:
+            left += [needed for needed in all_needed(file.producer.input_files()) if _is_unmade(needed)]
+
+
+def _is_unmade(file: File) -> bool:
+    """Whether somebody has to make it first."""
+    return file.producer is not None or (isinstance(file, Temp) and file.number is None)
+
+
 def _is_lacking(file: File, is_known: Callable[[int], bool]) -> bool:
     if file.producer is not None:
         return not is_known(file.producer.id)

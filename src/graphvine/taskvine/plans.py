@@ -88,6 +88,8 @@ class Builder:
         self._blobs: list[bytes] = []
         self.listeners: dict[int, Listener] = {}
         self.begun: list[Begun] = []
+        self.replaced: list[int] = []
+        """Given entries of files that a task of this plan makes anew."""
         self.limits: set[str] = set()
         """Names of limits that entries have."""
         self.code = Code()
@@ -152,6 +154,9 @@ class Builder:
         """``entry`` is the task itself, and the outputs are its files."""
         self.begun.append(Begun(task, entry, list(outputs)))
         for file, made in outputs:
+            before = self._entry_of.get(file)
+            if before in self._given:
+                self.replaced.append(before)
             self._entry_of[file] = made
 
     # -- files -----------------------------------------------------------------------------------------

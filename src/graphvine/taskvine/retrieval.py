@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import shutil
@@ -76,20 +77,34 @@ def _plan(number: int, entry: Entry) -> Plan:
 
 
 def write_path(value: Any, path: str) -> None:
-    """Have a file's content at a path: whole or not at all. Raises OSError."""
+    """Have a file's content at a path: whole or not at all.
+
+    A directory that is there keeps what the new one has not. Raises OSError; IsADirectoryError where a file
+    would take the place of a directory."""
+    path = path.rstrip("/")
     parent = os.path.dirname(os.path.abspath(path))
     os.makedirs(parent, exist_ok=True)
-    building = tempfile.mkdtemp(prefix=f".{os.path.basename(path.rstrip('/'))[:100]}-", dir=parent)
+    building = tempfile.mkdtemp(prefix=f".{os.path.basename(path)[:100]}-", dir=parent)
     try:
         new = os.path.join(building, "new")
         _build(value, new)
-        path = path.rstrip("/")
-        if os.path.isdir(path) and not os.path.islink(path):
-            # A directory cannot be replaced in one step.
-            os.rename(path, os.path.join(building, "old"))
-        os.rename(new, path)
+        _move(new, path)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _move(new: str, path: str) -> None:
+    """Put what was built in its place; of two directories, the members of one among those of the other."""
+    is_directory = os.path.isdir(new) and not os.path.islink(new)
+    if is_directory and os.path.isdir(path):
+        for name in os.listdir(new):
+            _move(os.path.join(new, name), os.path.join(path, name))
+    elif os.path.isdir(path) and not (os.path.islink(new) and os.path.islink(path)):
+        raise IsADirectoryError(errno.EISDIR, "a file cannot replace the directory that is there", path)
+    else:
+        if is_directory and os.path.lexists(path):
+            os.unlink(path)
+        os.rename(new, path)
 
 
 def _build(value: Any, path: str) -> None:

@@ -78,6 +78,7 @@ class Task:
         Raises TypeError, ValueError."""
         if isinstance(command, dict):
             raise TypeError(f"{command} is no command line. Did you mean Task(**{command})?")
+        _check_command(command)
         unknown = sorted(set(options) - {*_SETTABLE, *_OTHER})
         if unknown:
             raise TypeError(
@@ -197,7 +198,8 @@ class Task:
     # -- what it asks for ------------------------------------------------------------------------------
 
     def set_command(self, command: str) -> None:
-        """The command line, for /bin/sh."""
+        """The command line, for /bin/sh. Raises TypeError, ValueError."""
+        _check_command(command)
         self._command = command
 
     def set_env_var(self, name: str, value: str | None = None) -> None:
@@ -495,6 +497,15 @@ METRICS = (
     "bytes_sent",
     "bytes_transferred",
 )
+
+
+def _check_command(command: Any) -> None:
+    """Raises TypeError, ValueError."""
+    if not isinstance(command, str):
+        hint = " (shlex.join makes one of a list)" if isinstance(command, (list, tuple)) else ""
+        raise TypeError(f"{command!r} is no command line, which is a str{hint}")
+    if "\0" in command:
+        raise ValueError("the command line has a null byte")
 
 
 def _mount_options(stated: Any) -> dict[str, Any]:

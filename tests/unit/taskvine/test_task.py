@@ -72,6 +72,12 @@ def test_other_mistakes_are_told_at_once():
         task.add_input(buffer(), 3)
     with pytest.raises(TypeError, match=r"Did you mean Task\(\*\*"):
         Task({"command": "true"})
+    with pytest.raises(TypeError, match=r"shlex\.join"):
+        Task(["ls", "-l"])
+    with pytest.raises(TypeError, match="no command line"):
+        task.set_command(None)
+    with pytest.raises(ValueError, match="null byte"):
+        Task("echo a\0b")
     with pytest.raises(TypeError, match="no option corse"):
         Task("true", corse=3)
     with pytest.raises(TypeError, match="not a number"):
