@@ -57,6 +57,29 @@ def test_many_tasks_are_one_download(m, source):
     assert gets(source) == 1
 
 
+def test_what_the_next_command_needs_is_fetched_while_one_has_the_whole_worker(m, source, tmp_path):
+    began, go_on = str(tmp_path / "began"), str(tmp_path / "go_on")
+    os.mkfifo(began)
+    os.mkfifo(go_on)
+
+    def let_go_on(handler: Handler) -> None:
+        handler.say(200, DATA)
+        if handler.command == "GET":
+            Path(go_on).write_text("now\n")
+
+    source.answers["/f"] = let_go_on
+    first = vine.Task(f"echo yes > {began}; cat {go_on}")
+    m.submit(first)
+    assert Path(began).read_text() == "yes\n"
+    then = vine.Task("wc -c < x")
+    then.add_input(m.declare_url(source.url("/f")), "x")
+    m.submit(then)
+    assert m.wait(60) is first
+    assert first.output == "now\n"
+    assert m.wait(60) is then
+    assert then.output.strip() == str(len(DATA))
+
+
 def test_what_changed_at_the_source_is_fetched_again(m, source):
     version = [1]
     source.answers["/f"] = lambda handler: handler.say(200, b"%d" % version[0], ETag=f'"{version[0]}"')

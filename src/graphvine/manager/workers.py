@@ -25,6 +25,7 @@ from graphvine.protocol.messages import (
     Sources,
     TaskOrder,
     ToWorker,
+    is_light,
     largest_share,
 )
 
@@ -97,7 +98,10 @@ class Worker:
         self.outbox = Outbox()
 
     def cores_for(self, request: Resources) -> float:
-        """The cores that a task gets here that asks for this."""
+        """The cores that a task gets here that asks for this; one for a light one, of which as many are run
+        at once as there are cores."""
+        if is_light(request):
+            return min(1.0, self.cores)
         return max(request.cores or self.cores * largest_share(request, self.hello.capacity), 0.01)
 
     def wait_s(self) -> float:

@@ -32,6 +32,17 @@ class Resources(msgspec.Struct, frozen=True, array_like=True):
     gpus: float = 0.0
 
 
+#: See ``is_light``.
+LIGHT_CORES = 0.01
+
+
+def is_light(request: Resources) -> bool:
+    """Whether a task hardly needs anything (to wait for a download, to make a link): one that asks for
+    ``LIGHT_CORES`` at most, and states nothing else, is run beside any others."""
+    stated = request.memory_mb or request.disk_mb or request.gpus
+    return 0 < request.cores <= LIGHT_CORES and not stated
+
+
 def largest_share(request: Resources, capacity: Resources) -> float:
     """The largest share of memory, disk or gpus that a request states, of all there are; 1 when it states
     none of them."""

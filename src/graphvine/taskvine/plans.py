@@ -22,7 +22,7 @@ import msgspec
 
 from graphvine.manager.plan import Code, GivenFile, GivenValue, Plan, TaskOptions
 from graphvine.protocol import tree_files
-from graphvine.protocol.messages import Resources
+from graphvine.protocol.messages import LIGHT_CORES, Resources
 from graphvine.protocol.payload import Entry
 from graphvine.protocol.trees import BadTreeError
 from graphvine.taskvine.files import Buffer, Environment, File, LocalFile, MiniTask, Unpacked, Url
@@ -40,7 +40,7 @@ BLOB_TASKS = 1024
 #: ... and bytes of their arguments, unless one has more.
 BLOB_BYTES = 2**20
 #: What our own entries ask for: as little as an entry can.
-SMALL = TaskOptions(request=Resources(cores=1.0), retries=1)
+SMALL = TaskOptions(request=Resources(cores=LIGHT_CORES), retries=1)
 
 
 class MissingInputError(Exception):

@@ -5,6 +5,8 @@
 - A busy executor occupies the request of the lane it works for, once, whatever number of packets it holds:
   it runs one task at a time. Free resources are never exceeded; a request larger than the whole worker is
   cut down to it.
+- Light requests (``messages.is_light``) occupy nothing of this: beside all else there may be as many of them
+  as the worker has cores, and executors that are busy with them take nobody's place.
 - An executor that is starting occupies nothing, but counts against the number of executors.
 """
 
@@ -15,7 +17,7 @@ from collections import deque
 
 import msgspec
 
-from graphvine.protocol.messages import Resources, largest_share
+from graphvine.protocol.messages import Resources, is_light, largest_share
 from graphvine.worker.tasks import Job, Lane
 
 #: Fractions of cores are sums of floats.
@@ -83,14 +85,21 @@ class Executor:
     def idle(self) -> bool:
         return self.ready and not self.bundles
 
+    @property
+    def at_light_work(self) -> bool:
+        return self.lane is not None and self.lane.light
+
     def serves(self, lane: Lane) -> bool:
         """Whether it can run the lane's jobs at all."""
         return self.zygote == lane.zygote and lane.key in ("", self.key)
 
 
 def cut_down(request: Resources, capacity: Resources) -> Resources:
-    """What is set aside for ``request``: unstated cores follow the largest share that is stated of anything
-    else, unstated memory is an equal share, nothing exceeds the worker."""
+    """What is set aside for ``request``: nothing of what others share for a light one, which stays as it is;
+    else unstated cores follow the largest share that is stated of anything else, unstated memory is an equal
+    share, nothing exceeds the worker."""
+    if is_light(request):
+        return request
     asked = request.cores or capacity.cores * largest_share(request, capacity)
     cores = min(asked, capacity.cores)
     share = capacity.memory_mb * cores / capacity.cores if capacity.cores else 0.0
@@ -108,6 +117,10 @@ class Crew:
         self._memory_mb = capacity.memory_mb
         self._disk_mb = capacity.disk_mb
         self._gpus = capacity.gpus
+        self._light = self._cores_at_least_one()
+
+    def _cores_at_least_one(self) -> int:
+        return max(1, math.ceil(self.capacity.cores))
 
     def add(self, number: int, key: str, zygote: str = "") -> Executor:
         executor = self.executors[number] = Executor(number, key, zygote)
@@ -117,6 +130,8 @@ class Crew:
 
     def fits(self, request: Resources, times: int = 1) -> bool:
         """Whether ``times`` more executors could work on ``request`` at once."""
+        if is_light(request):
+            return times <= self._light
         return (
             request.cores * times <= self._cores + _SLACK
             and request.memory_mb * times <= self._memory_mb * (1 + _SLACK) + _SLACK
@@ -137,6 +152,9 @@ class Crew:
         executor.expires_at = None
 
     def _change(self, request: Resources, sign: int) -> None:
+        if is_light(request):
+            self._light += sign
+            return
         self._cores += sign * request.cores
         self._memory_mb += sign * request.memory_mb
         self._disk_mb += sign * request.disk_mb
@@ -146,7 +164,7 @@ class Crew:
 
     def limit(self, request: Resources) -> int:
         """How many executors there may be while jobs of this request are ready."""
-        cores = max(1, math.ceil(self.capacity.cores))
+        cores = self._cores_at_least_one()
         if request.cores >= 1:
             return cores
         return math.ceil(cores / max(request.cores, _SMALLEST_SHARE))
@@ -170,14 +188,16 @@ class Crew:
     def has_place(self, lane: Lane) -> bool:
         """Whether there may be one more executor for a lane's jobs."""
         limit = self.limit(lane.request)
-        siblings = sum(1 for executor in self.executors.values() if executor.zygote == lane.zygote)
-        return siblings < limit and len(self.executors) < limit * _IDLE_CREWS
+        counted = [executor for executor in self.executors.values() if not executor.at_light_work]
+        siblings = sum(1 for executor in counted if executor.zygote == lane.zygote)
+        return siblings < limit and len(counted) < limit * _IDLE_CREWS
 
     def idle_stranger(self, lane: Lane) -> Executor | None:
         """An idle executor that cannot run this lane's jobs, and without which there is a place for one that
         can. Of another zygote's the first: it is the oldest."""
-        siblings = [executor for executor in self.executors.values() if executor.zygote == lane.zygote]
-        among = siblings if len(siblings) >= self.limit(lane.request) else self.executors.values()
+        counted = [executor for executor in self.executors.values() if not executor.at_light_work]
+        siblings = [executor for executor in counted if executor.zygote == lane.zygote]
+        among = siblings if len(siblings) >= self.limit(lane.request) else counted
         for executor in among:
             if executor.idle and not executor.serves(lane):
                 return executor

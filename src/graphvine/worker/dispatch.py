@@ -1,7 +1,7 @@
 """Who runs what next. Part of the agent's core: no I/O.
 
 - The job that came first is served first. When nobody can take it, those behind it wait as well: executors
-  that become free, and cores that are given back, are for it.
+  that become free, and cores that are given back, are for it. Light jobs need not wait: they take nothing.
 - An idle executor gets a packet; else one that works for the same lane gets a second packet to go on with,
   when the tasks are short; executors are added while there are ready jobs, resources for them, and too few.
 - When somebody is idle and nothing is ready, packets that wait unread before somebody busy are taken back.
@@ -79,12 +79,13 @@ class Dispatcher:
         queue = self._queue
         queue.tidy()
         passed: list[Lane] = []
+        only_light = False
         while lane := queue.first_lane(passed):
-            if self._serve(lane, now):
+            if (lane.light or not only_light) and self._serve(lane, now):
                 continue
-            if not self._nursery.is_paused(lane.zygote, now):
-                return
-            # Others need not wait for a zygote whose executors don't come up.
+            # Others need not wait for a light job, nor for a zygote whose executors don't come up.
+            if not lane.light and not self._nursery.is_paused(lane.zygote, now):
+                only_light = True
             passed.append(lane)
 
     def warm_up(self) -> None:

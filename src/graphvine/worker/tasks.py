@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 
 import msgspec
 
-from graphvine.protocol.messages import Resources, TaskOrder
+from graphvine.protocol.messages import Resources, TaskOrder, is_light
 
 #: Values of ``Job.packet`` that are no packet's number.
 QUEUED = 0
@@ -38,7 +38,7 @@ class Job(msgspec.Struct, gc=False):
 class Lane:
     """Ready jobs of one request whose contexts have one zygote and import the same."""
 
-    __slots__ = ("_arrived", "_woken", "held", "key", "listed", "request", "size", "zygote")
+    __slots__ = ("_arrived", "_woken", "held", "key", "light", "listed", "request", "size", "zygote")
 
     def __init__(self, key: str, request: Resources, zygote: str = "") -> None:
         self.key = key
@@ -48,6 +48,8 @@ class Lane:
         self.held = False
         """Nobody runs its jobs: its zygote is not ready."""
         self.request = request
+        self.light = is_light(request)
+        """Its jobs take nothing from others (see ``crew``)."""
         self.size = 0
         self.listed = False
         """Whether it is in ``Queue.ready``, or in ``Queue.held``."""

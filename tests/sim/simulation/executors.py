@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from graphvine.protocol.messages import Context
+from graphvine.protocol.messages import Context, is_light
 from graphvine.worker.packets import Packet, PacketDone, PacketTask, ResultKind, TaskResult
 from graphvine.worker.relief import UnderWay
 from simulation.work import Content, TaskSpec, Work, digest, inline, value_in
@@ -206,7 +206,8 @@ class SimExecutor:
 
     def _start_running(self, work: Work, index: int) -> None:
         options = work.plan.options.get(index, work.plan.default_options)
-        self._cores = min(options.request.cores, self.agent.capacity.cores)
+        light = is_light(options.request)
+        self._cores = 0.0 if light else min(options.request.cores, self.agent.capacity.cores)
         self.agent.occupy(self._cores)
 
     def _stop_running(self) -> None:

@@ -26,7 +26,8 @@ def check_agent(agent: SimAgent) -> None:
         numbers = [bundle.number for bundle in executor.bundles]
         assert len(set(numbers)) == len(numbers)
         assert (executor.lane is not None) == bool(numbers), f"executor {executor.number} occupies the wrong"
-        busy += executor.lane.request.cores if executor.lane is not None else 0.0
+        if executor.lane is not None and not executor.lane.light:
+            busy += executor.lane.request.cores
         known = agent.pool.executors.get(executor.number)
         if known is not None:
             there = {packet.number for packet in known.inbox}

@@ -154,7 +154,7 @@ def make_options(part: PlanPart, count: int, chance: random.Random) -> dict[int,
     for task in range(count):
         request = Resources()
         if part.requests and chance.random() < 0.3:
-            request = Resources(chance.choice([0.5, 2.0]), chance.choice([0.0, 300.0]))
+            request = Resources(chance.choice([0.01, 0.5, 2.0]), chance.choice([0.0, 300.0]))
         priority = chance.choice([0, 0, 0, 5]) if part.requests else 0
         retries = 3 if part.faulty else 0
         limit = "few" if part.limit and chance.random() < 0.3 else ""

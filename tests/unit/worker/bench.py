@@ -313,11 +313,16 @@ class Bench:
 
     def _check_resources(self) -> None:
         crew = self.core._crew
-        used = 0.0
+        used, light = 0.0, 0
         for executor in crew.executors.values():
             assert (executor.lane is not None) == bool(executor.bundles)
             assert len(executor.bundles) <= 2
-            used += executor.lane.request.cores if executor.lane is not None else 0.0
+            if executor.at_light_work:
+                light += 1
+            else:
+                used += executor.lane.request.cores if executor.lane is not None else 0.0
+        assert crew._light + light == max(1, self.capacity.cores)
+        assert crew._light >= 0
         assert abs(crew._cores + used - self.capacity.cores) < 1e-6
         assert used <= self.capacity.cores + 1e-6
 

@@ -6,6 +6,7 @@ import pytest
 from tests.unit.worker.bench import BLOB, Bench, order
 
 from graphvine.protocol.messages import (
+    LIGHT_CORES,
     Address,
     BlobData,
     Context,
@@ -138,6 +139,43 @@ def test_half_cores_run_twice_as_many_at_once() -> None:
     bench.assign(*(order(task) for task in range(8)), requests=dict.fromkeys(range(8), half))
     bench.bring_up()
     assert sum(len(bench.begin(number)) for number in bench.executors) == 4
+
+
+LIGHT = Resources(LIGHT_CORES)
+
+
+def begun(bench: Bench) -> list[int]:
+    """What executors are at, after all that can begin has begun."""
+    bench.bring_up()
+    return sorted(task for number in bench.executors for task in bench.begin(number))
+
+
+def test_a_light_task_runs_beside_a_full_one_and_does_not_wait_behind_another() -> None:
+    bench = Bench(cores=2)
+    measured(bench, 1.0)
+    full = Resources(2, memory_mb=1000)
+    bench.assign(order(1), order(2), order(3), order(4), requests={1: full, 2: full, 3: LIGHT})
+    assert begun(bench) == [1, 3]
+    bench.run_all()
+    assert set(bench.done) >= {1, 2, 3, 4}
+
+
+def test_as_many_light_tasks_as_cores_run_at_once() -> None:
+    bench = Bench(cores=2)
+    measured(bench, 1.0)
+    bench.assign(*(order(task) for task in range(1, 6)), requests=dict.fromkeys(range(1, 6), LIGHT))
+    assert begun(bench) == [1, 2]
+    bench.run_all()
+    assert set(bench.done) >= set(range(1, 6))
+
+
+def test_light_tasks_take_nobodys_place() -> None:
+    bench = Bench(cores=2)
+    measured(bench, 1.0)
+    bench.assign(order(1), order(2), requests={1: LIGHT, 2: LIGHT})
+    assert begun(bench) == [1, 2]
+    bench.assign(order(3), order(4))
+    assert begun(bench) == [1, 2, 3, 4]
 
 
 # -- contexts -------------------------------------------------------------------------------------------

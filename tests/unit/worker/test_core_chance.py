@@ -37,7 +37,8 @@ class Worker(RuleBasedStateMachine):
             inputs = data.draw(st.lists(st.sampled_from(known), max_size=3)) if known else []
             given.append(order(task, *inputs, category=task % 3))
             if task % 5 == 0:
-                kinds = [Resources(2), Resources(0.5), Resources(1, gpus=1), Resources(9, memory_mb=600)]
+                shares = [Resources(2), Resources(0.5), Resources(0.01)]
+                kinds = [*shares, Resources(1, gpus=1), Resources(9, memory_mb=600)]
                 requests[task] = data.draw(st.sampled_from(kinds))
             self.inputs[task] = tuple(inputs)
             self.open.add(task)

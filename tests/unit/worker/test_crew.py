@@ -18,6 +18,8 @@ CAPACITY = Resources(cores=4, memory_mb=8000, disk_mb=100, gpus=1)
         (Resources(2, memory_mb=100), Resources(2, 100)),
         (Resources(99, 1e9, 1e9, 9), Resources(4, 8000, 100, 1)),
         (Resources(0), Resources(4, 8000)),
+        (Resources(0.01), Resources(0.01)),
+        (Resources(0.01, disk_mb=1), Resources(0.01, 20, 1)),
         (Resources(0, memory_mb=2000), Resources(1, 2000)),
         (Resources(0, memory_mb=2000, disk_mb=50), Resources(2, 2000, 50)),
         (Resources(0, gpus=1), Resources(4, 8000, 0, 1)),
