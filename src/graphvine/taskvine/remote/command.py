@@ -148,6 +148,10 @@ class Status(msgspec.Struct, array_like=True):
     missing: list[str] = []
 
 
+class SandboxError(OSError):
+    """An input cannot be put where it is to stand, and why."""
+
+
 class Bundle(msgspec.Struct, frozen=True):
     """Several outputs, each small or absent, by position."""
 
@@ -201,17 +205,18 @@ def output_of(inputs: Sequence[Any]) -> bytes:
 def _run(inputs: Sequence[Any], command: Command, status: Status) -> Any:
     reason = lacking(inputs, command)
     if reason:
-        status.word, status.reason = "input missing", reason
-        return _nothing(command, reason)
+        return _not_run(command, status, reason)
     home = scratch.lasting()
     try:
         sandbox = furnish(home, inputs, command)
         before = stamps(inputs, command)
         _execute(home, sandbox, inputs, command, status)
-        drop_changed(before)
+        drop_changed(before, command.line)
         return _collect(home, sandbox, command, status)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if isinstance(error, SandboxError):
+                return _not_run(command, status, str(error.strerror))
             raise
         status.word, status.reason = "sandbox exhaustion", f"the disk of the worker is full: {error}"
         return _nothing(command, status.reason)
@@ -227,6 +232,11 @@ def lacking(inputs: Sequence[Any], command: Command) -> str:
         if reason:
             return f"{names.get(slot, 'its environment')}: {reason}"
     return ""
+
+
+def _not_run(command: Command, status: Status, reason: str) -> Any:
+    status.word, status.reason, status.exit_code = "input missing", reason, -1
+    return _nothing(command, reason)
 
 
 def _nothing(command: Command, reason: str) -> Any:
@@ -245,45 +255,79 @@ def furnish(home: str, inputs: Sequence[Any], command: Command) -> str:
         if not os.path.isdir(path):
             os.mkdir(path)
     for mount in command.inputs:
-        path = os.path.join(sandbox, mount.name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        value = inputs[mount.slot]
-        if mount.keep_as and isinstance(value, Tree):
-            NodeCache().put(mount.keep_as, value.path)
-        if mount.symlink and isinstance(value, Tree):
-            os.symlink(value.path, path)
-        elif isinstance(value, Tree) and os.path.isdir(value.path) and os.path.isdir(path):
-            # Something was put below it before.
-            shutil.copytree(value.path, path, symlinks=True, dirs_exist_ok=True)
-        else:
-            place(value, path, link=not mount.copied)
+        try:
+            _mount(inputs[mount.slot], mount, os.path.join(sandbox, mount.name))
+        except OSError as error:
+            why = f"{mount.name} cannot be put into the sandbox: {_why_not(sandbox, mount.name, error)}"
+            raise SandboxError(error.errno, why) from error
     for outlet in command.outputs:
         os.makedirs(os.path.dirname(os.path.join(sandbox, outlet.name)), exist_ok=True)
     return sandbox
 
 
-def stamps(inputs: Sequence[Any], command: Command) -> dict[str, tuple[int, int]]:
-    """What tells whether a command writes to inputs that are files of the store."""
-    linked = (inputs[mount.slot] for mount in command.inputs if not mount.copied)
-    paths = {value.path for value in linked if isinstance(value, Tree) and os.path.isfile(value.path)}
-    return {path: _stamp(path) for path in paths}
+def _mount(value: Any, mount: Mount, path: str) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    if mount.keep_as and isinstance(value, Tree):
+        NodeCache().put(mount.keep_as, value.path)
+    if mount.symlink and isinstance(value, Tree):
+        os.symlink(value.path, path)
+    elif isinstance(value, Tree) and os.path.isdir(value.path) and os.path.isdir(path):
+        # Something was put below it before.
+        shutil.copytree(value.path, path, symlinks=True, dirs_exist_ok=True)
+    else:
+        place(value, path, link=not mount.copied)
 
 
-def _stamp(path: str) -> tuple[int, int]:
+def _why_not(sandbox: str, name: str, error: OSError) -> str:
+    """What is in the way of an input, in the names that the task uses."""
+    above = os.path.dirname(name)
+    while above and not os.path.isfile(os.path.join(sandbox, above)):
+        above = os.path.dirname(above)
+    if above:
+        return f"{above} is an input, too, and no directory"
+    if os.path.isdir(os.path.join(sandbox, name)):
+        return "other inputs stand below it, and it is no directory"
+    return error.strerror or str(error)
+
+
+class Stamp(msgspec.Struct, frozen=True):
+    """What an input that is a file of the store was like before. ``name``: in the sandbox."""
+
+    name: str
+    size: int
+    mtime_ns: int
+
+
+def stamps(inputs: Sequence[Any], command: Command) -> dict[str, Stamp]:
+    """What tells whether a command writes to inputs that are files of the store; by their paths there."""
+    linked = [(inputs[mount.slot], mount.name) for mount in command.inputs if not mount.copied]
+    return {
+        value.path: _stamp(value.path, name)
+        for value, name in linked
+        if isinstance(value, Tree) and os.path.isfile(value.path)
+    }
+
+
+def _stamp(path: str, name: str) -> Stamp:
     status = os.stat(path)
-    return status.st_size, status.st_mtime_ns
+    return Stamp(name, status.st_size, status.st_mtime_ns)
 
 
-def drop_changed(before: dict[str, tuple[int, int]]) -> None:
+def drop_changed(before: dict[str, Stamp], line: str = "") -> None:
     """An input that was written to is no file of anybody's any more: the worker finds that it is gone, and
     has it made or sent again."""
     for path, stamp in before.items():
         try:
-            changed = _stamp(path) != stamp
+            changed = _stamp(path, stamp.name) != stamp
         except FileNotFoundError:
             continue
         if changed:
-            log.warning("a command wrote to its input %s, which is dropped", path)
+            log.warning(
+                "%s wrote to its input %s, which is made or sent again for others: what is declared as an "
+                "output of that name, too, is a copy",
+                repr(line) if line else "a task",
+                stamp.name,
+            )
             tree_files.remove(os.path.dirname(path))
 
 
@@ -419,7 +463,11 @@ def _signal_name(number: int) -> str:
 
 
 def _take_output(path: str, status: Status) -> None:
-    size = os.path.getsize(path)
+    try:
+        size = os.path.getsize(path)
+    except FileNotFoundError:
+        status.word, status.reason = "stdout missing", "the command removed the file that takes its output"
+        return
     if size <= SHORT_OUTPUT_BYTES:
         with open(path, "rb") as file:
             status.output = file.read()

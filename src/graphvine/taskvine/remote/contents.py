@@ -8,6 +8,7 @@ task that failed for good left ``Failed`` (``protocol.outcomes``).
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 from typing import Any
@@ -19,6 +20,10 @@ from graphvine.protocol.trees import NewTree, Tree
 
 #: A file of at most so many bytes is carried as its bytes.
 SMALL_BYTES = 4096
+
+
+#: Whose text says all.
+_OUR_ERROR = re.compile(r"^graphvine(\.\w+)+: ")
 
 
 class SmallFile(msgspec.Struct, frozen=True):
@@ -54,7 +59,8 @@ def reason_absent(value: Any) -> str:
     if isinstance(value, Absent):
         return value.reason
     if isinstance(value, Failed):
-        return last_line(value.text) or f"what makes it failed ({value.kind})"
+        line = last_line(value.text)
+        return _OUR_ERROR.sub("", line) or f"what makes it failed ({value.kind})"
     return ""
 
 

@@ -233,20 +233,25 @@ def is_passing(error: Exception) -> bool:
     """Whether asking again may help."""
     if isinstance(error, urllib.error.HTTPError):
         return error.code in _PASSING
-    return True
+    # Those with a text are about the URL itself: it has no host, say.
+    malformed = isinstance(error, urllib.error.URLError) and isinstance(error.reason, str)
+    return not malformed and not isinstance(error, http.client.InvalidURL)
 
 
 def explain(error: Exception) -> str:
     """An error of the network in words."""
     if isinstance(error, urllib.error.HTTPError):
-        return f"the server answered {error.code} {error.reason}"
+        # With too many redirections the reason has several lines.
+        return " ".join(f"the server answered {error.code} {error.reason}".split())
     if isinstance(error, urllib.error.URLError):
         error = error.reason if isinstance(error.reason, Exception) else error
     if isinstance(error, http.client.IncompleteRead):
         return f"the transfer ended {error.expected} bytes too early"
     if isinstance(error, TimeoutError):
         return "the server said nothing for too long"
-    return str(error) or type(error).__name__
+    if isinstance(error, http.client.BadStatusLine) and not isinstance(error, ConnectionError):
+        return "what answers is no web server"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _number(text: str | None) -> int:

@@ -61,7 +61,9 @@ def unpack(path: str, target: str) -> None:
             with tarfile.open(path) as tar:
                 _extract(tar, target)
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise BadArchiveError(f"the archive cannot be unpacked: {error}") from error
+        # tarfile lists what it tried, a line for each.
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadArchiveError(f"the archive cannot be unpacked: {text}") from error
     except OSError as error:
         # gzip and bzip2 say so of a wrong checksum; what the system says has a number.
         if error.errno is None:

@@ -108,8 +108,45 @@ def test_without_an_input_nothing_is_run(tmp_path, value):
     made, status = run(f"touch {tmp_path}/ran", value, inputs=[Mount(0, "x")], outputs=outlets("y"))
     assert status.word == "input missing"
     assert status.reason.startswith("x: ")
+    assert status.exit_code == -1
     assert isinstance(made, Absent)
     assert not (tmp_path / "ran").exists()
+
+
+def test_errors_of_ours_are_told_without_their_class(tmp_path):
+    value = Failed("raised", "Traceback ...\ngraphvine.taskvine.remote.sources.SourceError: http://x: gone\n")
+    assert run("true", value, inputs=[Mount(0, "x")])[1].reason == "x: http://x: gone"
+
+
+def test_what_is_in_the_way_of_an_input_is_said(tmp_path):
+    file = SmallFile(b"x")
+    for names, reason in (
+        (("a", "a/b/c"), "a/b/c cannot be put into the sandbox: a is an input, too, and no directory"),
+        (("a/b", "a"), "a cannot be put into the sandbox: other inputs stand below it"),
+        (("a", "n" * 300), "File name too long"),
+    ):
+        mounts = [Mount(slot, name) for slot, name in enumerate(names)]
+        made, status = run("true", file, file, inputs=mounts, outputs=outlets("y"))
+        assert isinstance(made, Absent)
+        assert (status.word, status.exit_code) == ("input missing", -1)
+        assert reason in status.reason
+    assert run("cat a", file, inputs=[Mount(0, "a")])[1].output == b"x"
+
+
+def test_a_command_that_removes_all_there_is(tmp_path):
+    made, status = run("cd ..; rm -rf *", outputs=outlets("y"))
+    assert isinstance(made, Absent)
+    assert status.word == "stdout missing"
+    assert "removed" in status.reason
+    assert run("echo next")[1].output == b"next\n"
+
+
+def test_an_input_that_is_written_to_is_named(tmp_path, caplog):
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "data").write_text("before\n")
+    run("echo after >> x", Tree(str(tmp_path / "7" / "data"), 7), inputs=[Mount(0, "x")])
+    assert "'echo after >> x' wrote to its input x" in caplog.text
+    assert not (tmp_path / "7").exists()
 
 
 def test_long_output_is_kept_beside_the_file_that_consumers_get():

@@ -50,8 +50,22 @@ def test_redirects_are_followed(source, tmp_path):
     source.answers["/c"] = lambda handler: handler.say(200, DATA, ETag='"c"')
     assert fetched(source.url("/a"), tmp_path) == (DATA, Validator('"c"', len(DATA)))
     source.answers["/circle"] = lambda handler: handler.say(302, b"", Location="/circle")
-    with pytest.raises(SourceError, match=r"infinite loop"):
+    with pytest.raises(SourceError, match=r"infinite loop") as caught:
         fetched(source.url("/circle"), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_web_server_is_said(source, tmp_path):
+    source.answers["/f"] = lambda handler: handler.wfile.write(b"SSH-2.0-OpenSSH\n\n")
+    with pytest.raises(SourceError, match="no web server"):
+        fetched(source.url("/f"), tmp_path)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/a b", "http:///f", "http://no host/"])
+def test_a_url_that_is_none_is_not_tried_again(tmp_path, url):
+    with pytest.raises(SourceError) as caught:
+        fetched(url, tmp_path)
+    assert "in a row" not in str(caught.value)
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410])

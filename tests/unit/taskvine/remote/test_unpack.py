@@ -75,3 +75,11 @@ def test_damaged(tmp_path, damage):
     )
     with pytest.raises(BadArchiveError, match="cannot be unpacked"):
         unpack(str(path), str(tmp_path / "out"))
+
+
+def test_what_is_no_archive_is_said_in_one_line(tmp_path):
+    (tmp_path / "no.tar").write_text("words\n")
+    with pytest.raises(BadArchiveError) as caught:
+        unpack(str(tmp_path / "no.tar"), str(tmp_path / "out"))
+    assert "\n" not in str(caught.value)
+    assert "could not be opened" in str(caught.value)
