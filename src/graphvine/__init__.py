@@ -29,7 +29,12 @@ if TYPE_CHECKING:  # for type checkers and editors: the names of _HOME, no other
     from graphvine.protocol.errors import TaskKilledError as TaskKilledError
     from graphvine.protocol.errors import TaskTimeoutError as TaskTimeoutError
     from graphvine.protocol.errors import UndecodableError as UndecodableError
+    from graphvine.taskvine import futures as futures
     from graphvine.taskvine.files import File as File
+    from graphvine.taskvine.futures import FutureFunctionCall as FutureFunctionCall
+    from graphvine.taskvine.futures import FuturePythonTask as FuturePythonTask
+    from graphvine.taskvine.futures import FuturesExecutor as FuturesExecutor
+    from graphvine.taskvine.futures import VineFuture as VineFuture
     from graphvine.taskvine.libraries import FunctionCall as FunctionCall
     from graphvine.taskvine.libraries import LibraryTask as LibraryTask
     from graphvine.taskvine.python import PythonTask as PythonTask
@@ -48,6 +53,9 @@ _HOME = {
     "EnvironmentUnusableError": _ERRORS + "EnvironmentUnusableError",
     "File": "graphvine.taskvine.files:File",
     "FunctionCall": "graphvine.taskvine.libraries:FunctionCall",
+    "FutureFunctionCall": "graphvine.taskvine.futures:FutureFunctionCall",
+    "FuturePythonTask": "graphvine.taskvine.futures:FuturePythonTask",
+    "FuturesExecutor": "graphvine.taskvine.futures:FuturesExecutor",
     "GivenFileError": _ERRORS + "GivenFileError",
     "GraphError": _ERRORS + "GraphError",
     "GraphvineError": _ERRORS + "GraphvineError",
@@ -69,6 +77,8 @@ _HOME = {
     "TaskKilledError": _ERRORS + "TaskKilledError",
     "TaskTimeoutError": _ERRORS + "TaskTimeoutError",
     "UndecodableError": _ERRORS + "UndecodableError",
+    "VineFuture": "graphvine.taskvine.futures:VineFuture",
+    "futures": "graphvine.taskvine.futures:",
     "load_variable_from_library": "graphvine.worker.library:load_variable",
 }
 
@@ -80,7 +90,9 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module 'graphvine' has no attribute {name!r}")
     module, _, attribute = home.partition(":")
-    value = getattr(importlib.import_module(module), attribute)
+    value: Any = importlib.import_module(module)
+    if attribute:
+        value = getattr(value, attribute)
     globals()[name] = value
     return value
 

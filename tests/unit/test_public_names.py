@@ -17,6 +17,9 @@ PUBLIC = {
     "DaskVine",
     "EnvironmentUnusableError",
     "File",
+    "FutureFunctionCall",
+    "FuturePythonTask",
+    "FuturesExecutor",
     "FunctionCall",
     "GivenFileError",
     "GraphError",
@@ -39,6 +42,8 @@ PUBLIC = {
     "TaskKilledError",
     "TaskTimeoutError",
     "UndecodableError",
+    "VineFuture",
+    "futures",
     "load_variable_from_library",
     "__version__",
 }

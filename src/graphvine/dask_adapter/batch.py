@@ -11,10 +11,10 @@ from dask.utils import funcname
 
 from graphvine.dask_adapter import calls
 from graphvine.dask_adapter.code import make_code
-from graphvine.dask_adapter.futures import RunFuture
 from graphvine.dask_adapter.payloads import Packer
 from graphvine.envs import modules
 from graphvine.manager.plan import Plan, TaskOptions
+from graphvine.protocol.futures import RunFuture
 from graphvine.protocol.payload import Entry
 
 _numbers = itertools.count()

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphvine.dask_adapter.collections import Request
-from graphvine.dask_adapter.futures import RunFuture
 from graphvine.dask_adapter.get import nested, start, values_of
 from graphvine.dask_adapter.lower import Lowered
 from graphvine.manager.engine import Engine, Run
+from graphvine.protocol.futures import RunFuture
 
 
 def compute_futures(engine: Engine, lowered: Lowered, request: Request, count: int) -> list[RunFuture]:

@@ -28,11 +28,11 @@ from typing import Any
 
 from graphvine.dask_adapter.batch import Batch, CallFuture, dependencies
 from graphvine.dask_adapter.calls import Raised
-from graphvine.dask_adapter.futures import RunFuture
 from graphvine.manager.engine import Engine, Run
 from graphvine.manager.failure import failed_exception, raised_exception
 from graphvine.manager.plan import TaskOptions
 from graphvine.protocol.errors import ManagerClosedError, TaskError, check_process
+from graphvine.protocol.futures import RunFuture
 from graphvine.protocol.outcomes import Failed
 
 log = logging.getLogger("graphvine.executor")

@@ -28,6 +28,7 @@ from graphvine.taskvine.files import (
     check_acyclic,
     level_of,
 )
+from graphvine.taskvine.maps import MapClient
 from graphvine.taskvine.results import Summary
 from graphvine.taskvine.tuning import Tuning, hungry
 
@@ -43,7 +44,7 @@ Timeout = float | str | None
 _RESOURCES = frozenset({"cores", "memory", "disk", "gpus", "wall_time", "end"})
 
 
-class TaskClient:
+class TaskClient(MapClient):
     """Declares files and runs tasks on the engine that it is."""
 
     def __init__(self) -> None:
@@ -277,11 +278,6 @@ class TaskClient:
     @property
     def _engine(self) -> TaskEngine:
         return cast(TaskEngine, self)
-
-    @property
-    def _whole(self) -> Any:
-        """The manager that this is a part of."""
-        return self
 
     # -- tasks -----------------------------------------------------------------------------------------
 

@@ -235,10 +235,14 @@ class Desk:
         with self._condition:
             self._closed = True
             hands, self._hands = self._hands, None
+            left = self.ledger.unfinished()
             self._condition.notify_all()
         self._news.put(None)
         if hands is not None:
             hands.shutdown(wait=False, cancel_futures=True)
+        for task in left:
+            if task._on_over is not None:
+                task._on_over(task)
 
     # -- handing over ----------------------------------------------------------------------------------
 
@@ -502,6 +506,9 @@ class Desk:
             self._under_way.pop(task.id, None)
             self._cancelled.discard(task.id)
             self.ledger.end(task)
+            if task._on_over is not None:
+                # Nobody waits for it here.
+                self.ledger.take(task_id=task.id)
             for file in task.output_files():
                 if file.producer is task:
                     file.producer = None
@@ -509,6 +516,8 @@ class Desk:
             self._unuse(task.input_files())
             self._changed = self._changed or bool(self._held)
             self._condition.notify_all()
+        if task._on_over is not None:
+            task._on_over(task)
 
     # -- files -----------------------------------------------------------------------------------------
 

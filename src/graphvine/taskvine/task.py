@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -102,6 +102,8 @@ class Task:
         self._monitor_output: str | None = None
         self._library_required: str | None = None
         self._library_provided: str | None = None
+        self._on_over: Callable[[Task], None] | None = None
+        """Called once it is over, or its manager closed, in a thread of ours; ``wait`` does not return it."""
         self.manager: Any = None
         """Who it was submitted to."""
         self._id = 0
