@@ -14,6 +14,7 @@ import psutil
 import pytest
 from tests.integration.conftest import family
 
+from graphvine.manager.manager import Manager
 from graphvine.protocol.connection import sweep_connections
 
 SCRIPT = """
@@ -104,6 +105,27 @@ def test_no_process_is_left_when_it_is_killed(number: signal.Signals, tmp_path: 
     assert script.end()[0] == -number
     wait_until_gone(children)
     sweep(state)
+
+
+def test_what_a_killed_manager_staged_is_removed_by_the_next(tmp_path: Path, state: Path) -> None:
+    staging = tmp_path / "staging"
+    body = """
+    other = Manager(local_workers=0, staging_path=ready / "staging")
+    (ready / "started").touch()
+    threading.Event().wait()
+    """
+    script = Script(body, tmp_path)
+    script.wait_for("started")
+    (theirs,) = staging.iterdir()
+    with Manager(local_workers=0, staging_path=staging):
+        assert theirs.exists(), "its manager lives"
+    children = [process.pid for process in family(script.process.pid)]
+    script.process.kill()
+    script.end()
+    wait_until_gone(children)
+    with Manager(local_workers=0, staging_path=staging) as manager:
+        assert [str(path) for path in staging.iterdir()] == [os.path.dirname(manager.staging_directory)]
+    sweep_connections()
 
 
 def wait_until_gone(pids: list[int]) -> None:

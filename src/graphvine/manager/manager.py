@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import itertools
 import os
-import shutil
 import socket
 import sys
 import tempfile
@@ -40,8 +39,9 @@ from graphvine.protocol.connection import (
     sweep_connections,
     write_connection,
 )
+from graphvine.protocol.directories import OwnedDirectory, sweep
 from graphvine.protocol.errors import NestedManagerError
-from graphvine.protocol.node import node_id, process_exists, runs_tasks
+from graphvine.protocol.node import node_id, runs_tasks
 from graphvine.taskvine.client import TaskClient
 
 _counter = itertools.count(1)
@@ -98,11 +98,12 @@ class Manager(TaskClient, DaskClient):
         self._gate.admit(self._connection)
         self.connection_file = self._announce(self._connection)
         self._connection_files = [self.connection_file]
-        sweep_scratch()
-        parent = None if staging_path is None else os.fspath(staging_path)
-        if parent is not None:
-            os.makedirs(parent, exist_ok=True)
-        self._scratch = Path(tempfile.mkdtemp(prefix=f"{_scratch_prefix()}{os.getpid()}-", dir=parent))
+        parent = tempfile.gettempdir() if staging_path is None else os.path.abspath(staging_path)
+        os.makedirs(parent, exist_ok=True)
+        # What killed managers of this user left there.
+        sweep(parent)
+        scratch = OwnedDirectory(parent)
+        self._scratch = Path(scratch.path)
         self._settings = self._advised(settings or Settings(), public, wish)
         trees = str(self._scratch / "trees")
         self._loop = Loop(self._gate, Core(self._settings), node_id(), self._connection.secret, trees)
@@ -118,7 +119,7 @@ class Manager(TaskClient, DaskClient):
             self._embedded,
             printer,
             self._connection_files,
-            self._scratch,
+            scratch,
             os.getpid(),
         )
         # Ours to run, before threads are joined and modules taken apart.
@@ -287,19 +288,6 @@ def _reachable_hosts() -> tuple[str, ...]:
     return tuple(dict.fromkeys([*host_addresses(), socket.gethostname(), "127.0.0.1"]))
 
 
-def _scratch_prefix() -> str:
-    return f"graphvine-manager-{os.getuid()}-"
-
-
-def sweep_scratch() -> None:
-    """Remove the scratch directories of this user's managers that were killed on this machine."""
-    prefix = _scratch_prefix()
-    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
-        pid = path.name.removeprefix(prefix).partition("-")[0]
-        if pid.isdigit() and not process_exists(int(pid)):
-            shutil.rmtree(path, ignore_errors=True)
-
-
 def refuse_nesting() -> None:
     """Raises NestedManagerError in a worker whose imports have led here. In a task's own call a manager may
     be made: that is what somebody has asked for."""
@@ -316,7 +304,12 @@ def refuse_nesting() -> None:
 
 
 def _close(
-    loop: Loop, embedded: Embedded, printer: Printer, connection_files: list[Path], scratch: Path, pid: int
+    loop: Loop,
+    embedded: Embedded,
+    printer: Printer,
+    connection_files: list[Path],
+    scratch: OwnedDirectory,
+    pid: int,
 ) -> None:
     if os.getpid() != pid:
         return  # a forked child: the manager is its parent's
@@ -325,4 +318,4 @@ def _close(
     loop.close("the manager is closed")
     embedded.stop()
     printer.close()
-    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.remove()

@@ -24,8 +24,8 @@ from queue import SimpleQueue
 import msgspec
 
 from graphvine.protocol import tree_files
+from graphvine.protocol.directories import OwnedDirectory, sweep
 from graphvine.worker import spare
-from graphvine.worker.directories import OwnedDirectory, sweep
 from graphvine.worker.mailbox import Mailbox
 from graphvine.worker.removal import Remover
 from graphvine.worker.spare import Spares

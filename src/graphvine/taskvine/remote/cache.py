@@ -3,11 +3,14 @@
     <directory>/<name>/data      the file or directory; the time of <name>/used is when it was last needed
     <directory>/<name>/digest    size and checksum, by which it is verified before each use
     <directory>/.lock            held (flock) by who adds or removes
+    <directory>/.new-*           what is being put in, locked (flock) by who does that
+    <directory>/.old-*           what is being removed
 
 - What is put in appears by a rename, whole or not at all. Whoever takes something gets links of his own, so
   it may be removed meanwhile.
 - Above the cap, what was needed least recently goes first.
 - It lies beside the environments that the node keeps ($GRAPHVINE_CACHE_DIR, $GRAPHVINE_CACHE_MB).
+- What a killed process left under a name of the latter kinds is removed when something is put in next.
 - Anything wrong with the cache (a full disk, a damaged file) means that it does not have the file, nothing
   else.
 """
@@ -69,7 +72,7 @@ class NodeCache:
         try:
             self._root.mkdir(parents=True, mode=0o700, exist_ok=True)
             _check_owner(self._root)
-            building = tempfile.mkdtemp(prefix=".new-", dir=self._root)
+            building, mine = self._begin()
         except OSError as error:
             log.warning("the cache %s cannot be used: %s", self._root, error)
             return False
@@ -80,6 +83,24 @@ class NodeCache:
             return False
         finally:
             _remove(building)
+            os.close(mine)
+
+    def _begin(self) -> tuple[str, int]:
+        """A directory for a new entry, and a descriptor that shows others that somebody is at it."""
+        with self._locked():
+            self._sweep()
+            building = tempfile.mkdtemp(prefix=".new-", dir=self._root)
+            return building, _lock_directory(building)
+
+    def _sweep(self) -> None:
+        """Remove what killed processes left. Under the lock."""
+        for path in self._root.glob(".old-*"):
+            _remove(str(path))
+        for path in self._root.glob(".new-*"):
+            with contextlib.suppress(OSError):
+                descriptor = _lock_directory(str(path), needed=True)
+                _remove(str(path))
+                os.close(descriptor)
 
     def _build(self, building: str, entry: Path, path: str) -> bool:
         size = _size(path)
@@ -142,6 +163,19 @@ class NodeCache:
             yield
         finally:
             os.close(descriptor)
+
+
+def _lock_directory(path: str, *, needed: bool = False) -> int:
+    """A descriptor that holds the lock of a directory. Raises OSError; for a lock that others hold, or
+    that cannot be had (NFS), only if it is ``needed``."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        if needed:
+            os.close(descriptor)
+            raise
+    return descriptor
 
 
 def digest(path: str) -> str:

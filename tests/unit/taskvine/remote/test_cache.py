@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -113,3 +114,32 @@ def test_several_processes_at_once(tmp_path):
 def test_names_of_contents(tmp_path):
     a, b = made(tmp_path, "a", b"same"), made(tmp_path, "b", b"same")
     assert content_name(a) == content_name(b) != content_name(made(tmp_path, "c", b"other"))
+
+
+PUTTING = """
+import sys, time
+from pathlib import Path
+from graphvine.taskvine.remote.cache import NodeCache
+cache = NodeCache(sys.argv[1])
+cache._root.mkdir(exist_ok=True)
+print(cache._begin()[0], flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(cache, tmp_path):
+    file = made(tmp_path, "file")
+    left = cache._root / ".old-entry-1"
+    (left / "data").mkdir(parents=True)
+    with subprocess.Popen(
+        [sys.executable, "-c", PUTTING, str(cache._root)], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        theirs = other.stdout.readline().strip()
+        assert cache.put("one", file)
+        assert os.path.isdir(theirs), "somebody is at it"
+        assert not left.exists()
+        other.send_signal(signal.SIGKILL)
+    assert cache.put("two", file)
+    assert not os.path.exists(theirs)
+    assert cache.names() == ["one", "two"]

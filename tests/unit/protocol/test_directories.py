@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from graphvine.worker.directories import OwnedDirectory, sweep
+from graphvine.protocol.directories import OwnedDirectory, sweep
 
 
 def test_it_is_private_and_removed_with_all_that_is_in_it(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_a_sweep_leaves_what_is_owned_and_takes_what_a_killed_process_left(tmp_p
     mine = OwnedDirectory(str(tmp_path))
     script = (
         "import sys, time\n"
-        "from graphvine.worker.directories import OwnedDirectory\n"
+        "from graphvine.protocol.directories import OwnedDirectory\n"
         "directory = OwnedDirectory(sys.argv[1])\n"
         "open(directory.path + '/file', 'w').close()\n"
         "print(directory.path, flush=True)\n"
