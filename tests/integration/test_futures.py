@@ -315,3 +315,19 @@ def test_shutdown_without_waiting() -> None:
     future = executor.submit(executor.future_task(my_sum, 1, 2))
     executor.shutdown(wait=False)
     assert future.result(timeout=60) == 3
+
+
+def test_what_a_long_chain_builds_on_fails(executor: vine.FuturesExecutor, pipe: Path) -> None:
+    root = executor.submit(executor.future_task(read, pipe))
+    chain = [root]
+    for _ in range(2000):
+        chain.append(executor.submit(executor.future_task(my_sum, chain[-1], "!")))
+    root.cancel()
+    assert all(isinstance(error_of(future), CancelledError) for future in chain)
+
+
+def error_of(future: Future[Any]) -> BaseException | None:
+    try:
+        return future.exception(timeout=60)
+    except CancelledError as error:
+        return error

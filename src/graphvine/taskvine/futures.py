@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ALL_COMPLETED as ALL_COMPLETED
 from concurrent.futures import FIRST_COMPLETED as FIRST_COMPLETED
@@ -180,6 +181,9 @@ def _when_done(future: RunFuture, needed: Sequence[Future[Any]], start: Callable
             left -= 1
             if left:
                 return
+        _in_turn(begin_or_fail)
+
+    def begin_or_fail() -> None:
         if future.done():
             return
         try:
@@ -190,6 +194,24 @@ def _when_done(future: RunFuture, needed: Sequence[Future[Any]], start: Callable
     for one in needed:
         one.add_done_callback(one_less)
     one_less()
+
+
+_turns = threading.local()
+
+
+def _in_turn(call: Callable[[], None]) -> None:
+    """Call it now, or after what this thread is calling in this way already: a chain of futures, each of
+    which fails as the one before, may be longer than a stack is deep."""
+    waiting: deque[Callable[[], None]] | None = getattr(_turns, "waiting", None)
+    if waiting is not None:
+        waiting.append(call)
+        return
+    waiting = _turns.waiting = deque([call])
+    try:
+        while waiting:
+            waiting.popleft()()
+    finally:
+        _turns.waiting = None
 
 
 # -- the executor ----------------------------------------------------------------------------------------
