@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import cloudpickle
 import pytest
 
 import graphvine as vine
@@ -77,3 +78,40 @@ def test_an_execution_context_of_a_mini_task(m):
     m.submit(task)
     assert m.wait(60) is task
     assert (task.output, task.exit_code) == ("within\nYes\n", 4)
+
+
+def inside() -> tuple[int, str]:
+    import inside  # type: ignore[import-not-found]
+
+    return inside.VALUE, sys.prefix
+
+
+def test_python_tasks_and_libraries_in_a_packed_environment(m, archive, cache):
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    try:
+        with_path = vine.PythonTask(inside)
+        with_path.set_environment(archive)
+        with_file = vine.PythonTask(inside)
+        with_file.add_environment(m.declare_poncho(m.declare_url(f"file://{archive}", cache=True)))
+        m.install_library(m.create_library_from_functions("lib", inside, poncho_env=archive))
+        for task in (with_path, with_file, vine.FunctionCall("lib", "inside")):
+            m.submit(task)
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    m.submit(vine.PythonTask(sys.intern, "outside"))
+    outputs = {task.output for task in iter(lambda: m.wait(120), None)}
+    assert "outside" in outputs
+    outputs.remove("outside")
+    assert {value for value, _ in outputs} == {42}
+    assert all(prefix.startswith(str(cache)) for _, prefix in outputs)
+
+
+def test_a_python_task_in_what_is_no_environment(m, tmp_path):
+    (tmp_path / "wrong.tar.gz").write_bytes(b"no archive" * 1000)
+    task = vine.PythonTask(len, "three")
+    task.set_environment(str(tmp_path / "wrong.tar.gz"))
+    m.submit(task)
+    assert m.wait(120) is task
+    assert task.result == "input missing"
+    assert isinstance(task.output, vine.EnvironmentUnusableError)
+    assert isinstance(task.output, vine.PythonTaskNoResult)

@@ -99,7 +99,7 @@ class Holding:
         needed = all_needed(task.input_files())
         # Not the first reason only: what can be looked up begins to be.
         looked_up = [self._looks_up(file) for file in needed if isinstance(file, Url)]
-        looked_up += [self._looks_up(file, to_name=True) for file in to_be_named(needed)]
+        looked_up += [self._looks_up(file, to_name=True) for file in to_be_named(needed, task._archives())]
         if not any(looked_up):
             looked_up = [self._asks_nodes(file) for file in needed if not isinstance(file, Url)]
         return any(looked_up) or any(_is_lacking(file, is_known) for file in needed)

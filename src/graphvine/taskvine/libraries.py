@@ -23,7 +23,7 @@ from graphvine.protocol.errors import LibraryError, NotPicklableError
 from graphvine.protocol.libraries import Setup, dump_setup
 from graphvine.taskvine.files import File
 from graphvine.taskvine.functions import dump_arguments, name_of
-from graphvine.taskvine.python import PythonTask, within
+from graphvine.taskvine.python import PythonTask, archive_of, within
 from graphvine.taskvine.remote import calls
 from graphvine.taskvine.results import Summary
 from graphvine.taskvine.task import Task
@@ -227,6 +227,9 @@ class FunctionCall(PythonTask):
                 gpus=defaults.gpus if defaults.gpus >= 0 else share.gpus,
             )
         )
+
+    def _archives(self) -> list[File]:
+        return [archive_of(file) for file in self._library.contexts] if self._library is not None else []
 
     def _group(self) -> Hashable:
         return ("library", self._library.number if self._library is not None else 0)

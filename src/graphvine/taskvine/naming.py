@@ -7,6 +7,7 @@ command and the inputs of a mini-task. What has no name cannot be kept. Pure.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 from graphvine.taskvine.files import Buffer, File, LocalFile, MiniTask, Unpacked, Url
 
@@ -46,10 +47,10 @@ def _of_minitask(file: MiniTask) -> str:
     return "" if lacking else _digest("minitask", *parts)
 
 
-def to_be_named(files: list[File]) -> list[LocalFile | Url]:
-    """Of all these, what must be looked at before the others can have names."""
+def to_be_named(files: list[File], also: Sequence[File] = ()) -> list[LocalFile | Url]:
+    """Of all these, what must be looked at before those that nodes keep, and ``also``, can have names."""
     found: dict[int, LocalFile | Url] = {}
-    left = [file for file in files if file.level == "forever"]
+    left = [*(file for file in files if file.level == "forever"), *also]
     while left:
         file = left.pop()
         if isinstance(file, (LocalFile, Url)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import uuid
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from graphvine.taskvine.plans import Builder
 
 _MARK = "__graphvine_no_result__"
+_SPACE = uuid.uuid4()
 
 
 class _NoResultType(type):
@@ -159,6 +161,9 @@ class PythonTask(Task):
         # What it raises is its result, so it is not run again for that.
         return msgspec.structs.replace(super().options(defaults), retries=0, max_s=self._time_max)
 
+    def _archives(self) -> list[File]:
+        return [archive_of(file) for file in self._contexts]
+
     def _group(self) -> Hashable:
         return ("python", *map(id, self._contexts))
 
@@ -277,11 +282,15 @@ def within(builder: Builder, code: Any, contexts: Sequence[File]) -> Any:
         return code
     if len(contexts) > 1:
         raise ValueError("a Python task runs in one environment at most")
-    (file,) = contexts
-    archive = file.archive if isinstance(file, Environment) else file
-    return msgspec.structs.replace(
-        code, environment=builder.input(archive), environment_name=content_of(archive)
-    )
+    archive = archive_of(contexts[0])
+    # What has no name of its content is unpacked once for each manager that uses it.
+    name = content_of(archive) or f"unnamed-{uuid.uuid5(_SPACE, str(id(archive))).hex}"
+    return msgspec.structs.replace(code, environment=builder.input(archive), environment_name=name)
+
+
+def archive_of(file: File) -> File:
+    """The archive of what was added as an environment."""
+    return file.archive if isinstance(file, Environment) else file
 
 
 def _no_value(report: Report, word: str, reason: str, error: BaseException | None = None) -> None:

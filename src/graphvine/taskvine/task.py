@@ -456,6 +456,10 @@ class Task:
         """Tasks of one group can share a plan: they need the same code in their executors."""
         return None
 
+    def _archives(self) -> list[File]:
+        """Files whose content must have a name before it can be part of a plan."""
+        return []
+
     def _awaits_value(self, outcome: Outcome) -> bool:
         """Whether more of its own result is to be fetched before it is over; ``_take_value`` is given it."""
         from graphvine.taskvine import commands
