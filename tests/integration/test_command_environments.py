@@ -99,8 +99,11 @@ def test_python_tasks_and_libraries_in_a_packed_environment(m, archive, cache):
     finally:
         cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     m.submit(vine.PythonTask(sys.intern, "outside"))
-    outputs = {task.output for task in iter(lambda: m.wait(120), None)}
-    assert "outside" in outputs
+    outputs = set()
+    while not m.empty():
+        task = m.wait(120)
+        assert task.successful(), (task.reason, task.output)
+        outputs.add(task.output)
     outputs.remove("outside")
     assert {value for value, _ in outputs} == {42}
     assert all(prefix.startswith(str(cache)) for _, prefix in outputs)

@@ -46,14 +46,17 @@ def done(m: Manager, task: vine.Task) -> Any:
     return task
 
 
-def all_done(m: Manager) -> dict[str | None, Any]:
-    """What became of all tasks, by tag."""
-    over = {}
+def everything(m: Manager) -> Iterator[Any]:
+    """All tasks, as they are over."""
     while not m.empty():
         task = m.wait(60)
         assert task is not None
-        over[task.tag] = task
-    return over
+        yield task
+
+
+def all_done(m: Manager) -> dict[str | None, Any]:
+    """What became of all tasks, by tag."""
+    return {task.tag: task for task in everything(m)}
 
 
 def one_core(task: vine.Task, tag: object = None) -> vine.Task:
@@ -309,7 +312,7 @@ def test_a_set_up_runs_once_and_its_variables_are_there(m, tmp_path):
     m.install_library(library)
     for i in range(100):
         m.submit(vine.FunctionCall("shifts", "shifted", i))
-    outputs = sorted(task.output for task in iter(lambda: m.wait(60), None))
+    outputs = sorted(task.output for task in everything(m))
     assert outputs == [100 + i for i in range(100)]
     assert marks.read_text() == "started\n"
 
@@ -365,7 +368,7 @@ def test_what_a_forked_call_changes_is_gone_with_it(m):
     )
     for i in range(8):
         m.submit(vine.FunctionCall("lib", "remember", i))
-    assert [task.output for task in iter(lambda: m.wait(60), None)] == [1] * 8
+    assert [task.output for task in everything(m)] == [1] * 8
 
 
 def test_a_library_has_its_variables_and_its_command(m, tmp_path):
@@ -403,7 +406,7 @@ def test_resources_of_calls_are_heeded(m):
         task = vine.FunctionCall("lib", "spans", os.path.join(directory, "alone"))
         task.set_cores(2)
         m.submit(task)
-    assert [task.output for task in iter(lambda: m.wait(60), None)] == [None] * 10
+    assert [task.output for task in everything(m)] == [None] * 10
 
 
 def test_slots_share_what_the_library_has():

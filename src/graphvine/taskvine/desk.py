@@ -313,7 +313,10 @@ class Desk:
     def _enter(self, task: Task, builder: Builder) -> None:
         try:
             self._check_strict(task)
+            self._hand_over_archives(task)
             task._enter(builder)
+        except ManagerClosedError:
+            raise
         except _NowhereError as error:
             self._fail(task, results.FIXED_LOCATION_MISSING, str(error))
         except MissingInputError as error:
@@ -322,6 +325,15 @@ class Desk:
             self._fail(task, results.MISSING_LIBRARY, str(error))
         except Exception as error:  # noqa: BLE001 -- what it asks for, and its function, are the user's
             self._fail(task, results.UNKNOWN, f"{type(error).__name__}: {error}")
+
+    def _hand_over_archives(self, task: Task) -> None:
+        """What makes an environment cannot run in it, so it is not of the same plan. Raises
+        MissingInputError."""
+        for file in task._archives():
+            if file.number is None:
+                builder = Builder(self._staging, self.defaults, self._category_limits)
+                builder.input(file)
+                self._hand_over(builder)
 
     def _check_strict(self, task: Task) -> None:
         for mount in task._inputs:
