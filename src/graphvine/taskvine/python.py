@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import uuid
+import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from graphvine.taskvine.plans import Builder
 
 _MARK = "__graphvine_no_result__"
-_SPACE = uuid.uuid4()
+#: Names of environments whose content has none.
+_unnamed: weakref.WeakKeyDictionary[File, str] = weakref.WeakKeyDictionary()
 
 
 class _NoResultType(type):
@@ -284,7 +286,7 @@ def within(builder: Builder, code: Any, contexts: Sequence[File]) -> Any:
         raise ValueError("a Python task runs in one environment at most")
     archive = archive_of(contexts[0])
     # What has no name of its content is unpacked once for each manager that uses it.
-    name = content_of(archive) or f"unnamed-{uuid.uuid5(_SPACE, str(id(archive))).hex}"
+    name = content_of(archive) or _unnamed.setdefault(archive, f"unnamed-{uuid.uuid4().hex}")
     return msgspec.structs.replace(code, environment=builder.input(archive), environment_name=name)
 
 
