@@ -110,14 +110,17 @@ def begin(manager: Any, task: _FutureTask) -> VineFuture:
         raise ValueError("this task was submitted before: submit a clone of it")
     task._on_over = _on_over
 
+    needed = futures_in([task._args, task._kwargs])
+
     def start() -> None:
-        task._args, task._kwargs = with_values(task._args), with_values(task._kwargs)
+        if needed:
+            task._args, task._kwargs = with_values(task._args), with_values(task._kwargs)
         future.task = task
         manager.submit(task)
         if future.cancelled():  # meanwhile
             manager.cancel_by_task_id(task.id)
 
-    _when_done(future, futures_in([task._args, task._kwargs]), start)
+    _when_done(future, needed, start)
     return future
 
 
@@ -172,6 +175,18 @@ def with_values(value: Any, leave: Callable[[Future[Any]], bool] = lambda _: Fal
 
 def _when_done(future: RunFuture, needed: Sequence[Future[Any]], start: Callable[[], None]) -> None:
     """Call ``start`` when all that is needed is done; what it raises becomes ``future``'s."""
+
+    def begin_or_fail() -> None:
+        if future.done():
+            return
+        try:
+            start()
+        except BaseException as error:  # noqa: BLE001 -- theirs who wait for the future
+            future.settle(error=error)
+
+    if not needed:
+        begin_or_fail()
+        return
     lock = threading.Lock()
     left = 1 + len(needed)
 
@@ -182,14 +197,6 @@ def _when_done(future: RunFuture, needed: Sequence[Future[Any]], start: Callable
             if left:
                 return
         _in_turn(begin_or_fail)
-
-    def begin_or_fail() -> None:
-        if future.done():
-            return
-        try:
-            start()
-        except BaseException as error:  # noqa: BLE001 -- theirs who wait for the future
-            future.settle(error=error)
 
     for one in needed:
         one.add_done_callback(one_less)
