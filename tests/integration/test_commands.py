@@ -196,6 +196,22 @@ def test_what_a_command_leaves_running_is_ended(m, tmp_path):
     assert_ends(int(note.read_text()))
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "setsid sh -c 'echo $$ > {note}; exec sleep 100' & read line < {note}",
+        # A daemon as they are made: its parent is gone, and so is its session.
+        "(setsid sh -c '(sh -c \"echo \\$\\$ > {note}; exec sleep 100\" &)' &); read line < {note}",
+    ],
+)
+def test_daemons_are_ended_too(m, tmp_path, line):
+    os.mkfifo(tmp_path / "pid")
+    task = done(m, vine.Task(line.format(note=tmp_path / "pid") + "; echo $line", cores=1))
+    assert task.successful()
+    assert_ends(int(task.output))
+    assert done(m, vine.Task("echo next", cores=1)).output == "next\n"
+
+
 def test_cancelling_ends_all_of_a_command(m, tmp_path):
     note = tmp_path / "pid"
     os.mkfifo(note)

@@ -11,7 +11,7 @@ the task's own, on their way into the store.
   dropped from the store). What is also an output is a copy. An input that cannot be had means that the
   command is not run.
 - The command is one process group in the executor's session. The group is ended when the command is over,
-  or its time is; the zygote ends it when the executor dies.
+  or its time is, and so are those that left it (``strays``); the zygote ends it when the executor dies.
 - What became of it is a ``Status``, attached to the result as a note, so that it arrives whatever the
   result is.
 - One output is the result itself; several are a ``Bundle`` (all small) or a directory, of which ``pick``
@@ -40,6 +40,7 @@ import msgspec
 from graphvine.envs.errors import PackedEnvironmentError
 from graphvine.protocol import tree_files
 from graphvine.protocol.trees import NewTree, Tree
+from graphvine.taskvine.remote import strays
 from graphvine.taskvine.remote.cache import NodeCache
 from graphvine.taskvine.remote.contents import (
     MARK,
@@ -386,17 +387,18 @@ def _run_line(
     output = os.path.join(home, _OUTPUT)
     began = time.monotonic()
     status.began = time.time_ns() // 1000
-    with open(output, "wb") as stream:
-        process = subprocess.Popen(
-            ["/bin/sh", "-c", line],
-            cwd=sandbox,
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            **_OWN_GROUP,
-        )
-    _attend(process, limit, status)
+    with strays.ended():
+        with open(output, "wb") as stream:
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", line],
+                cwd=sandbox,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                **_OWN_GROUP,
+            )
+        _attend(process, limit, status)
     status.ended = status.began + round((time.monotonic() - began) * 1e6)
     _take_output(output, status)
 
