@@ -169,6 +169,13 @@ def test_an_output_path_that_cannot_be_written_to(m, tmp_path):
     assert (tmp_path / "file").read_text() == "in the way"
 
 
+def test_measurements_that_cannot_be_written_do_no_harm(m, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    task = done(m, vine.Task("echo 1", cores=1, monitor_output=str(tmp_path / "file")))
+    assert (task.result, task.output) == ("success", "1\n")
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
 def test_outputs_for_success_and_for_failure_only(m):
     for code, expected in ((0, (b"s\n", None)), (1, (None, b"f\n"))):
         success, failure = m.declare_buffer(), m.declare_buffer()

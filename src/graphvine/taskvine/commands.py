@@ -7,6 +7,7 @@ result by an entry of its own, so that each goes where it is needed by itself.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from graphvine.taskvine.results import WORD_OF_KIND, Report, Summary
 if TYPE_CHECKING:
     from graphvine.manager.engine import Outcome
     from graphvine.taskvine.task import Task
+
+log = logging.getLogger("graphvine.tasks")
 
 
 def enter(builder: Builder, task: Task) -> None:
@@ -183,7 +186,11 @@ def write_summary(task: Task, report: Report) -> None:
         return
     import msgspec
 
-    os.makedirs(task._monitor_output, exist_ok=True)
     path = os.path.join(task._monitor_output, f"vine-{os.getpid()}-task-{task.id}.summary")
-    with open(path, "w") as file:
-        json.dump(msgspec.structs.asdict(report.measured), file, indent=1)
+    try:
+        os.makedirs(task._monitor_output, exist_ok=True)
+        with open(path, "w") as file:
+            json.dump(msgspec.structs.asdict(report.measured), file, indent=1)
+    except OSError as error:
+        # What the task made is there all the same.
+        log.warning("what was measured of task %d cannot be written: %s", task.id, error)
