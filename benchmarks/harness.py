@@ -11,6 +11,7 @@ import logging
 import os
 import statistics
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -110,6 +111,39 @@ def synchronous() -> Contender:
         yield dask.get
 
     return Contender("dask synchronous", opened)
+
+
+@contextmanager
+def parsl(processes: int = CORES) -> Iterator[Any]:
+    """Parsl with its HighThroughputExecutor, a worker process per core on this machine, all up; gives the
+    module, whose apps it runs. It computes no dask graphs, so it is no Contender."""
+    import parsl as module
+    from parsl.config import Config
+    from parsl.executors import HighThroughputExecutor
+    from parsl.providers import LocalProvider
+
+    # Its pool of workers is a script that it looks for in PATH.
+    scripts = os.path.dirname(sys.executable)
+    os.environ["PATH"] = os.pathsep.join([scripts, os.environ.get("PATH", os.defpath)])
+    with tempfile.TemporaryDirectory(prefix="parsl-") as directory:
+        executor = HighThroughputExecutor(
+            address="127.0.0.1",
+            loopback_address="127.0.0.1",
+            max_workers_per_node=processes,
+            cores_per_worker=1,
+            provider=LocalProvider(init_blocks=1, max_blocks=1),
+            encrypted=False,
+        )
+        config = Config([executor], run_dir=directory, initialize_logging=False, usage_tracking=0)
+        kernel = module.load(config)
+        try:
+            warm_up = module.python_app(abs)
+            for future in [warm_up(i) for i in range(processes * 10)]:
+                future.result()
+            yield module
+        finally:
+            kernel.cleanup()
+            module.clear()
 
 
 Job = Callable[[Get, int], float]

@@ -41,6 +41,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "env_overhead": ("coffea", "hist"),
     "commands": (),
     "tasks_rate": (),
+    "vs_parsl": ("parsl",),
     "core_cost": (),
     "peer_rate": (),
     "spread": (),

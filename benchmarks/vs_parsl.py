@@ -1,0 +1,115 @@
+"""Tasks that do nothing, against Parsl's HighThroughputExecutor: commands, and functions.
+
+The same number of processes on the same cores; Parsl without encryption, as it is quicker so. Each is opened,
+warmed by a job, timed for some more, and closed, in turn.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from time import perf_counter
+from typing import Any
+
+from harness import CORES, QUICK, Row, emit, parsl, say
+
+import graphvine
+
+COMMANDS = 200 if QUICK else 1000
+CALLS = 500 if QUICK else 4000
+ROUNDS, REPEATS = (1, 1) if QUICK else (3, 2)
+
+#: Does a kind of work once; tasks per second, from the first one made to the last result.
+Job = Callable[[], float]
+
+
+def nothing(x: int) -> int:
+    return x
+
+
+def run(manager: graphvine.Manager, count: int, make: Callable[[int], graphvine.Task]) -> float:
+    began = perf_counter()
+    for i in range(count):
+        manager.submit(make(i))
+    done = 0
+    while not manager.empty():
+        task = manager.wait(60)
+        assert task is not None
+        assert task.successful(), task.reason
+        done += 1
+    assert done == count
+    return count / (perf_counter() - began)
+
+
+def command(_: int) -> graphvine.Task:
+    return graphvine.Task("true", cores=1)
+
+
+def python_task(i: int) -> graphvine.Task:
+    task = graphvine.PythonTask(nothing, i)
+    task.set_cores(1)
+    return task
+
+
+def function_call(i: int) -> graphvine.Task:
+    return graphvine.FunctionCall("nothing", "nothing", i)
+
+
+@contextmanager
+def ours() -> Iterator[dict[str, Job]]:
+    with graphvine.Manager(local_workers=CORES) as manager:
+        manager.install_library(manager.create_library_from_functions("nothing", nothing))
+        yield {
+            'Task("true")': lambda: run(manager, COMMANDS, command),
+            "PythonTask": lambda: run(manager, CALLS, python_task),
+            "FunctionCall": lambda: run(manager, CALLS, function_call),
+        }
+
+
+@contextmanager
+def theirs() -> Iterator[dict[str, Job]]:
+    with parsl() as module:
+        call = module.python_app(nothing)
+
+        def true() -> str:
+            return "true"
+
+        line = module.bash_app(true)
+
+        def rate(count: int, submit: Callable[[int], Any], expected: int) -> float:
+            began = perf_counter()
+            futures = [submit(i) for i in range(count)]
+            assert sum(future.result() for future in futures) == expected
+            return count / (perf_counter() - began)
+
+        yield {
+            "bash_app": lambda: rate(COMMANDS, lambda _: line(), 0),
+            "python_app": lambda: rate(CALLS, call, CALLS * (CALLS - 1) // 2),
+        }
+
+
+def measure(
+    opened: Callable[[], AbstractContextManager[dict[str, Job]]], rates: dict[str, list[float]]
+) -> None:
+    with opened() as jobs:
+        for name, job in jobs.items():
+            job()
+            rates.setdefault(name, []).extend(job() for _ in range(REPEATS))
+
+
+def main() -> None:
+    rates: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        for opened in (ours, theirs):
+            measure(opened, rates)
+        say(", ".join(f"{name} {values[-1]:,.0f}/s" for name, values in rates.items()))
+    median = {name: statistics.median(values) for name, values in rates.items()}
+    peers = {'Task("true")': "bash_app", "PythonTask": "python_app", "FunctionCall": "python_app"}
+    for name, peer in peers.items():
+        figures = {"per_s": {"graphvine": median[name], f"parsl {peer}": median[peer]}}
+        emit(Row("vs_parsl", f"{name}, vs Parsl's {peer}", median[name] / median[peer], "3x", "10x", figures))
+
+
+if __name__ == "__main__":
+    main()
