@@ -13,11 +13,16 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 CASES = {
     "arrays.py": ("dask.array", "["),
+    "chain.py": (None, "the largest number is 80000"),
+    "commands.py": (None, "largest with a 7: 997"),
     "dataframes.py": ("dask.dataframe", "1,209,600 rows"),
     "delayed.py": (None, "17,984 primes below 200,000"),
+    "environment.py": ("conda_pack", "a function says 84"),
     "executor.py": (None, "letters in common:"),
+    "functions.py": (None, "squares: [0, 1, 4, 9, 16, 25, 36, 49, 64, 81]"),
     "futures.py": (None, "(2,000,000 throws)"),
     "persist.py": ("dask.array", "correlation"),
+    "url.py": (None, "u: 16 times"),
 }
 
 
