@@ -1,7 +1,8 @@
 """Tasks that do nothing, against Parsl's HighThroughputExecutor: commands, and functions.
 
 The same number of processes on the same cores; Parsl without encryption, as it is quicker so. Each is opened,
-warmed by a job, timed for some more, and closed, in turn.
+warmed by a job, timed for some more, and closed, in turn. What commands can be had at all is said by
+``subprocess.run`` on as many threads.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 from typing import Any
 
+from commands import bare
 from harness import CORES, QUICK, Row, emit, parsl, say
 
 import graphvine
@@ -103,11 +105,13 @@ def main() -> None:
     for _ in range(ROUNDS):
         for opened in (ours, theirs):
             measure(opened, rates)
+        rates.setdefault("subprocess.run", []).extend(bare() for _ in range(REPEATS))
         say(", ".join(f"{name} {values[-1]:,.0f}/s" for name, values in rates.items()))
     median = {name: statistics.median(values) for name, values in rates.items()}
     peers = {'Task("true")': "bash_app", "PythonTask": "python_app", "FunctionCall": "python_app"}
     for name, peer in peers.items():
-        figures = {"per_s": {"graphvine": median[name], f"parsl {peer}": median[peer]}}
+        names = [name, peer, "subprocess.run"] if name.startswith("Task(") else [name, peer]
+        figures = {"per_s": {which: median[which] for which in names}}
         emit(Row("vs_parsl", f"{name}, vs Parsl's {peer}", median[name] / median[peer], "3x", "10x", figures))
 
 
