@@ -56,10 +56,11 @@ def note_loss(state: State, worker: Worker) -> list[tuple[PlanTable, int]]:
         index = task - table.base
         table.losses[index] = table.losses.get(index, 0) + 1
         if worker.alone == task:
-            table.lone_losses[index] = table.lone_losses.get(index, 0) + 1
+            lost = table.lone_losses.get(index, 0)
+            table.lone_losses[index] = lost + 1
             tries = table.tries.setdefault(index, [])
             text = "the worker was lost while this task ran there alone"
-            tries.append(Death(worker.hello.name, table.attempts.get(index, 0), "killed", text))
+            tries.append(Death(worker.hello.name, table.attempts.get(index, 0) + lost, "killed", text))
             if table.lone_losses[index] >= state.settings.max_lone_losses:
                 doomed.append((table, index))
     return doomed

@@ -60,6 +60,7 @@ def test_a_task_that_takes_every_worker_down_fails_alone(cluster: Rehearsal) -> 
     assert isinstance(failed, PlanFailed)
     assert (failed.kind, failed.task) == ("killed", 3)
     assert len(failed.tries) == cluster.core.settings.max_lone_losses
+    assert [death.attempt for death in failed.tries] == list(range(len(failed.tries)))
     assert isinstance(cluster.over[other], PlanDone)
     settings = cluster.core.settings
     assert lost <= 2 * settings.max_shared_losses + settings.max_lone_losses
