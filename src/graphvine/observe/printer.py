@@ -12,8 +12,6 @@ import threading
 from collections import deque
 from contextlib import suppress
 
-from graphvine.observe.progress import aside
-
 #: So much may wait to be written.
 _WAITING_BYTES = 4 * 2**20
 #: Results are not held back any longer by a terminal that takes nothing.
@@ -72,6 +70,9 @@ class Printer:
         self._bytes += len(data)
 
     def _write_all(self) -> None:
+        # Here: every manager has a printer, and few tasks print.
+        from graphvine.observe.progress import aside
+
         while True:
             with self._change:
                 self._change.wait_for(lambda: self._waiting or self._closed)
