@@ -65,6 +65,23 @@ def digest(blob: bytes, index: int, inputs: Sequence[bytes]) -> bytes:
     return state.digest()
 
 
+def plan_of(inputs: list[tuple[int, ...]], wanted: Sequence[int] | None = None, **more: object) -> Plan:
+    """A plan of tasks of one category that all share one blob. ``wanted``: unless stated, the last of them.
+    ``more``: other fields of the plan."""
+    size = len(inputs)
+    fields: dict[str, object] = {
+        "keys": [f"t{task}" for task in range(size)],
+        "inputs": inputs,
+        "blobs": [b"blob"],
+        "blob_of": [0] * size,
+        "blob_index": list(range(size)),
+        "categories": ["work"],
+        "category_of": [0] * size,
+        "wanted": [size - 1] if wanted is None else list(wanted),
+    }
+    return Plan(**{**fields, **more})  # type: ignore[arg-type]
+
+
 class FakeWorker:
     """What an agent keeps, without an agent: orders, files, and what it has to report."""
 
@@ -380,6 +397,11 @@ class Rehearsal:
         """The next batch arrives at a worker."""
         for message in self.to_worker[number].popleft():
             self.workers[number].hear(message)
+
+    def deliver_all_to_worker(self, number: int) -> None:
+        """All that is on its way to a worker arrives."""
+        while self.to_worker[number]:
+            self.deliver_to_worker(number)
 
     def deliver_to_manager(self, number: int, times: int = 1) -> None:
         """The next message of a worker arrives at the core."""

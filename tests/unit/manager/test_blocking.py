@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
+from graphvine.manager import rehearsal
 from graphvine.manager.plan import Plan, TaskOptions
 from graphvine.manager.rehearsal import Rehearsal
 from graphvine.protocol.messages import Resources
 
 
 def plan_of(inputs: list[tuple[int, ...]], **more: object) -> Plan:
-    size = len(inputs)
-    fields: dict[str, object] = {
-        "keys": [f"t{task}" for task in range(size)],
-        "inputs": inputs,
-        "blobs": [b"blob"],
-        "blob_of": [0] * size,
-        "blob_index": list(range(size)),
-        "categories": ["work"],
-        "category_of": [0] * size,
-        "wanted": list(range(size)),
-    }
-    return Plan(**{**fields, **more})  # type: ignore[arg-type]
+    """All of it is wanted."""
+    return rehearsal.plan_of(inputs, range(len(inputs)), **more)
 
 
 def test_what_has_not_begun_goes_elsewhere_and_what_runs_goes_on(cluster: Rehearsal) -> None:

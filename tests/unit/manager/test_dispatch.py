@@ -4,25 +4,10 @@ from __future__ import annotations
 
 from graphvine.manager.core import Core
 from graphvine.manager.instructions import Instruction, PlanDone, Say
-from graphvine.manager.plan import Code, Plan, TaskOptions
-from graphvine.manager.rehearsal import Rehearsal
+from graphvine.manager.plan import Code, TaskOptions
+from graphvine.manager.rehearsal import Rehearsal, plan_of
 from graphvine.manager.settings import Settings
 from graphvine.protocol.messages import Assign, Resources, Source, Welcome
-
-
-def plan_of(inputs: list[tuple[int, ...]], wanted: list[int] | None = None, **more: object) -> Plan:
-    size = len(inputs)
-    fields: dict[str, object] = {
-        "keys": [f"t{task}" for task in range(size)],
-        "inputs": inputs,
-        "blobs": [b"blob"],
-        "blob_of": [0] * size,
-        "blob_index": list(range(size)),
-        "categories": ["work"],
-        "category_of": [0] * size,
-        "wanted": [size - 1] if wanted is None else wanted,
-    }
-    return Plan(**{**fields, **more})  # type: ignore[arg-type]
 
 
 def assigned(instructions: list[Instruction], worker: int) -> Assign | None:

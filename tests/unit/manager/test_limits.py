@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphvine.manager import rehearsal
 from graphvine.manager.plan import Plan, TaskOptions
 from graphvine.manager.rehearsal import Rehearsal
 
@@ -9,27 +10,15 @@ SLOW = TaskOptions(limit="server")
 
 
 def plan_of(inputs: list[tuple[int, ...]], options: dict[int, TaskOptions], **more: object) -> Plan:
-    size = len(inputs)
-    fields: dict[str, object] = {
-        "keys": [f"t{task}" for task in range(size)],
-        "inputs": inputs,
-        "blobs": [b"blob"],
-        "blob_of": [0] * size,
-        "blob_index": list(range(size)),
-        "categories": ["work"],
-        "category_of": [0] * size,
-        "wanted": list(range(size)),
-        "options": options,
-    }
-    return Plan(**{**fields, **more})  # type: ignore[arg-type]
+    """All of it is wanted."""
+    return rehearsal.plan_of(inputs, range(len(inputs)), options=options, **more)
 
 
 def given_out(cluster: Rehearsal) -> dict[int, int]:
     """Tasks that workers were given, and to whom."""
     cluster.turn()
     for number in cluster.workers:
-        while cluster.to_worker[number]:
-            cluster.deliver_to_worker(number)
+        cluster.deliver_all_to_worker(number)
     return {
         task: worker.number for worker in cluster.workers.values() for task in [*worker.orders, *worker.begun]
     }

@@ -6,30 +6,10 @@ import pytest
 
 from graphvine.manager.core import Core
 from graphvine.manager.instructions import PartWorker, PlanDone, PlanFailed
-from graphvine.manager.plan import Plan, TaskOptions
-from graphvine.manager.rehearsal import FakeWorker, Rehearsal
+from graphvine.manager.plan import TaskOptions
+from graphvine.manager.rehearsal import FakeWorker, Rehearsal, plan_of
 from graphvine.manager.settings import Settings
 from graphvine.protocol.messages import Report, TaskDone, TaskFailed
-
-
-def plan_of(inputs: list[tuple[int, ...]], wanted: list[int] | None = None, **more: object) -> Plan:
-    size = len(inputs)
-    fields: dict[str, object] = {
-        "keys": [f"t{task}" for task in range(size)],
-        "inputs": inputs,
-        "blobs": [b"blob"],
-        "blob_of": [0] * size,
-        "blob_index": list(range(size)),
-        "categories": ["work"],
-        "category_of": [0] * size,
-        "wanted": [size - 1] if wanted is None else wanted,
-    }
-    return Plan(**{**fields, **more})  # type: ignore[arg-type]
-
-
-def hear(cluster: Rehearsal, worker: FakeWorker) -> None:
-    while cluster.to_worker[worker.number]:
-        cluster.deliver_to_worker(worker.number)
 
 
 def tell(cluster: Rehearsal, worker: FakeWorker) -> None:
@@ -57,9 +37,9 @@ def test_only_what_is_still_needed_is_made_again_and_once_each(cluster: Rehearsa
     first = cluster.join()
     base = cluster.run(plan_of([(), (0,), (1,), (), (3,), (2, 4)]), large=True)
     cluster.turn()
-    hear(cluster, first)
+    cluster.deliver_all_to_worker(first.number)
     for task in range(5):
-        hear(cluster, first)
+        cluster.deliver_all_to_worker(first.number)
         first.begin(base + task)
         first.finish(base + task)
         tell(cluster, first)
@@ -76,7 +56,7 @@ def test_a_small_result_survives_its_worker(cluster: Rehearsal) -> None:
     first = cluster.join()
     base = cluster.run(plan_of([(), (0,)]))
     cluster.turn()
-    hear(cluster, first)
+    cluster.deliver_all_to_worker(first.number)
     first.begin(base)
     first.finish(base)
     tell(cluster, first)
@@ -107,10 +87,10 @@ def test_an_order_that_needs_a_lost_file_comes_back_and_is_given_out_again(clust
     wish = TaskOptions(workers=("bee",))
     base = cluster.run(plan_of([(-1,)], externals=[kept], default_options=wish))
     cluster.turn()
-    hear(cluster, second)
+    cluster.deliver_all_to_worker(second.number)
     cluster.kill(first.number)
     cluster.turn()
-    hear(cluster, second)
+    cluster.deliver_all_to_worker(second.number)
     assert not second.orders
     third = cluster.join(name="ant")
     cluster.settle()
@@ -174,7 +154,7 @@ def test_a_task_that_raises_is_tried_as_often_as_its_options_say(cluster: Rehear
     base = cluster.run(plan_of([()], default_options=TaskOptions(retries=2)))
     for attempt in range(3):
         cluster.turn()
-        hear(cluster, worker)
+        cluster.deliver_all_to_worker(worker.number)
         assert worker.orders[base].attempt == attempt
         worker.begin(base)
         worker.fail(base, text=f"the {attempt}th")
@@ -198,7 +178,7 @@ def test_what_would_fail_again_fails_at_once(cluster: Rehearsal, kind: str) -> N
     worker = cluster.join()
     base = cluster.run(plan_of([(), ()], wanted=[0, 1]))
     cluster.turn()
-    hear(cluster, worker)
+    cluster.deliver_all_to_worker(worker.number)
     worker.begin(base)
     worker.fail(base, kind)
     tell(cluster, worker)
@@ -214,7 +194,7 @@ def test_a_task_that_kills_its_executor_three_times_fails_with_every_cause(clust
     base = cluster.run(plan_of([(), ()], wanted=[0, 1]))
     for cause in ("signal 9", "signal 11", "exit 3"):
         cluster.turn()
-        hear(cluster, worker)
+        cluster.deliver_all_to_worker(worker.number)
         worker.begin(base)
         worker.fail(base, "killed", cause)
         tell(cluster, worker)
@@ -231,7 +211,7 @@ def test_a_result_for_which_there_is_no_room_is_tried_elsewhere(cluster: Rehears
     cluster.turn()
     worker = full if cluster.core.state.workers[full.number].queue else roomy
     other = roomy if worker is full else full
-    hear(cluster, worker)
+    cluster.deliver_all_to_worker(worker.number)
     worker.begin(base)
     worker.fail(base, "storage", "disk full")
     tell(cluster, worker)
@@ -245,7 +225,7 @@ def test_a_retry_elsewhere_calls_back_what_was_given_ahead_of_it(cluster: Rehear
     base = cluster.run(plan_of([(), (0,)], default_options=TaskOptions(retries=1)))
     cluster.turn()
     home = worker if base in cluster.core.state.workers[worker.number].queue else other
-    hear(cluster, home)
+    cluster.deliver_all_to_worker(home.number)
     assert set(home.orders) == {base, base + 1}
     home.begin(base)
     home.fail(base)
@@ -260,7 +240,7 @@ def test_a_failed_plan_takes_with_it_what_builds_on_it(cluster: Rehearsal) -> No
     two = cluster.run(plan_of([(-1,)], externals=[one]))
     three = cluster.run(plan_of([()]))
     cluster.turn()
-    hear(cluster, worker)
+    cluster.deliver_all_to_worker(worker.number)
     worker.begin(one)
     worker.fail(one)
     tell(cluster, worker)
@@ -277,7 +257,7 @@ def test_late_and_repeated_words_about_tasks_are_harmless(cluster: Rehearsal) ->
     worker = cluster.join()
     base = cluster.run(plan_of([(), (0,), ()], wanted=[1, 2]), large=True)
     cluster.turn()
-    hear(cluster, worker)
+    cluster.deliver_all_to_worker(worker.number)
     worker.begin(base)
     worker.finish(base)
     report = worker.report
@@ -295,7 +275,7 @@ def test_what_a_cancelled_plan_left_running_is_stopped_and_its_late_results_drop
     worker = cluster.join(cores=2)
     base = cluster.run(plan_of([(), ()], wanted=[0, 1]), large=True)
     cluster.turn()
-    hear(cluster, worker)
+    cluster.deliver_all_to_worker(worker.number)
     worker.begin(base)
     worker.finish(base)
     cluster.core.on_cancel_plan(base, 0.0)

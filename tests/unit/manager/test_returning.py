@@ -26,8 +26,7 @@ def plan_of(inputs: list[tuple[int, ...]]) -> Plan:
 
 def work(cluster: Rehearsal, worker: FakeWorker, *tasks: int, told: bool = True) -> None:
     """The worker hears what there is, runs tasks, and says so."""
-    while cluster.to_worker[worker.number]:
-        cluster.deliver_to_worker(worker.number)
+    cluster.deliver_all_to_worker(worker.number)
     for task in tasks:
         worker.begin(task)
         worker.finish(task)

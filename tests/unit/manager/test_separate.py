@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 
+from graphvine.manager import rehearsal
 from graphvine.manager.check import check
 from graphvine.manager.core import Core
 from graphvine.manager.engine import Outcome
@@ -18,24 +19,10 @@ from graphvine.protocol.outcomes import Failed
 
 
 def plan_of(inputs: list[tuple[int, ...]], wanted: list[int] | None = None, **more: object) -> Plan:
-    size = len(inputs)
-    fields: dict[str, object] = {
-        "keys": [f"t{task}" for task in range(size)],
-        "inputs": inputs,
-        "blobs": [b"blob"],
-        "blob_of": [0] * size,
-        "blob_index": list(range(size)),
-        "categories": ["work"],
-        "category_of": [0] * size,
-        "wanted": list(range(size)) if wanted is None else wanted,
-        "separate": True,
-    }
-    return Plan(**{**fields, **more})  # type: ignore[arg-type]
-
-
-def hear(cluster: Rehearsal, worker: FakeWorker) -> None:
-    while cluster.to_worker[worker.number]:
-        cluster.deliver_to_worker(worker.number)
+    """Unless stated, all of it is wanted, and its tasks stand alone."""
+    return rehearsal.plan_of(
+        inputs, range(len(inputs)) if wanted is None else wanted, **{"separate": True, **more}
+    )
 
 
 def tell(cluster: Rehearsal, worker: FakeWorker) -> None:
@@ -47,7 +34,7 @@ def tell(cluster: Rehearsal, worker: FakeWorker) -> None:
 
 def given_out(cluster: Rehearsal, worker: FakeWorker) -> None:
     cluster.turn()
-    hear(cluster, worker)
+    cluster.deliver_all_to_worker(worker.number)
 
 
 def kinds(cluster: Rehearsal, base: int) -> dict[int, str]:

@@ -22,8 +22,7 @@ def plan_of(size: int) -> Plan:
 
 def work_until_deadly(cluster: Rehearsal, worker: FakeWorker, deadly: int) -> bool:
     """Run what a worker was given, in order. False when it came to the deadly task, and is gone."""
-    while cluster.to_worker[worker.number]:
-        cluster.deliver_to_worker(worker.number)
+    cluster.deliver_all_to_worker(worker.number)
     for task in worker.can_begin():
         if task == deadly:
             cluster.kill(worker.number)
