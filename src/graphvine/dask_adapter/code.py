@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from graphvine.envs import modules
-from graphvine.manager.plan import Code
+from graphvine.manager.plan import Code, code_of
 
 _MAX_IMPORTS = 64
 _DEPTH = 6
@@ -28,10 +28,7 @@ _WIDTH = 16
 def make_code(found: modules.Found, sample: Iterable[Any]) -> Code:
     """The code of a plan: the user's modules, and imports for a sample of its entries."""
     imports = tuple(sorted(islice(_unique(sample), _MAX_IMPORTS)))
-    if not found.modules and not imports:
-        return Code()
-    digest = hashlib.sha256("\0".join((found.name, *imports)).encode()).hexdigest()[:32]
-    return Code(digest, found.modules, imports)
+    return code_of(found.name, found.modules, imports)
 
 
 def with_imports(code: Code, imports: Iterable[str]) -> Code:

@@ -7,6 +7,7 @@ together): the number is the priority. Payloads are opaque: a task is an entry o
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import msgspec
@@ -74,6 +75,14 @@ class GivenFile(msgspec.Struct, frozen=True):
 
 
 Given = GivenValue | GivenFile
+
+
+def code_of(name: str, modules: bytes, imports: tuple[str, ...]) -> Code:
+    """The code that is these modules, in an archive that is called ``name``, and these imports."""
+    if not modules and not imports:
+        return Code()
+    digest = hashlib.sha256("\0".join((name, *imports)).encode()).hexdigest()[:32]
+    return Code(digest, modules, imports)
 
 
 class Plan(msgspec.Struct):

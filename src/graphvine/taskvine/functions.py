@@ -8,7 +8,6 @@ list, say) is pickled each time.
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import sys
 import weakref
@@ -19,7 +18,7 @@ from typing import Any
 import cloudpickle
 
 from graphvine.envs import modules
-from graphvine.manager.plan import Code
+from graphvine.manager.plan import Code, code_of
 from graphvine.protocol.errors import NotPicklableError
 
 #: Values of these types are what they are.
@@ -78,10 +77,7 @@ class Functions:
         """The user's own modules, and what was seen to be imported by functions so far."""
         found = modules.find()
         imports = tuple(sorted(self._imports)[:_MAX_IMPORTS])
-        if not found.modules and not imports:
-            return Code()
-        digest = hashlib.sha256("\0".join((found.name, *imports)).encode()).hexdigest()[:32]
-        return Code(digest, found.modules, imports)
+        return code_of(found.name, found.modules, imports)
 
 
 def dump_arguments(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
