@@ -251,6 +251,8 @@ class PlanTable:
         self.untold: dict[int, int] = {}
         #: Tasks that were done once and had to be made again: too late to cancel them.
         self.remade: set[int] = set()
+        if plan.separate and plan.outcomes:
+            self.untold = {task: position for position, task in enumerate(plan.wanted)}
         self.attempts: dict[int, int] = {}
         self.tries: dict[int, list[Death]] = {}
         #: Workers that had no room for a task's result.
@@ -272,8 +274,6 @@ class PlanTable:
         self.limited = False
         self.timed = False
         self._take_options(plan)
-        if plan.separate and plan.outcomes:
-            self.untold = {task: position for position, task in enumerate(plan.wanted)}
 
     def _take_options(self, plan: Plan) -> None:
         asked = [plan.default_options, *plan.options.values()]
