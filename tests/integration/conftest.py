@@ -36,6 +36,13 @@ def stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(directory)
 
 
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The node's cache, of this test alone."""
+    monkeypatch.setenv("GRAPHVINE_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 @pytest.fixture(autouse=True)
 def nothing_left(state: Path, stores: Path) -> Iterator[None]:
     """After the test no process of it and no store of it is left."""

@@ -26,11 +26,7 @@ pytest.importorskip("conda_pack", reason="needs conda-pack: pip install 'graphvi
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cache of all workers of this test."""
-    monkeypatch.setenv("GRAPHVINE_CACHE_DIR", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture
