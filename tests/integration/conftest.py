@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import psutil
@@ -17,7 +17,24 @@ import pytest
 
 from graphvine.manager.manager import Manager
 
+#: How much of a worker's log a failure shows.
+LOG_LINES = 100
+
 StartWorker = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With a failure comes what the workers of the test logged."""
+    report = yield
+    directory = getattr(item, "funcargs", {}).get("tmp_path")
+    if report.failed and directory is not None:
+        for log in sorted(directory.glob("*.log")):
+            lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+            report.sections.append((f"{log.name}, its last lines", "\n".join(lines)))
+    return report
 
 
 @pytest.fixture(autouse=True)
