@@ -1,0 +1,38 @@
+"""What all parts of the client share: the desk where submitted tasks lie, made when it is first needed."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, cast
+
+from graphvine.manager.engine import TaskEngine
+
+if TYPE_CHECKING:
+    from graphvine.taskvine.desk import Desk
+
+
+class DeskClient:
+    """A part of a manager: the methods of ``engine.TaskEngine`` are on the same object."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._desk_made: Desk | None = None
+        self._staging = ""
+
+    @property
+    def _engine(self) -> TaskEngine:
+        return cast(TaskEngine, self)
+
+    @property
+    def _desk(self) -> Desk:
+        if self._desk_made is None:
+            from graphvine.taskvine.desk import Desk
+
+            os.makedirs(self.staging_directory, exist_ok=True)
+            self._desk_made = Desk(self._engine, self.staging_directory)
+        return self._desk_made
+
+    @property
+    def staging_directory(self) -> str:
+        """Where the manager keeps what it needs while it lives."""
+        return self._staging
