@@ -66,8 +66,8 @@ def flood(total_bytes: int) -> int:
 
 
 def log_bytes(manager: Manager) -> int:
-    scratch: Any = manager._scratch
-    return sum(path.stat().st_size for path in Path(scratch).rglob("*.log*"))
+    scratch = Path(manager._staging).parent
+    return sum(path.stat().st_size for path in scratch.rglob("*.log*"))
 
 
 def test_a_flood_fills_neither_disk_nor_memory_and_blocks_nobody(

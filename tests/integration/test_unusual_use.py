@@ -15,8 +15,10 @@ from typing import Any
 
 import dask
 import pytest
+from tests.integration.conftest import describe, family
 
 from graphvine.manager.manager import Manager
+from graphvine.protocol.errors import PortInUseError
 
 
 def run_script(directory: Path, body: str, seconds: float = 60) -> str:
@@ -149,7 +151,7 @@ def test_a_worker_that_ends_again_is_not_told_of_with_old_words(
     manager: Manager, caplog: pytest.LogCaptureFixture
 ) -> None:
     manager.get({"a": (abs, -1)}, "a")
-    worker: Any = manager._embedded._worker
+    worker: Any = manager._opening.embedded._worker
     said = []
     for _ in range(2):
         caplog.clear()
@@ -160,6 +162,20 @@ def test_a_worker_that_ends_again_is_not_told_of_with_old_words(
             "".join(record.message for record in caplog.records if "starting it again" in record.message)
         )
     assert all(text.count("joined manager") <= 1 for text in said)
+
+
+def test_the_embedded_worker_gets_ready_with_its_manager() -> None:
+    with Manager(local_workers=1):
+        assert any("--embedded" in describe(process) for process in family(os.getpid()))
+    with Manager(port=0):  # others may join: it starts with the first work, where none has
+        assert family(os.getpid()) == []
+
+
+def test_a_manager_that_cannot_be_leaves_no_worker(bare_manager: Manager) -> None:
+    for arguments in ({"port": bare_manager.port}, {"name": bare_manager.name}):
+        with pytest.raises((PortInUseError, ValueError)):
+            Manager(**arguments, local_workers=1)
+        assert family(os.getpid()) == []
 
 
 def wait_for_another_parent(pid: int) -> int:

@@ -19,14 +19,14 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from graphvine.dask_adapter.shuffle import hold_task_shuffle, release_task_shuffle
-from graphvine.manager.engine import Run
-from graphvine.manager.plan import Plan
-from graphvine.protocol.messages import Resources
 
 if TYPE_CHECKING:
     from graphvine.dask_adapter.executor import GraphvineExecutor
     from graphvine.dask_adapter.requests import Stated
     from graphvine.dask_adapter.surroundings import Archives, Surroundings
+    from graphvine.manager.engine import Run
+    from graphvine.manager.plan import Plan
+    from graphvine.protocol.messages import Resources
 
 
 class DaskClient(ABC):

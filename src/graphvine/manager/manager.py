@@ -1,52 +1,33 @@
 """The manager: the object a user holds.
 
-It puts the parts together (connection file, gate, core, loop, embedded worker) and makes sure that nothing
-stays behind when it is closed or the interpreter ends.
+Imports next to nothing: the first thing it does is to launch its embedded worker, and while that gets ready
+it imports and puts together its own parts (``opening``).
 """
 
 from __future__ import annotations
 
-import atexit
-import itertools
 import os
-import socket
 import sys
 import tempfile
-import time
-import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
-
-import msgspec
+from typing import TYPE_CHECKING, Any
 
 from graphvine.dask_adapter.client import DaskClient
-from graphvine.manager.core import Core
-from graphvine.manager.embedded import Embedded, LocalWish
-from graphvine.manager.engine import Stats
-from graphvine.manager.gate import Gate, Port
-from graphvine.manager.loop import Loop
-from graphvine.manager.plan import Plan
-from graphvine.manager.run import ManagedRun
-from graphvine.manager.settings import Settings
-from graphvine.observe.printer import Printer
-from graphvine.protocol.addresses import host_addresses
-from graphvine.protocol.connection import (
-    Connection,
-    make_connection,
-    state_directory,
-    sweep_connections,
-    write_connection,
-)
+from graphvine.manager.local import LocalWish, LocalWorker
 from graphvine.protocol.directories import OwnedDirectory, sweep
 from graphvine.protocol.errors import NestedManagerError
-from graphvine.protocol.node import node_id, runs_tasks
+from graphvine.protocol.node import runs_tasks
 from graphvine.taskvine.client import TaskClient
 
-_counter = itertools.count(1)
-#: A local worker may take so long to start (a cold file system, a busy machine) before anybody is alarmed.
-_LOCAL_WORKER_S = 30.0
+if TYPE_CHECKING:
+    from graphvine.manager.engine import Stats
+    from graphvine.manager.gate import Port
+    from graphvine.manager.plan import Plan
+    from graphvine.manager.run import ManagedRun
+    from graphvine.manager.settings import Settings
+
 #: TaskVine's options that there is nothing to do for.
 _ACCEPTED = frozenset({"shutdown", "ssl", "run_info_path", "status_display_interval"})
 
@@ -54,9 +35,9 @@ _ACCEPTED = frozenset({"shutdown", "ssl", "run_info_path", "status_display_inter
 class Manager(TaskClient, DaskClient):
     """Runs graphs on workers: ``result.compute(scheduler=manager.get)``.
 
-    With nothing else said, a local worker with all cores starts by itself when the first work arrives, and
-    the manager is reachable from this machine only. With a ``port`` or a ``name`` workers of other machines
-    can join (``graphvine worker HOST PORT``), and the local worker starts only where none has joined yet.
+    With nothing else said, a local worker with all cores starts by itself, and the manager is reachable from
+    this machine only. With a ``port`` or a ``name`` workers of other machines can join (``graphvine worker
+    HOST PORT``), and the local worker starts with the first work, only where none has joined yet.
     """
 
     def __init__(
@@ -91,43 +72,25 @@ class Manager(TaskClient, DaskClient):
             _check_name(name)
         public = port is not None or name is not None
         wish = LocalWish.stated(local_workers, public)
-        self._gate = Gate(host or ("*" if public else "127.0.0.1"), port, time.monotonic)
-        self.name = name or f"graphvine-{os.getpid()}-{next(_counter)}"
-        hosts = _reachable_hosts() if public and host in (None, "*") else (host or "127.0.0.1",)
-        self._connection = make_connection(self.name, hosts, self._gate.port, self._gate.manager_public)
-        self._gate.admit(self._connection)
-        self.connection_file = self._announce(self._connection)
-        self._connection_files = [self.connection_file]
         parent = tempfile.gettempdir() if staging_path is None else os.path.abspath(staging_path)
         os.makedirs(parent, exist_ok=True)
         # What killed managers of this user left there.
         sweep(parent)
         scratch = OwnedDirectory(parent)
-        self._scratch = Path(scratch.path)
-        self._settings = self._advised(settings or Settings(), public, wish)
-        trees = str(self._scratch / "trees")
-        self._loop = Loop(self._gate, Core(self._settings), node_id(), self._connection.secret, trees)
-        self._embedded = Embedded(self._loop, self._connection, wish, self._scratch / "worker")
-        printer = Printer()
-        if show_output:
-            self._loop.on_output = lambda said: printer.put(said.stream, said.data, said.left_out)
-            self._loop.flush_output = printer.flush
-        self._closer = weakref.finalize(
-            self,
-            _close,
-            self._loop,
-            self._embedded,
-            printer,
-            self._connection_files,
-            scratch,
-            os.getpid(),
-        )
-        # Ours to run, before threads are joined and modules taken apart.
-        self._closer.atexit = False
-        atexit.register(self._closer)
-        self._loop.start()
+        worker = LocalWorker(wish.cores, Path(scratch.path) / "worker")
+        try:
+            if wish.when == "always":
+                worker.launch()
+            from graphvine.manager.opening import Opening
+
+            self._opening = Opening(port, name, host, wish, worker, scratch, settings, show_output)
+        except BaseException:
+            worker.stop(0.0)
+            scratch.remove()
+            raise
+        self._loop = self._opening.loop
         super().__init__()
-        self._staging = str(self._scratch / "staging")
+        self._staging = os.path.join(scratch.path, "staging")
         if init_fn is not None:
             try:
                 init_fn(self)
@@ -135,40 +98,22 @@ class Manager(TaskClient, DaskClient):
                 self.close()
                 raise
 
-    def _announce(self, connection: Connection) -> Path:
-        """Write the connection file. Raises ValueError when another manager has that name."""
-        name = connection.name
-        path = state_directory() / f"{name}.json"
-        sweep_connections()
-        if path.exists():
-            if not hasattr(self, "_loop"):
-                self._gate.close()
-            raise ValueError(
-                f"a manager named {name!r} runs already: choose another name, "
-                f"or remove {path} if it does not run any more"
-            )
-        write_connection(connection, path)
-        return path
-
     def set_name(self, name: str) -> None:
         """Have another connection file, of that name. Raises ValueError."""
         _check_name(name)
-        if name != self.name:
-            connection = msgspec.structs.replace(self._connection, name=name)
-            self._connection_files.append(self._announce(connection))
-            self.name, self.connection_file = name, self._connection_files[-1]
+        self._opening.rename(name)
 
     # -- Engine ----------------------------------------------------------------------------------------
 
     def expect_work(self) -> None:
         """Start the embedded worker, if one is wanted and not there. Waits until its process is started, so
         that what the caller does next does not delay it. Raises ManagerClosedError."""
-        self._loop.ask(self._embedded.on_work)
+        self._loop.ask(self._opening.embedded.on_work)
 
     def run(self, plan: Plan, *, keep: bool = False) -> ManagedRun:
         """Take a plan over and start it; returns at once. See ``engine.Engine.run``."""
         run = self._loop.run_plan(plan, keep)
-        self._loop.call(self._embedded.on_work)
+        self._loop.call(self._opening.embedded.on_work)
         return run
 
     def fetch(self, files: Sequence[int]) -> list[Any]:
@@ -178,7 +123,7 @@ class Manager(TaskClient, DaskClient):
     def gather(self, files: Sequence[int]) -> ManagedRun:
         """Begin to fetch kept files; returns at once."""
         run = self._loop.fetch(files)
-        self._loop.call(self._embedded.on_work)
+        self._loop.call(self._opening.embedded.on_work)
         return run
 
     def release(self, files: Sequence[int]) -> None:
@@ -230,37 +175,33 @@ class Manager(TaskClient, DaskClient):
     # -- life ------------------------------------------------------------------------------------------
 
     @property
+    def name(self) -> str:
+        """What its connection file is called."""
+        return self._opening.connection.name
+
+    @property
+    def connection_file(self) -> Path:
+        """All that a worker needs to join; only its owner may read it."""
+        return self._opening.connection_files[-1]
+
+    @property
     def port(self) -> int:
         """The port it listens on."""
-        return self._connection.port
-
-    def _advised(self, settings: Settings, public: bool, wish: LocalWish) -> Settings:
-        """``settings`` with what to do when there is no worker, said later where one is being started."""
-        if wish.when != "never":
-            patience_s = max(settings.first_worker_s, _LOCAL_WORKER_S)
-            settings = msgspec.structs.replace(settings, first_worker_s=patience_s)
-        host = self._connection.hosts[0] if public else "localhost"
-        advice = f"start one with: graphvine worker {host} {self.port}"
-        if public:
-            advice += f" (from another machine: graphvine worker --connection-file {self.connection_file})"
-        return msgspec.structs.replace(
-            settings, how_to_join=settings.how_to_join or advice, node=settings.node or node_id()
-        )
+        return self._opening.connection.port
 
     @property
     def address(self) -> str:
         """``host:port`` for a worker on this network."""
-        return f"{self._connection.hosts[0]}:{self.port}"
+        return f"{self._opening.connection.hosts[0]}:{self.port}"
 
     @property
     def closed(self) -> bool:
-        return not self._closer.alive
+        return self._opening.closed
 
     def close(self) -> None:
         """Stop everything: what runs is cancelled, workers leave. Safe to call twice."""
         super().close()
-        self._closer()
-        atexit.unregister(self._closer)
+        self._opening.close()
 
     def __enter__(self) -> Manager:
         return self
@@ -283,11 +224,6 @@ def _check_name(name: Any) -> None:
         raise ValueError(f"name={name!r}: give a string without slashes, a file name")
 
 
-def _reachable_hosts() -> tuple[str, ...]:
-    """Where a worker may find this machine: its addresses, then its name, then loopback."""
-    return tuple(dict.fromkeys([*host_addresses(), socket.gethostname(), "127.0.0.1"]))
-
-
 def refuse_nesting() -> None:
     """Raises NestedManagerError in a worker whose imports have led here. In a task's own call a manager may
     be made: that is what somebody has asked for."""
@@ -301,21 +237,3 @@ def refuse_nesting() -> None:
                 '`if __name__ == "__main__":`'
             )
         frame = frame.f_back
-
-
-def _close(
-    loop: Loop,
-    embedded: Embedded,
-    printer: Printer,
-    connection_files: list[Path],
-    scratch: OwnedDirectory,
-    pid: int,
-) -> None:
-    if os.getpid() != pid:
-        return  # a forked child: the manager is its parent's
-    for path in connection_files:
-        path.unlink(missing_ok=True)
-    loop.close("the manager is closed")
-    embedded.stop()
-    printer.close()
-    scratch.remove()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, cast
 
-from graphvine.manager.engine import TaskEngine
-
 if TYPE_CHECKING:
+    from graphvine.manager.engine import TaskEngine
     from graphvine.taskvine.desk import Desk
 
 
@@ -21,7 +20,7 @@ class DeskClient:
 
     @property
     def _engine(self) -> TaskEngine:
-        return cast(TaskEngine, self)
+        return cast("TaskEngine", self)
 
     @property
     def _desk(self) -> Desk:

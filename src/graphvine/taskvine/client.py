@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphvine.taskvine.declaring import FileClient
 from graphvine.taskvine.files import File
-from graphvine.taskvine.maps import MapClient
+from graphvine.taskvine.map_client import MapClient
 from graphvine.taskvine.steering import SteeringClient
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """``map``, ``pair`` and ``tree_reduce``: a function over sequences, in chunks that run in parallel.
 
-``MapClient`` is a base of the manager's class. The ``remote_`` forms call functions of an installed library.
+The ``remote_`` forms call functions of an installed library.
 
 What a call raises takes the place of its result, as TaskVine's manual has it: that exception itself, its
 cause the traceback of the worker. What ends a worker's process takes the place of all results of its chunk.
@@ -20,74 +20,6 @@ from graphvine.protocol.errors import LibraryError, ManagerClosedError, NotPickl
 from graphvine.taskvine.remote import chunks
 
 _FATAL = (ManagerClosedError, NotPicklableError, LibraryError, CancelledError)
-
-
-class MapClient:
-    """Functions over sequences. Raise TypeError, ValueError, NotPicklableError, ManagerClosedError."""
-
-    @property
-    def _whole(self) -> Any:
-        """The manager that this is a part of."""
-        return self
-
-    def map(self, fn: Callable[[Any], Any], seq: Iterable[Any], chunk_size: int = 1) -> list[Any]:
-        """``[fn(x) for x in seq]``, so many items a task. What a call raised takes the place of its
-        result."""
-        return map_chunks(self._whole.executor, fn, seq, chunk_size)
-
-    def pair(
-        self, fn: Callable[..., Any], seq1: Iterable[Any], seq2: Iterable[Any], chunk_size: int = 1
-    ) -> list[Any]:
-        """``[fn((x, y)) for x in seq1 for y in seq2]``; ``fn(x, y)`` where it takes two arguments."""
-        return pair_chunks(self._whole.executor, fn, seq1, seq2, chunk_size)
-
-    def tree_reduce(self, fn: Callable[..., Any], seq: Iterable[Any], chunk_size: int = 2) -> Any:
-        """One value: ``fn`` of chunks of ``seq`` (of the chunk as a list, or of two items where it takes
-        two), then of what came of those, and so on; associative, or the chunks matter. What comes between
-        stays on the workers. What a call raised is the value."""
-        return reduce_chunks(self._whole.executor, fn, seq, chunk_size)
-
-    treeReduce = tree_reduce
-
-    def remote_map(
-        self, fn: str, seq: Iterable[Any], library: str, name: str | None = None, chunk_size: int = 1
-    ) -> list[Any]:
-        """``map`` of a function of an installed library, by its name. With ``name``, the function is called
-        with each chunk, as the argument of that name, and returns a list; without, with each item."""
-        check_chunk_size("chunk_size", chunk_size)
-        return _remote(self._whole, library, fn, list(seq), name, chunk_size)
-
-    def remote_pair(
-        self,
-        fn: str,
-        seq1: Iterable[Any],
-        seq2: Iterable[Any],
-        library: str,
-        name: str | None = None,
-        chunk_size: int = 1,
-    ) -> list[Any]:
-        """``pair``, as ``remote_map``: the items are pairs."""
-        check_chunk_size("chunk_size", chunk_size)
-        return _remote(self._whole, library, fn, list(itertools.product(seq1, seq2)), name, chunk_size)
-
-    def remote_tree_reduce(
-        self, fn: str, seq: Iterable[Any], library: str, name: str | None = None, chunk_size: int = 2
-    ) -> Any:
-        """``tree_reduce`` with a function of an installed library, which takes a list (as the argument of
-        that name, if there is one)."""
-        from graphvine.taskvine.futures import FutureFunctionCall, begin
-
-        check_chunk_size("chunk_size", chunk_size, 2)
-
-        def submit(items: list[Any]) -> Any:
-            call = (
-                FutureFunctionCall(library, fn, **{name: items})
-                if name
-                else FutureFunctionCall(library, fn, items)
-            )
-            return begin(self._whole, call)
-
-        return result_or_error(submit_tree(submit, list(seq), chunk_size))
 
 
 def map_chunks(
@@ -172,11 +104,13 @@ def _flat(
     return results
 
 
-def _remote(
+def remote_chunks(
     manager: Any, library: str, fn: str, items: list[Any], name: str | None, chunk_size: int
 ) -> list[Any]:
+    """See ``MapClient.remote_map``."""
     from graphvine.taskvine.futures import FutureFunctionCall, begin
 
+    check_chunk_size("chunk_size", chunk_size)
     if not name:
         futures = [begin(manager, FutureFunctionCall(library, fn, item)) for item in items]
         return [result_or_error(future) for future in futures]
@@ -187,6 +121,21 @@ def _remote(
         made = result_or_error(future)
         results += [made] * len(part) if isinstance(made, Exception) else made
     return results
+
+
+def remote_reduce(
+    manager: Any, library: str, fn: str, items: list[Any], name: str | None, chunk_size: int
+) -> Any:
+    """See ``MapClient.remote_tree_reduce``."""
+    from graphvine.taskvine.futures import FutureFunctionCall, begin
+
+    check_chunk_size("chunk_size", chunk_size, 2)
+
+    def submit(part: list[Any]) -> Any:
+        stated = {name: part} if name else {}
+        return begin(manager, FutureFunctionCall(library, fn, *(() if name else (part,)), **stated))
+
+    return result_or_error(submit_tree(submit, items, chunk_size))
 
 
 def _told(value: Any) -> Any:

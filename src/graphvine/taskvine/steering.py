@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from graphvine.taskvine.base import DeskClient
-from graphvine.taskvine.results import Summary
 from graphvine.taskvine.tuning import Tuning, hungry
 
 if TYPE_CHECKING:
@@ -131,6 +130,8 @@ class SteeringClient(DeskClient):
 
     def set_category_resources_max(self, category: str, rmd: Mapping[str, float]) -> None:
         """What tasks of this category ask for that do not say: cores, memory and disk (MB), gpus."""
+        from graphvine.taskvine.results import Summary
+
         unknown = sorted(set(rmd or ()) - _RESOURCES)
         if unknown:
             raise ValueError(f"no resource: {', '.join(unknown)}; there are cores, memory, disk and gpus")

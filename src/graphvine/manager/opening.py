@@ -1,0 +1,149 @@
+"""The parts of an open manager (gate, connection file, core, loop, embedded worker), put together.
+
+Makes sure that nothing stays behind when the manager is closed, no longer used, or the interpreter ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import socket
+import time
+import weakref
+from pathlib import Path
+
+import msgspec
+
+from graphvine.manager.core import Core
+from graphvine.manager.embedded import Embedded
+from graphvine.manager.gate import Gate, Port
+from graphvine.manager.local import LocalWish, LocalWorker
+from graphvine.manager.loop import Loop
+from graphvine.manager.settings import Settings
+from graphvine.observe.printer import Printer
+from graphvine.protocol.addresses import host_addresses
+from graphvine.protocol.connection import (
+    Connection,
+    make_connection,
+    state_directory,
+    sweep_connections,
+    write_connection,
+)
+from graphvine.protocol.directories import OwnedDirectory
+from graphvine.protocol.node import node_id
+
+_counter = itertools.count(1)
+#: A local worker may take so long to start (a cold file system, a busy machine) before anybody is alarmed.
+_LOCAL_WORKER_S = 30.0
+_LOOPBACK = "127.0.0.1"
+
+
+class Opening:
+    """What ``Manager`` stands on: ``loop``, ``embedded``, ``connection``, ``connection_files``."""
+
+    def __init__(
+        self,
+        port: Port,
+        name: str | None,
+        host: str | None,
+        wish: LocalWish,
+        worker: LocalWorker,
+        scratch: OwnedDirectory,
+        settings: Settings | None,
+        show_output: bool,
+    ) -> None:
+        """Arguments as those of ``Manager``; ``worker`` may be launched already. Raises PortInUseError,
+        ValueError."""
+        public = port is not None or name is not None
+        gate = Gate(host or ("*" if public else _LOOPBACK), port, time.monotonic)
+        hosts = _reachable_hosts() if public and host in (None, "*") else (host or _LOOPBACK,)
+        name = name or f"graphvine-{os.getpid()}-{next(_counter)}"
+        self.connection = make_connection(name, hosts, gate.port, gate.manager_public)
+        gate.admit(self.connection)
+        try:
+            self.connection_files = [_announce(self.connection)]
+        except ValueError:
+            gate.close()
+            raise
+        settings = self._advised(settings or Settings(), public, wish)
+        trees = os.path.join(scratch.path, "trees")
+        self.loop = Loop(gate, Core(settings), node_id(), self.connection.secret, trees)
+        self.embedded = Embedded(self.loop, self.connection, wish, worker)
+        printer = Printer()
+        if show_output:
+            self.loop.on_output = lambda said: printer.put(said.stream, said.data, said.left_out)
+            self.loop.flush_output = printer.flush
+        self._closer = weakref.finalize(
+            self, _close, self.loop, self.embedded, printer, self.connection_files, scratch, os.getpid()
+        )
+        # Ours to run, before threads are joined and modules taken apart.
+        self._closer.atexit = False
+        atexit.register(self._closer)
+        self.loop.start()
+
+    def rename(self, name: str) -> None:
+        """Have another connection file, of that name. Raises ValueError."""
+        if name != self.connection.name:
+            connection = msgspec.structs.replace(self.connection, name=name)
+            self.connection_files.append(_announce(connection))
+            self.connection = connection
+
+    @property
+    def closed(self) -> bool:
+        return not self._closer.alive
+
+    def close(self) -> None:
+        """Stop everything. Safe to call twice."""
+        self._closer()
+        atexit.unregister(self._closer)
+
+    def _advised(self, settings: Settings, public: bool, wish: LocalWish) -> Settings:
+        """``settings`` with what to do when there is no worker, said later where one is being started."""
+        if wish.when != "never":
+            patience_s = max(settings.first_worker_s, _LOCAL_WORKER_S)
+            settings = msgspec.structs.replace(settings, first_worker_s=patience_s)
+        host = self.connection.hosts[0] if public else "localhost"
+        advice = f"start one with: graphvine worker {host} {self.connection.port}"
+        if public:
+            file = self.connection_files[-1]
+            advice += f" (from another machine: graphvine worker --connection-file {file})"
+        return msgspec.structs.replace(
+            settings, how_to_join=settings.how_to_join or advice, node=settings.node or node_id()
+        )
+
+
+def _announce(connection: Connection) -> Path:
+    """Write the connection file. Raises ValueError when another manager has that name."""
+    path = state_directory() / f"{connection.name}.json"
+    sweep_connections()
+    if path.exists():
+        raise ValueError(
+            f"a manager named {connection.name!r} runs already: choose another name, "
+            f"or remove {path} if it does not run any more"
+        )
+    write_connection(connection, path)
+    return path
+
+
+def _reachable_hosts() -> tuple[str, ...]:
+    """Where a worker may find this machine: its addresses, then its name, then loopback."""
+    return tuple(dict.fromkeys([*host_addresses(), socket.gethostname(), _LOOPBACK]))
+
+
+def _close(
+    loop: Loop,
+    embedded: Embedded,
+    printer: Printer,
+    connection_files: list[Path],
+    scratch: OwnedDirectory,
+    pid: int,
+) -> None:
+    if os.getpid() != pid:
+        return  # a forked child: the manager is its parent's
+    for path in connection_files:
+        path.unlink(missing_ok=True)
+    loop.close("the manager is closed")
+    embedded.stop()
+    printer.close()
+    scratch.remove()
