@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,44 @@ def test_a_task_that_kills_its_executor_fails_with_every_cause(manager: Manager,
     assert str(caught.value).count("SIGKILL") >= 3
     assert "about to go" in str(caught.value)
     assert manager.get({"a": (operator.add, 1, 2)}, "a") == 3
+
+
+@pytest.fixture
+def memory_limit() -> Iterator[Callable[[int, int], None]]:
+    """Holds a process and all below it to so many bytes, as batch systems do. Needs root and cgroups."""
+    name = Path("/proc/self/cgroup").read_text()
+    below = next((line.split(":")[2] for line in name.splitlines() if ":memory:" in line), None)
+    if below is None or not os.access(f"/sys/fs/cgroup/memory{below}/cgroup.procs", os.W_OK):
+        pytest.skip("there is no memory controller here that this user may use")
+    outside = Path(f"/sys/fs/cgroup/memory{below}")
+    group = outside / f"graphvine-test-{os.getpid()}"
+    group.mkdir()
+
+    def hold(pid: int, most_bytes: int) -> None:
+        (group / "memory.limit_in_bytes").write_text(str(most_bytes))
+        for process in [pid, *(child.pid for child in family(pid))]:
+            (group / "cgroup.procs").write_text(str(process))
+
+    yield hold
+    while inside := (group / "cgroup.procs").read_text().split():
+        with contextlib.suppress(ProcessLookupError):
+            (outside / "cgroup.procs").write_text(inside[0])
+    group.rmdir()
+
+
+def test_a_task_that_the_kernel_kills_for_its_memory_fails_with_that_as_the_cause(
+    bare_manager: Manager, start_worker: StartWorker, memory_limit: Callable[[int, int], None]
+) -> None:
+    worker = start_worker(bare_manager, 2)
+    assert bare_manager.get({"a": (abs, -1)}, "a") == 1
+    memory_limit(worker.pid, 500 * 2**20)
+    graph: dict[str, Any] = {f"small-{i}": (abs, -i) for i in range(100)}
+    names = list(graph)
+    graph["large"] = (bytearray, 2**31)
+    with pytest.raises(TaskKilledError, match=r"(?s)'large' killed .*because memory ran out") as caught:
+        bare_manager.get(graph, [*names, "large"])
+    assert str(caught.value).count("killed by SIGKILL") == 3
+    assert bare_manager.get(graph, names) == tuple(range(100))
 
 
 def test_a_killer_does_not_take_its_neighbours_with_it(manager: Manager, marks: Path) -> None:
