@@ -3,10 +3,11 @@ one."""
 
 from __future__ import annotations
 
-from graphvine.manager import environments, limits
+from graphvine.manager import demand, environments, limits
 from graphvine.manager.core import Core
 from graphvine.manager.files import exists, holders
 from graphvine.manager.placement import pool_of
+from graphvine.manager.pools import PoolKey
 from graphvine.manager.state import State
 from graphvine.manager.tasks import AHEAD, DISPATCHED, DONE, KEY_MASK, READY, RELEASED, WAITING, PlanTable
 
@@ -23,6 +24,7 @@ def check(core: Core) -> None:
     check_places(state)
     check_limits(state)
     check_workers(state)
+    check_demand(state)
 
 
 def check_counts(state: State, table: PlanTable) -> None:
@@ -168,3 +170,19 @@ def check_workers(state: State) -> None:
         if len(worker.queue) < worker.cores and not worker.draining and not worker.alone:
             for pool in worker.pools:
                 assert not pool, f"worker {worker.number} is idle and there is work in its pool"
+
+
+def check_demand(state: State) -> None:
+    """What is told to those who start workers is what there is."""
+    if state.watch is None:
+        return
+    demand.look(state)
+    counted = {base: found for base, table in state.plans.items() if (found := demand.count(table))}
+    assert state.watch.counts == counted, "a plan changed, and nobody said so"
+    totals: dict[PoolKey, demand.Count] = {}
+    for rows in counted.values():
+        for key, row in rows.items():
+            totals.setdefault(key, demand.Count()).add(row, 1)
+    assert state.watch.totals == totals
+    idle = {number for number, worker in state.workers.items() if not worker.queue}
+    assert set(state.watch.idle) == idle, f"idle are {idle}, not {set(state.watch.idle)}"

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 from graphvine.manager import (
     blocking,
+    demand,
     environments,
     files,
     limits,
@@ -43,7 +44,7 @@ from graphvine.manager.settings import Settings
 from graphvine.manager.state import State
 from graphvine.manager.tasks import DONE, UnknownFileError
 from graphvine.manager.workers import Worker
-from graphvine.protocol.messages import Goodbye, Heartbeat, Hello, Report, ToManager, Welcome
+from graphvine.protocol.messages import Demand, Goodbye, Heartbeat, Hello, Report, ToManager, Welcome
 
 
 def _second(item: tuple[int, float]) -> float:
@@ -77,6 +78,7 @@ class Core:
             Welcome(worker, self.settings.heartbeat_s, self.settings.inline_bytes)
         )
         returning.on_held(state, joined, hello.holds)
+        demand.note_joined(state, joined)
         state.mark(joined)
 
     def on_worker_lost(self, worker: int, reason: str, now: float) -> None:
@@ -207,6 +209,15 @@ class Core:
         self.state.now = now
         blocking.unblock(self.state, host)
 
+    def on_watch(self, now: float) -> Demand:
+        """Somebody wants to hear what the work asks for (``Asked``). Returns all there is to know now."""
+        self.state.now = now
+        return demand.watch(self.state)
+
+    def on_unwatch(self) -> None:
+        """Nobody wants to hear that any more."""
+        demand.unwatch(self.state)
+
     # -- time ---------------------------------------------------------------------------------------------
 
     def on_time(self, now: float) -> None:
@@ -239,9 +250,12 @@ class Core:
     def deadline(self) -> float | None:
         """When ``on_time`` is next needed."""
         starved = starving.deadline(self.state)
-        blocked = blocking.deadline(self.state) if self.state.blocked else None
-        if blocked is not None:
-            starved = blocked if starved is None else min(starved, blocked)
+        for other in (
+            blocking.deadline(self.state) if self.state.blocked else None,
+            demand.deadline(self.state),
+        ):
+            if other is not None:
+                starved = other if starved is None else min(starved, other)
         for heard in self.state.heard.values():
             silent = heard + self.settings.silent_s
             return silent if starved is None else min(silent, starved)
@@ -269,6 +283,11 @@ class Core:
         starving.look(state)
         said.update(state.marked)
         state.marked = {}
+        if state.watch is not None:
+            for worker in said.values():
+                if worker.number in state.workers:
+                    demand.note_worker(state, worker)
+            demand.tell(state)
         for worker in said.values():
             messages = worker.outbox.take()
             if messages and worker.number in state.workers:

@@ -58,6 +58,7 @@ def fill(state: State, worker: Worker) -> bool:
                 continue
             table = found
             base, end = table.base, table.end
+            state.touch(table)
         dispatch(state, worker, table, number - base)
     return True
 
@@ -69,6 +70,7 @@ def fill_lonely(state: State, worker: Worker) -> bool:
         worker.alone = key & KEY_MASK
         table = state.table_of(worker.alone)
         if table is not None:
+            state.touch(table)
             dispatch(state, worker, table, worker.alone - table.base)
         if not worker.queue:
             suspects.answered(state, worker, worker.alone)

@@ -145,6 +145,7 @@ def needless(state: State, table: PlanTable, index: int) -> None:
                 drop_everywhere(state, table, index)
             table.state[index] = RELEASED
             table.done_of[table.category_of[index]] += 1
+            state.touch(table)
             for origin, name in table.input_files(index):
                 origin.need[name] -= 1
                 stack.append((origin, name))
@@ -161,6 +162,7 @@ def one_less(state: State, table: PlanTable, index: int) -> None:
     table.waits[index] -= 1
     if table.waits[index]:
         return
+    state.touch(table)
     if table.state[index] == WAITING:
         ready(state, table, index)
     elif table.state[index] == AHEAD:

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 
 from graphvine.manager.engine import Outcome
-from graphvine.protocol.messages import ToWorker
+from graphvine.protocol.messages import Demand, ToWorker
 from graphvine.protocol.outcomes import OutcomeKind
 
 
@@ -74,6 +74,12 @@ class PlanFailed(msgspec.Struct):
     tries: list[Death]
 
 
+class Asked(msgspec.Struct):
+    """What the work asks for has changed, or a worker came, went, or ran out of work."""
+
+    demand: Demand
+
+
 class Note(msgspec.Struct):
     """A line for the log."""
 
@@ -81,4 +87,4 @@ class Note(msgspec.Struct):
     text: str
 
 
-Instruction = Say | PartWorker | Available | Settled | PlanDone | PlanFailed | Note
+Instruction = Say | PartWorker | Available | Settled | PlanDone | PlanFailed | Asked | Note

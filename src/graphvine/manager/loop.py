@@ -19,6 +19,7 @@ from typing import TypeVar
 import zmq
 
 import graphvine
+from graphvine.manager.audience import Audience, Listener
 from graphvine.manager.collect import MANAGER, Collector, Wish
 from graphvine.manager.core import Core
 from graphvine.manager.engine import Progress, Stats
@@ -26,6 +27,7 @@ from graphvine.manager.failure import exception_from
 from graphvine.manager.gate import Gate
 from graphvine.manager.giving import Giver
 from graphvine.manager.instructions import (
+    Asked,
     Available,
     Instruction,
     Note,
@@ -42,6 +44,7 @@ from graphvine.manager.run import NOTHING_KNOWN, ManagedRun, Raw
 from graphvine.protocol.codec import ProtocolError, decode_to_manager, encode, encode_frames
 from graphvine.protocol.errors import ManagerClosedError, check_process
 from graphvine.protocol.messages import (
+    Attend,
     Goodbye,
     Heartbeat,
     Hello,
@@ -52,6 +55,7 @@ from graphvine.protocol.messages import (
     Refused,
     Rejoin,
     Report,
+    Retire,
     ToManager,
     ToWorker,
 )
@@ -89,6 +93,7 @@ class Loop:
         )
         self._giver = Giver(self.call, self._on_given, self._on_given_read, self._on_given_lost)
         self._relay = Relay(core.holders, self._peers.__contains__, self._say, core.blob, self._give)
+        self._audience = Audience(core, gate.send, self.retire)
         self.on_worker_joined: Callable[[int, Hello], None] = lambda worker, hello: None
         self.on_output: Callable[[Output], None] = lambda output: None
         """Must not wait."""
@@ -187,6 +192,15 @@ class Loop:
     def unblock_host(self, host: str | None) -> None:
         self._core.on_unblock_host(host, time.monotonic())
 
+    def watch_demand(self, listener: Listener) -> None:
+        self._audience.add(listener)
+
+    def unwatch_demand(self, listener: Listener) -> None:
+        self._audience.remove(listener)
+
+    def retire(self, names: Sequence[str], reason: str) -> int:
+        return 0
+
     def replicas(self, file: int) -> int:
         return len(self._core.holders(file))
 
@@ -238,6 +252,8 @@ class Loop:
             worker = self._peers.at_descriptor(descriptor)
             if worker is not None:
                 self._part(worker, "its connection ended")
+            else:
+                self._audience.on_ended(descriptor)
         for identity, frame, descriptor in self._gate.receive():
             self._on_frame(identity, frame, descriptor)
         self._run_commands()
@@ -282,17 +298,27 @@ class Loop:
             self._on_rubbish(identity, peer, str(error))
             return
         for message in batch:
-            if isinstance(message, Hello):
+            if identity in self._audience:
+                self._audience.on_message(identity, message)
+            elif isinstance(message, Hello):
                 self._on_hello(identity, message, descriptor)
                 peer = self._peers.at_identity(identity)
+            elif peer is None and isinstance(message, Attend):
+                self._audience.on_attend(identity, descriptor, message, graphvine.__version__)
             elif peer is None:
                 if not isinstance(message, Goodbye):
                     self._gate.send(identity, encode([Rejoin()]))
+                return
+            elif isinstance(message, Attend | Retire):
+                self._on_rubbish(identity, peer, "that is not for a worker to say")
                 return
             else:
                 self._on_message(peer.worker, message)
 
     def _on_rubbish(self, identity: bytes, peer: Peer | None, why: str) -> None:
+        if identity in self._audience:
+            self._audience.send_away(identity, why)
+            return
         log.warning("refused a message of %s: %s", peer.hello.name if peer else "a stranger", why)
         self._gate.send(
             identity, encode([Refused(f"the manager could not read this worker's message: {why}")])
@@ -355,6 +381,8 @@ class Loop:
                 self._finish(instruction.plan, None)
             elif isinstance(instruction, PlanFailed):
                 self._on_plan_failed(instruction)
+            elif isinstance(instruction, Asked):
+                self._audience.tell(instruction.demand)
             elif isinstance(instruction, Note):
                 log.log(getattr(logging, instruction.level.upper()), "%s", instruction.text)
             else:
@@ -443,6 +471,7 @@ class Loop:
     def _say_goodbye(self, reason: str) -> None:
         for peer in list(self._peers):
             self._say(peer.worker, [Leave(reason)])
+        self._audience.say_goodbye(reason)
 
     def _end(self, crash: BaseException | None) -> None:
         with self._lock:

@@ -18,6 +18,7 @@ from graphvine.dask_adapter.client import DaskClient
 from graphvine.manager.local import LocalWish, LocalWorker
 from graphvine.protocol.directories import OwnedDirectory, sweep
 from graphvine.protocol.errors import NestedManagerError
+from graphvine.protocol.messages import Demand
 from graphvine.protocol.node import runs_tasks
 from graphvine.taskvine.client import TaskClient
 
@@ -166,6 +167,17 @@ class Manager(TaskClient, DaskClient):
     def counts(self) -> Stats:
         """What there is now. Raises ManagerClosedError."""
         return self._loop.ask(self._loop.stats)
+
+    def watch_demand(self, listener: Callable[[Demand], None]) -> None:
+        """Have ``listener`` called with what the work asks for: first with all there is, then whenever that
+        changes, with the workers that are new, gone, idle or busy since. It is called in the manager's
+        thread, twice a second at most, and must not wait. Raises ManagerClosedError."""
+        self._loop.ask(lambda: self._loop.watch_demand(listener))
+
+    def unwatch_demand(self, listener: Callable[[Demand], None]) -> None:
+        """Have it called no more."""
+        loop = self._loop
+        loop.call(lambda: loop.unwatch_demand(listener))
 
     def worker_names(self) -> list[str]:
         """Names and hosts of the workers that are connected now."""

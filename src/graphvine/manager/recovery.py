@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import heapq
 
-from graphvine.manager import results, separate, suspects
+from graphvine.manager import demand, results, separate, suspects
 from graphvine.manager.files import (
     drop,
     drop_everywhere,
@@ -71,6 +71,7 @@ def lose(state: State, table: PlanTable, index: int) -> None:
         if current >= DONE:
             continue
         plan.waits[task] += 1
+        state.touch(plan)
         if current == READY:
             plan.state[task] = WAITING
         elif current == DISPATCHED:
@@ -98,6 +99,7 @@ def remake(state: State, table: PlanTable, index: int) -> None:
         table.recomputed += 1
         table.remade.add(index)
         table.done_of[table.category_of[index]] -= 1
+        state.touch(table)
         missing = 0
         for origin, name in table.input_files(index):
             origin.need[name] += 1
@@ -150,6 +152,7 @@ def give_back(state: State, table: PlanTable, index: int) -> bool:
     table.where[index] = 0
     table.running_of[table.category_of[index]] -= 1
     table.state[index] = WAITING if table.waits[index] else READY
+    state.touch(table)
     return not table.waits[index]
 
 
@@ -178,6 +181,7 @@ def on_returned(state: State, worker: Worker, tasks: list[int]) -> None:
 def lose_worker(state: State, worker: Worker, blame: bool) -> None:
     """A worker is gone, with all it had. With ``blame`` nobody knows why."""
     number = worker.number
+    demand.note_lost(state, worker)
     del state.workers[number]
     del state.heard[number]
     state.cores = sum(other.cores for other in state.workers.values()) if state.workers else 0.0

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from graphvine.manager.core import Core
 from graphvine.manager.engine import Outcome
 from graphvine.manager.instructions import (
+    Asked,
     Available,
     Instruction,
     Note,
@@ -32,6 +33,7 @@ from graphvine.protocol.messages import (
     Address,
     Assign,
     Cancel,
+    Demand,
     Drop,
     Goodbye,
     Heartbeat,
@@ -282,6 +284,7 @@ class Rehearsal:
         self.outcomes: dict[int, dict[int, Outcome]] = {}
         self.over: dict[int, PlanDone | PlanFailed] = {}
         self.notes: list[Note] = []
+        self.asked: list[Demand] = []
         self.parted: list[PartWorker] = []
         self._after = after
         self._joined = 0
@@ -388,6 +391,8 @@ class Rehearsal:
             self.parted.append(instruction)
             if instruction.worker in self.workers:
                 self.vanish(instruction.worker)
+        elif isinstance(instruction, Asked):
+            self.asked.append(instruction.demand)
         else:
             self.notes.append(instruction)
 

@@ -72,6 +72,7 @@ def on_done(state: State, worker: Worker, rows: list[TaskDone]) -> None:
             inputs, consumers, category_of = table.inputs, table.consumers, table.category_of
             categories, done_of, running_of = table.categories, table.done_of, table.running_of
             wanted_by, foreign = table.wanted_by, table.foreign
+            state.touch(table)
         index = number - base
         gone += expected
         value = row.value

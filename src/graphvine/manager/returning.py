@@ -43,6 +43,7 @@ def on_found(state: State, table: PlanTable, index: int, worker: Worker, size: i
     table.where[index] = worker.number
     worker.log.append(number)
     table.done_of[table.category_of[index]] += 1
+    state.touch(table)
     for consumer in table.consumers[index]:
         one_less(state, table, consumer)
     for origin, name in table.input_files(index):

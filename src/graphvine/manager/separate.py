@@ -69,6 +69,7 @@ def conclude(state: State, table: PlanTable, index: int, data: bytes) -> None:
     table.state[index] = DONE
     table.data[index] = data
     table.done_of[table.category_of[index]] += 1
+    state.touch(table)
     for plan, consumer in list(table.consumer_tasks(index)):
         one_less(state, plan, consumer)
     for origin, name in table.input_files(index):

@@ -53,6 +53,8 @@ class Settings(msgspec.Struct, frozen=True):
     """... and after so long without any worker (a manager that starts one itself gives it longer)."""
     unrunnable_s: float = 120.0
     """After so long a plan fails whose task none of the present workers can ever run."""
+    demand_s: float = 0.5
+    """What the work asks for is told at most so often (see ``demand``)."""
     node: str = ""
     """The node that the manager is on (as ``Hello.node``); its workers read given files for themselves."""
     how_to_join: str = ""

@@ -19,6 +19,7 @@ from graphvine.manager.workers import Worker
 from graphvine.protocol.messages import Context
 
 if TYPE_CHECKING:
+    from graphvine.manager.demand import Watch
     from graphvine.manager.limits import Limit
 
 
@@ -72,6 +73,9 @@ class State:
         self.victims: list[tuple[float, int]] = []
         #: How many workers found nothing to steal in this turn.
         self.in_vain = 0
+        #: Plans of which something changed since somebody looked; None while nobody does (see ``demand``).
+        self.touched: dict[int, PlanTable] | None = None
+        self.watch: Watch | None = None
         #: Keys of tasks that must run alone.
         self.suspects: list[int] = []
         #: Workers that run such a task, or wait to be empty for one.
@@ -140,6 +144,11 @@ class State:
         """Something is to be said to this worker, or it may have room."""
         self.marked[worker.number] = worker
 
+    def touch(self, table: PlanTable) -> None:
+        """Tasks of a plan are not in the states any more in which they were."""
+        if self.touched is not None:
+            self.touched[table.base] = table
+
     def tell(self, instruction: Instruction) -> None:
         """Hand an instruction to the loop, at the end of this turn."""
         self.out.append(instruction)
@@ -156,10 +165,12 @@ class State:
         self.bases.append(table.base)
         self.tables.append(table)
         self.next_number = table.end
+        self.touch(table)
 
     def remove_table(self, table: PlanTable) -> None:
         """A plan is gone: from now on its numbers are unknown."""
         self.leaving[table.base] = self.plans.pop(table.base)
+        self.touch(table)
         if not self.plans:
             self.ahead = 1.0
         position = bisect_right(self.bases, table.base) - 1

@@ -26,3 +26,4 @@ def cancel_order(state: State, table: PlanTable, index: int) -> None:
     state.mark(worker)
     table.where[index] = 0
     table.running_of[table.category_of[index]] -= 1
+    state.touch(table)

@@ -11,7 +11,7 @@ from typing import TypeVar, cast
 
 import msgspec
 
-from graphvine.protocol.messages import PROTOCOL_VERSION, ToManager, ToWorker
+from graphvine.protocol.messages import PROTOCOL_VERSION, ToFactory, ToManager, ToWorker
 
 #: No honest batch is larger: senders cut theirs at a fraction of it.
 MAX_FRAME_BYTES = 256 * 2**20
@@ -24,6 +24,7 @@ Row = TypeVar("Row")
 _VERSION = bytes([PROTOCOL_VERSION])
 _encoder = msgspec.msgpack.Encoder()
 _to_worker = msgspec.msgpack.Decoder(list[ToWorker])
+_to_factory = msgspec.msgpack.Decoder(list[ToFactory])
 _to_manager = msgspec.msgpack.Decoder(list[ToManager])
 
 
@@ -31,14 +32,14 @@ class ProtocolError(Exception):
     """A frame that the other side, at this version, would not have sent."""
 
 
-def encode(batch: Sequence[ToWorker] | Sequence[ToManager]) -> bytes:
+def encode(batch: Sequence[ToWorker] | Sequence[ToFactory] | Sequence[ToManager]) -> bytes:
     """One frame that holds ``batch``."""
     buffer = bytearray(_VERSION)
     _encoder.encode_into(batch, buffer, 1)
     return bytes(buffer)
 
 
-def encode_frames(batch: Sequence[ToWorker] | Sequence[ToManager]) -> list[bytes]:
+def encode_frames(batch: Sequence[ToWorker] | Sequence[ToFactory] | Sequence[ToManager]) -> list[bytes]:
     """``batch`` as one frame; when that would be large, as one frame for each message."""
     frame = encode(batch)
     if len(frame) <= FRAME_BYTES or len(batch) == 1:
@@ -64,6 +65,11 @@ def portions(rows: Iterable[Row], weigh: Callable[[Row], int]) -> Iterator[list[
 def decode_to_worker(frame: bytes | memoryview) -> list[ToWorker]:
     """The messages a manager sent. Raises ProtocolError."""
     return cast("list[ToWorker]", _decode(frame, _to_worker))
+
+
+def decode_to_factory(frame: bytes | memoryview) -> list[ToFactory]:
+    """The messages a manager sent to a factory. Raises ProtocolError."""
+    return cast("list[ToFactory]", _decode(frame, _to_factory))
 
 
 def decode_to_manager(frame: bytes | memoryview) -> list[ToManager]:

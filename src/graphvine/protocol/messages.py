@@ -207,6 +207,44 @@ class Leave(msgspec.Struct, tag="leave"):
     reason: str
 
 
+# -- manager to factory -------------------------------------------------------------------------------
+
+
+class Wanted(msgspec.Struct, frozen=True, array_like=True):
+    """Tasks that ask for the same and are not done: how many could run now (``able``), and all of them
+    (``left``). ``seconds``: how long those of them will take in all, by what their like took, whose like has
+    been measured; ``unmeasured``: how many of ``left`` are of kinds that nobody has run yet."""
+
+    request: Resources
+    features: tuple[str, ...]
+    names: tuple[str, ...]
+    """Workers or hosts to which they are bound (empty: to none)."""
+    able: int
+    left: int
+    seconds: float
+    unmeasured: int
+
+
+class WorkerNews(msgspec.Struct, frozen=True, array_like=True):
+    """A worker joined, or began to work, or ran out of work, or is gone."""
+
+    worker: int
+    job: str
+    name: str
+    host: str
+    cores: float
+    idle_s: float
+    """For how long it has had nothing to do; -1 while it has."""
+    gone: bool = False
+
+
+class Demand(msgspec.Struct, tag="demand"):
+    """What the manager's work asks for now, and what is new of workers since the last time."""
+
+    wanted: list[Wanted]
+    workers: list[WorkerNews]
+
+
 # -- worker to manager --------------------------------------------------------------------------------
 
 
@@ -230,6 +268,8 @@ class Hello(msgspec.Struct, tag="hello"):
     """Results still held from before a ``Rejoin``: file and size in bytes."""
     features: list[str] = []
     """What this worker has that tasks may ask for, by name."""
+    job: str = ""
+    """The batch job that this worker is, as the batch system calls it; "" where it is none."""
 
 
 class TaskDone(msgspec.Struct, array_like=True, gc=False):
@@ -312,6 +352,24 @@ class Goodbye(msgspec.Struct, tag="goodbye"):
     reason: str
 
 
+class Attend(msgspec.Struct, tag="attend"):
+    """The first message of a factory, which starts workers and is none: it is told what is asked for
+    (``Demand``), at once and whenever that changes, and that the manager closes (``Leave``)."""
+
+    protocol: int
+    graphvine: str
+    name: str
+    host: str
+
+
+class Retire(msgspec.Struct, tag="retire"):
+    """From a factory: the workers of these batch jobs are not needed any more. They get no more tasks, hand
+    over what only they hold, and leave."""
+
+    jobs: list[str]
+    reason: str
+
+
 class Output(msgspec.Struct, tag="output", omit_defaults=True):
     """Lines that tasks printed, for the user to see: of their standard output (1) or error (2). ``left_out``:
     bytes that were printed before and are not passed on, because they were too many."""
@@ -349,4 +407,5 @@ class Piece(msgspec.Struct, tag="piece"):
 
 
 ToWorker = Welcome | Refused | Rejoin | Assign | Sources | Drop | Recall | Cancel | Leave | Pull | Piece
-ToManager = Hello | Report | Heartbeat | Output | Goodbye | Pull | Piece
+ToFactory = Demand | Refused | Rejoin | Leave
+ToManager = Hello | Attend | Retire | Report | Heartbeat | Output | Goodbye | Pull | Piece

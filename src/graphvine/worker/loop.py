@@ -17,7 +17,9 @@ import msgspec
 import zmq
 
 import graphvine
+from graphvine.protocol.codec import decode_to_worker
 from graphvine.protocol.connection import Connection
+from graphvine.protocol.link import Link, ProtocolError
 from graphvine.protocol.messages import (
     PROTOCOL_VERSION,
     Goodbye,
@@ -35,7 +37,6 @@ from graphvine.worker.arrivals import Arrival, Arrivals
 from graphvine.worker.carry import Hands
 from graphvine.worker.core import Core
 from graphvine.worker.hearing import hear
-from graphvine.worker.link import Link, ProtocolError
 from graphvine.worker.node import capacity, resident_mb
 from graphvine.worker.output import Allowance, Printed
 from graphvine.worker.pool import (
@@ -66,6 +67,8 @@ class Offer(msgspec.Struct, frozen=True):
     listen_on: str = ""
     """The address at which other workers may fetch files ("": all of this host)."""
     features: tuple[str, ...] = ()
+    job: str = ""
+    """The batch job that this worker is."""
 
 
 class Ending(msgspec.Struct, frozen=True):
@@ -88,7 +91,7 @@ class Loop:
         self._offer = offer
         self._capacity = capacity(store.directory, offer.cores, offer.memory_mb, offer.disk_mb)
         self._core = Core(self._capacity, settings)
-        self._link = Link(connection, settings.lost_s)
+        self._link = Link(connection, settings.lost_s, decode_to_worker)
         self._arrivals = arrivals = Arrivals()
         self._server = TransferServer(self._held, connection.secret, offer.listen_on)
         self._fetcher = Fetcher(connection.secret, arrivals)
@@ -215,6 +218,7 @@ class Loop:
             addresses=self._server.addresses,
             holds=self._core.holds(),
             features=list(self._offer.features),
+            job=self._offer.job,
         )
         self._link.say([hello])
 

@@ -12,6 +12,7 @@ from graphvine.manager.collect import MANAGER, Collector, Wish
 from graphvine.manager.core import Core
 from graphvine.manager.engine import Outcome
 from graphvine.manager.instructions import (
+    Asked,
     Available,
     Instruction,
     Note,
@@ -106,6 +107,7 @@ class SimManager:
     def __init__(self, world: Cluster, settings: Settings) -> None:
         self.world = world
         self.core = Core(settings)
+        self.core.on_watch(0.0)
         self.peers = Peers()
         self.collector = SimCollector(self)
         self.relay = Relay(self.core.holders, self.peers.__contains__, self.say, self.core.blob, self._give)
@@ -253,6 +255,8 @@ class SimManager:
             case PlanFailed():
                 self.core.task_key(instruction.plan, instruction.task)
                 self._finish(instruction.plan, instruction)
+            case Asked():
+                pass
             case Note(level, text):
                 self.world.tell(f"manager {level}: {text}")
             case PartWorker(worker, reason):

@@ -79,6 +79,7 @@ class Chance(RuleBasedStateMachine):
         self.core = Core(Settings(checked=True, wide=3, spread_bytes=1000))
         self.cluster = Rehearsal(self.core, self.look)
         self.core.on_limit("few", 2, 0.0)
+        self.core.on_watch(0.0)
         #: Results of tasks that failed for good.
         self.failures: dict[int, bytes] = {}
         self.released: set[int] = set()

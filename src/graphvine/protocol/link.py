@@ -1,4 +1,4 @@
-"""The worker's link to its manager: one DEALER socket, CurveZMQ, always outbound.
+"""The link of a worker, or a factory, to its manager: one DEALER socket, CurveZMQ, always outbound.
 
 A manager has several addresses. One after the other is tried, until one answers ``Hello``. A connection
 that ended is made again as a new one (another routing id), with another ``Hello``: what was said over the old
@@ -10,17 +10,19 @@ from __future__ import annotations
 import contextlib
 import itertools
 import struct
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, Literal, TypeVar
 
 import zmq
 
-from graphvine.protocol.codec import MAX_FRAME_BYTES, ProtocolError, decode_to_worker, encode_frames
+from graphvine.protocol.codec import MAX_FRAME_BYTES, ProtocolError, encode_frames
 from graphvine.protocol.connection import Connection
-from graphvine.protocol.messages import ToManager, ToWorker
+from graphvine.protocol.messages import ToManager
 
 #: refused: nobody listens at this address now; made: somebody with the manager's key does; ended: no more.
 LinkNews = Literal["refused", "made", "ended"]
+
+Heard = TypeVar("Heard")
 
 _HIGH_WATER = 100_000
 _HEARTBEAT_MS = 15_000
@@ -35,12 +37,15 @@ _NEWS: dict[int, LinkNews] = {
 _EVENT = struct.Struct("=Hi")
 
 
-class Link:
-    """Used by the loop's thread only."""
+class Link(Generic[Heard]):
+    """Used by the loop's thread only. ``Heard``: what a manager says over it."""
 
-    def __init__(self, connection: Connection, timeout_s: float) -> None:
+    def __init__(
+        self, connection: Connection, timeout_s: float, decode: Callable[[memoryview], list[Heard]]
+    ) -> None:
         """``timeout_s``: a peer that does not even answer libzmq's pings for so long is gone."""
         self._connection = connection
+        self._decode = decode
         self._timeout_ms = int(timeout_s * 1000)
         self._context = zmq.Context()
         self._hosts = itertools.cycle(connection.hosts or ("127.0.0.1",))
@@ -96,14 +101,14 @@ class Link:
             for frame in encode_frames(messages):
                 self.socket.send(frame, zmq.NOBLOCK, copy=len(frame) < 65536)
 
-    def receive(self, at_most: int = 100) -> Iterator[ToWorker]:
+    def receive(self, at_most: int = 100) -> Iterator[Heard]:
         """Messages that are here now. Raises ProtocolError."""
         for _ in range(at_most):
             try:
                 frame = self.socket.recv(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            yield from decode_to_worker(frame.buffer)
+            yield from self._decode(frame.buffer)
 
     def close(self, last_words_s: float = 0.0) -> None:
         """Close; what was said last still leaves, for so long at most."""
