@@ -18,7 +18,6 @@ from graphvine.dask_adapter.client import DaskClient
 from graphvine.manager.local import LocalWish, LocalWorker
 from graphvine.protocol.directories import OwnedDirectory, sweep
 from graphvine.protocol.errors import NestedManagerError
-from graphvine.protocol.messages import Demand
 from graphvine.protocol.node import runs_tasks
 from graphvine.taskvine.client import TaskClient
 
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from graphvine.manager.plan import Plan
     from graphvine.manager.run import ManagedRun
     from graphvine.manager.settings import Settings
+    from graphvine.protocol.messages import Demand
 
 #: TaskVine's options that there is nothing to do for.
 _ACCEPTED = frozenset({"shutdown", "ssl", "run_info_path", "status_display_interval"})
