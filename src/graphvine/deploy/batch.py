@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -121,11 +122,23 @@ def run_command(
                 raise BatchCommandError(f"{command[0]} did not answer in {time_limit_s:g} s") from error
             raise
     if process.returncode != 0:
-        said = tail(complained.strip() or printed.strip(), _TOLD_CHARACTERS)
-        raise BatchCommandError(
-            f"{command[0]} failed with exit code {process.returncode}: {said or 'it said nothing'}", said
-        )
+        output = complained.strip() or printed.strip()
+        said = tail(output, _TOLD_CHARACTERS) or "it said nothing"
+        message = f"{command[0]} failed with exit code {process.returncode}: {said}"
+        raise BatchCommandError(message, output, printed)
     return printed
+
+
+def run_leniently(command: Sequence[str], harmless: str) -> str:
+    """Like ``run_command``; a command that fails and complains of nothing but what is ``harmless`` (a
+    pattern, looked for in each line) is taken at what it printed. Raises BatchCommandError."""
+    try:
+        return run_command(command)
+    except BatchCommandError as error:
+        complaints = [line for line in error.output.splitlines() if line.strip()]
+        if harmless and complaints and all(re.search(harmless, line, re.IGNORECASE) for line in complaints):
+            return error.printed
+        raise
 
 
 def read_tail(path: str | os.PathLike[str], most_bytes: int = OUTPUT_BYTES) -> str:

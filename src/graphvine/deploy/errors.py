@@ -10,8 +10,11 @@ class DeployError(GraphvineError, RuntimeError):
 
 
 class BatchCommandError(DeployError):
-    """A command of the batch system failed, is not there, or took too long. ``output``: what it said."""
+    """A command of the batch system failed, is not there, or took too long. ``output``: what it complained
+    of; ``printed``: its standard output, as some fail for one unknown job of several, and tell of the
+    others."""
 
-    def __init__(self, message: str, output: str = "") -> None:
+    def __init__(self, message: str, output: str = "", printed: str = "") -> None:
         super().__init__(message)
         self.output = output
+        self.printed = printed

@@ -29,6 +29,13 @@ gv_find_scratch() {
     export TMPDIR HOME
 }
 
+# Where the batch system brings nothing but this script. printf is the shell's own: no process shows the text.
+gv_write_connection() {
+    gv_connection_file=$gv_scratch/graphvine-connection.json
+    (umask 077 && printf '%s\n' "$gv_connection_text" >"$gv_connection_file") ||
+        gv_fail 72 "can't write to $gv_scratch"
+}
+
 gv_run() {
     [ -n "$gv_made" ] || exec "$@"
     "$@" &
@@ -137,6 +144,7 @@ if [ "${1:-}" = inside ]; then
     shift 2
 fi
 gv_find_scratch
+[ -z "$gv_connection_text" ] || gv_write_connection
 [ -z "$gv_image" ] || gv_enter_container
 gv_arrived "$gv_connection_file" "the connection file" 74
 [ -z "$gv_archive" ] || gv_unpack

@@ -9,7 +9,7 @@ where the job brings an environment; nothing else is assumed:
   shell stays and hands signals on. Otherwise the worker takes the shell's place, and its signals with it.
 - A brought environment is made fit for its path and activated; then come the user's own lines and variables,
   so that those count.
-- Nothing secret passes here: the connection file is named, not quoted.
+- Nothing secret passes here where that can be helped: the connection file is named, not quoted.
 - Whatever is missing is one line on standard error, and an exit code of ``EXIT_CODES``.
 """
 
@@ -40,6 +40,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     job. Paths are absolute: the script changes to its scratch directory."""
 
     connection_file: str
+    connection_text: str = ""
+    """All of it, where the batch system brings nothing but the script: written into the scratch directory."""
     job: str = ""
     """The job's name, as the batch system's own module calls it."""
     scratch: str = ""
@@ -89,6 +91,7 @@ def _words(spec: WorkerSpec, around: Surroundings) -> dict[str, str]:
     """The variables that ``job.sh`` goes by."""
     return {
         "connection_file": around.connection_file,
+        "connection_text": around.connection_text,
         "job": around.job,
         "scratch": around.scratch,
         "archive": around.archive if spec.archive else "",

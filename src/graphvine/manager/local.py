@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from graphvine.protocol.interpreter import own_environment
+
 #: A worker that ends this often in a row without having joined is not started again.
 MAX_FALSE_STARTS = 3
 _LOG_TAIL_BYTES = 2000
@@ -91,7 +93,7 @@ class LocalWorker:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env=_environment(),
+                env=own_environment(),
                 start_new_session=True,
             )
 
@@ -162,14 +164,3 @@ class LocalWorker:
         code = process.wait()
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         on_exit(process.pid, how)
-
-
-def _environment() -> dict[str, str]:
-    """The user's environment, made so that the worker finds this very graphvine."""
-    environment = dict(os.environ)
-    parent = Path(__file__).resolve().parents[2]
-    # Where it is installed the interpreter finds it; named on the path, site-packages would hide the stdlib.
-    if parent.name not in ("site-packages", "dist-packages"):
-        others = [p for p in environment.get("PYTHONPATH", "").split(os.pathsep) if p]
-        environment["PYTHONPATH"] = os.pathsep.join([*others, str(parent)])
-    return environment
