@@ -38,6 +38,7 @@ from graphvine.protocol.messages import (
     Sources,
     TaskOrder,
 )
+from graphvine.protocol.pieces import PIECE_BYTES
 from graphvine.worker.loop import Loop, Offer
 from graphvine.worker.pool import Pool
 from graphvine.worker.settings import Settings
@@ -201,7 +202,7 @@ def test_a_file_comes_from_a_peer_and_a_dead_peer_is_reported(manager: FakeManag
 def test_what_no_peer_can_send_is_pulled_through_the_manager(manager: FakeManager, tmp_path: Path) -> None:
     manager.start_worker(tmp_path, "--cores", "1")
     worker = manager.welcome(5)
-    value = os.urandom(3_000_000)
+    value = os.urandom(3 * PIECE_BYTES - 100_000)
     data, buffers = values.dumps(bytearray(value))
     content = b"".join(bytes(piece) for piece in values.layout(data, buffers))
     sources = [Source(7, len(content), [])]
@@ -213,11 +214,11 @@ def test_what_no_peer_can_send_is_pulled_through_the_manager(manager: FakeManage
         _, pull = manager.expect(Pull)
         assert pull.requester == 5
         part = content[pull.offset : pull.offset + pull.length]
-        damage = 1 if pull.offset == 2**20 and pull.offset not in asked else 0
+        damage = 1 if pull.offset == PIECE_BYTES and pull.offset not in asked else 0
         asked.append(pull.offset)
         digest = xxhash.xxh3_64_intdigest(part) ^ damage
         manager.say(worker, Piece(7, pull.offset, len(content), part, digest, 5))
-    assert sorted(asked) == [0, 2**20, 2**20, 2**21]
+    assert sorted(asked) == [0, PIECE_BYTES, PIECE_BYTES, 2 * PIECE_BYTES]
     done = manager.collect(1)
     manager.say(worker, Pull(1, 0, 2**30, 0))
     _, piece = manager.expect(Piece)

@@ -1,7 +1,8 @@
 """Brings wanted results into the user's process.
 
 Three ways, the first that works: a worker on this node left a file that can be mapped; the holder's transfer
-server can be reached; else the bytes are pulled piece by piece over the worker's own connection.
+server can be reached (what was learned of that is remembered, see ``reach``); else the bytes are pulled piece
+by piece over the worker's own connection.
 
 Trees come into ``directory``, each as one of its own, and stay there until whoever has them moves them away
 or the manager is closed: as hard links where the holder's disk is this one's, else written. All writing is
@@ -18,16 +19,17 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 
 from graphvine.manager.instructions import Available
+from graphvine.manager.reach import Place, Reach
+from graphvine.manager.relay import MANAGER
 from graphvine.manager.run import Raw
 from graphvine.protocol import tree_files, values
-from graphvine.protocol.bulk import BulkError, fetch
-from graphvine.protocol.messages import Address, Hello, Piece, Pull, ToWorker
+from graphvine.protocol.bulk import BulkError, connect, fetch, link_state
+from graphvine.protocol.messages import Address, Hello, LinkState, Piece, Pull
 from graphvine.protocol.pieces import Assembler, Damaged
 from graphvine.protocol.trees import BadTreeError, NewTree, Tree
 
 _THREADS = 4
-#: The number under which the manager itself asks for pieces.
-MANAGER = 0
+_HERE = Place(MANAGER, "the manager's")
 
 
 class Wish(msgspec.Struct, frozen=True):
@@ -59,24 +61,29 @@ class Collector:
         secret: str,
         directory: str,
         call: Callable[[Callable[[], None]], None],
-        say: Callable[[int, list[ToWorker]], None],
+        ask: Callable[[int, Pull], None],
+        place: Callable[[int], Place | None],
+        reach: Reach,
+        clock: Callable[[], float],
         on_result: Callable[[Wish, Raw], None],
         on_unreachable: Callable[[Wish, int, str], None],
     ) -> None:
+        """``ask``: has a worker asked for a piece; ``place``: of a worker, None when it is gone."""
         self._node = node
         self._secret = secret
         self._directory = directory
         self._numbers = itertools.count(1)
         self._call = call
-        self._say = say
+        self._ask = ask
+        self._place = place
+        self._reach = reach
+        self._clock = clock
         self._on_result = on_result
         self._on_unreachable = on_unreachable
         self._hellos: dict[int, Hello] = {}
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="graphvine-collect")
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="graphvine-write")
         """Writes what comes in pieces, in their order."""
-        self._unreachable: set[int] = set()
-        """Workers whose transfer server could not be reached: asked by relay from then on."""
         self._pulled: dict[int, _Pulled] = {}
 
     def collect(self, wanted: Available, hellos: dict[int, Hello]) -> None:
@@ -109,13 +116,11 @@ class Collector:
         if not holders:
             self._on_unreachable(wish, 0, "no holder is left")
             return
-        direct = [
-            holder for holder in holders if holder not in self._unreachable and hellos[holder].addresses
-        ]
-        if direct:
-            self._fetch(wish, direct[0], hellos[direct[0]].addresses)
-        else:
-            self._pull(wish, holders[0])
+        for holder in holders:
+            if hellos[holder].addresses and self._may_fetch(holder):
+                self._fetch(wish, holder, hellos[holder].addresses)
+                return
+        self._pull(wish, holders[0])
 
     def on_piece(self, worker: int, piece: Piece) -> None:
         """A piece of a pulled file came (late ones of a given-up pull are ignored)."""
@@ -126,14 +131,13 @@ class Collector:
         if pulled.assembler.tree and not isinstance(outcome, Damaged):
             self._disk.submit(self._write_in_thread, pulled, pulled.assembler.take_flat(), outcome)
         elif isinstance(outcome, Pull):
-            self._say(worker, [outcome])
+            self._ask(worker, outcome)
         elif isinstance(outcome, Damaged):
             self._give_up(piece.file, outcome.reason)
         elif pulled.assembler.complete:
             self._finish_pull(pulled)
 
     def on_worker_parted(self, worker: int) -> None:
-        self._unreachable.discard(worker)
         for file in [file for file, pulled in self._pulled.items() if pulled.holder == worker]:
             self._give_up(file, "the worker was lost")
 
@@ -194,7 +198,7 @@ class Collector:
             tree = tree_files.load(pulled.path)
             self._call(lambda: self._finish_pull(pulled, tree))
         elif outcome is not None:
-            self._call(lambda: self._say(pulled.holder, [outcome]))
+            self._call(lambda: self._ask(pulled.holder, outcome))
 
     def _finish_pull(self, pulled: _Pulled, tree: Tree | None = None) -> None:
         if self._pulled.get(pulled.assembler.file) is not pulled:
@@ -213,17 +217,52 @@ class Collector:
         try:
             value = fetch(addresses, wish.file, self._secret, wish.size, path)
             raw: Raw = tree_files.load(path) if value is None else value
-        except (BulkError, OSError):
-            self._call(lambda: self._on_no_link(wish, holder))
+        except (BulkError, OSError) as error:
+            state = link_state(error)
+            self._call(lambda: self._on_not_fetched(wish, holder, state))
         else:
-            self._call(lambda: self._on_result(wish, raw))
+            self._call(lambda: self._on_fetched(wish, holder, raw))
 
-    def _on_no_link(self, wish: Wish, holder: int) -> None:
+    def _on_fetched(self, wish: Wish, holder: int, raw: Raw) -> None:
+        self._note(holder, "made")
+        self._on_result(wish, raw)
+
+    def _on_not_fetched(self, wish: Wish, holder: int, state: LinkState | None) -> None:
         if holder not in self._hellos:
             self._on_unreachable(wish, holder, "the worker was lost")
             return
-        self._unreachable.add(holder)
+        if state is not None:
+            self._note(holder, state)
         self._pull(wish, holder)
+
+    def _note(self, holder: int, state: LinkState) -> None:
+        place = self._place(holder)
+        if place is None:
+            return
+        if state == "made":
+            self._reach.note_made(_HERE, place, self._clock())
+        else:
+            self._reach.note_failed(_HERE, place, state == "silent", self._clock())
+
+    def _may_fetch(self, holder: int) -> bool:
+        place = self._place(holder)
+        if place is None:
+            return False
+        advice = self._reach.advise(_HERE, place, self._clock())
+        if advice == "probe":
+            self._probe(holder, self._hellos[holder].addresses)
+        return advice == "try"
+
+    def _probe(self, holder: int, addresses: list[Address]) -> None:
+        self._threads.submit(self._probe_in_thread, holder, addresses)
+
+    def _probe_in_thread(self, holder: int, addresses: list[Address]) -> None:
+        state: LinkState = "made"
+        try:
+            connect(addresses, self._secret).close()
+        except BulkError as error:
+            state = link_state(error) or "refused"
+        self._call(lambda: self._note(holder, state))
 
     # -- relay -----------------------------------------------------------------------------------------
 
@@ -234,7 +273,8 @@ class Collector:
             return
         assembler = Assembler(wish.file, wish.size, MANAGER)
         self._pulled[wish.file] = _Pulled(assembler, holder, [wish], self._new_directory(wish.file))
-        self._say(holder, list(assembler.first_pulls()))
+        for pull in assembler.first_pulls():
+            self._ask(holder, pull)
 
     def _give_up(self, file: int, reason: str) -> None:
         self._give_up_pull(self._pulled[file], reason)

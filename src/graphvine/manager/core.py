@@ -40,6 +40,7 @@ from graphvine.manager.engine import CategoryProgress, Progress, Stats
 from graphvine.manager.instructions import Instruction, PartWorker, Say
 from graphvine.manager.plan import GivenFile, Plan
 from graphvine.manager.plans import admit
+from graphvine.manager.reach import Place
 from graphvine.manager.settings import Settings
 from graphvine.manager.state import State
 from graphvine.manager.tasks import DONE, UnknownFileError
@@ -60,10 +61,11 @@ class Core:
 
     # -- workers ------------------------------------------------------------------------------------------
 
-    def on_worker_joined(self, worker: int, hello: Hello, now: float) -> None:
-        """A checked ``Hello`` came from a worker that is to have this number, never used before."""
+    def on_worker_joined(self, worker: int, hello: Hello, now: float, seen_at: str = "") -> None:
+        """A checked ``Hello`` came from a worker that is to have this number, never used before. ``seen_at``:
+        the address from which it came, as the manager sees it."""
         state = self.state
-        joined = Worker(worker, hello)
+        joined = Worker(worker, hello, seen_at)
         state.now = now
         if not state.workers:
             starving.on_first_worker(state)
@@ -87,6 +89,12 @@ class Core:
         lost = self.state.workers.get(worker)
         if lost is not None:
             recovery.lose_worker(self.state, lost, blame=True)
+
+    def on_heard(self, worker: int, now: float) -> None:
+        """A worker said something that is none of the core's business: it lives."""
+        if worker in self.state.workers:
+            self.state.heard[worker] = now
+            self.state.heard.move_to_end(worker)
 
     def on_message(self, worker: int, message: ToManager, now: float) -> None:
         """A worker spoke."""
@@ -344,6 +352,11 @@ class Core:
         if index >= table.size:
             return [worker for worker, held in table.blob_at[index - table.size].items() if held]
         return files.holders(table, index)
+
+    def place(self, worker: int) -> Place | None:
+        """From where a worker speaks; None when it is gone."""
+        known = self.state.workers.get(worker)
+        return known.place if known is not None else None
 
     def stats(self) -> Stats:
         """What there is now."""

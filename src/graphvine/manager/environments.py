@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from graphvine.manager.files import add_replica, needless, source_of
+from graphvine.manager.files import add_replica, needless, place, source_of
 from graphvine.manager.state import State
 from graphvine.manager.tasks import DONE, PlanTable
 from graphvine.manager.workers import Worker
@@ -61,8 +61,8 @@ def tell(state: State) -> None:
             for name in state.awaited.pop(number):
                 worker = state.workers.get(name)
                 if worker is not None:
-                    worker.outbox.also().updates.append(
-                        source_of(state, table, number - table.base, worker, ())
-                    )
+                    small = table.size_of(number - table.base) < state.settings.spread_bytes
+                    where = source_of if small else place
+                    worker.outbox.also().updates.append(where(state, table, number - table.base, worker, ()))
                     add_replica(table, number - table.base, worker, held=False)
                     state.mark(worker)

@@ -10,12 +10,16 @@ Rules:
   never waits for that.
 - A large file is passed on while it arrives: each worker that needs it is given a parent (see ``spread``),
   and holders of the whole file in case that parent fails it.
+- Nobody is told to fetch from where it is not believed to get anything (see ``reach``); when nobody is left,
+  the file comes through the manager.
 - Released means: every worker that has it or was told of it is told to drop it, and the value is forgotten.
   What a task that will never be done (again) needed is not needed for it any more either; one that was
   given to a worker is cancelled there.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 from graphvine.manager.plan import GivenFile
 from graphvine.manager.spread import Spread
@@ -24,6 +28,9 @@ from graphvine.manager.tasks import AHEAD, DISPATCHED, DONE, READY, RELEASED, WA
 from graphvine.manager.withdrawal import cancel_order
 from graphvine.manager.workers import Worker
 from graphvine.protocol.messages import BlobData, OnNode, Source
+
+#: So many holders of a file are looked at in vain before it comes through the manager.
+_UNFIT = 32
 
 
 def holders(table: PlanTable, index: int) -> list[int]:
@@ -212,13 +219,14 @@ def note_given_size(state: State, file: int, size: int) -> None:
             table.data[index] = size
 
 
-def place(state: State, table: PlanTable, index: int, worker: Worker) -> Source:
-    """Where ``worker`` gets a large file, perhaps from one that is still fetching it."""
+def place(state: State, table: PlanTable, index: int, worker: Worker, but: Sequence[int] = ()) -> Source:
+    """Where ``worker`` gets a large file, perhaps from one that is still fetching it, but from none of
+    ``but``."""
     spread = table.spread.get(index)
     if spread is None:
         spread = table.spread[index] = Spread(holders(table, index))
-    parent = spread.place(worker.number)
-    source = source_of(state, table, index, worker, (parent,))
+    parent = spread.place(worker.number, lambda other: other not in but and may_fetch(state, worker, other))
+    source = source_of(state, table, index, worker, (parent, *but))
     if parent:
         introduce(state, worker, [parent])
         source.holders = [parent, *source.holders][: state.settings.sources]
@@ -227,18 +235,34 @@ def place(state: State, table: PlanTable, index: int, worker: Worker) -> Source:
     return source
 
 
-def source_of(
-    state: State, table: PlanTable, index: int, worker: Worker, but: tuple[int, ...] | list[int]
-) -> Source:
+def may_fetch(state: State, worker: Worker, other: int) -> bool:
+    """Whether ``worker`` may be told to fetch from ``other``. Is it time to see whether that works again, it
+    is told so."""
+    holder = state.workers.get(other)
+    if holder is None:
+        return False
+    advice = state.reach.advise(worker.place, holder.place, state.now)
+    if advice == "probe":
+        introduce(state, worker, [other])
+        worker.outbox.also().probes.append(other)
+        state.mark(worker)
+    return advice == "try"
+
+
+def source_of(state: State, table: PlanTable, index: int, worker: Worker, but: Sequence[int]) -> Source:
     """Where ``worker`` can fetch a file, without the holders ``but``; no holders: through the manager."""
     number = table.base + index
+
+    def fits(holder: int) -> bool:
+        return holder != worker.number and holder not in but and may_fetch(state, worker, holder)
+
     first = table.where[index]
-    named = [first] if first and first != worker.number and first not in but else []
+    named = [first] if first and fits(first) else []
     if index in table.copies:
         count = state.settings.sources
-        found = pick(table.copies[index], table.extra.get(index, {}), number + worker.number, count, but)
+        held = table.extra.get(index, {})
+        found = pick(table.copies[index], held, number + worker.number, count, fits)
         named = (found + named)[:count] if number & 1 else (named + found)[:count]
-        named = [holder for holder in named if holder != worker.number]
         # Workers that are told the same list should not all ask the same peer first.
         turn = (number + worker.number) % max(1, len(named))
         named = named[turn:] + named[:turn]
@@ -247,19 +271,25 @@ def source_of(
 
 
 def pick(
-    copies: list[int], held: dict[int, bool], seed: int, count: int, but: tuple[int, ...] | list[int] = ()
+    copies: list[int], held: dict[int, bool], seed: int, count: int, fits: Callable[[int], bool]
 ) -> list[int]:
-    """At most ``count`` of the workers in ``copies`` that still hold, another choice for another ``seed``.
+    """At most ``count`` of the workers in ``copies`` that still hold and fit, another choice for another
+    ``seed``.
 
     Costs the same however many copies there are, as long as most of them are still there."""
     found: list[int] = []
     start = seed % len(copies) if copies else 0
+    unfit = 0
     for position in range(len(copies)):
         holder = copies[(start + position) % len(copies)]
-        if held.get(holder) and holder not in but and holder not in found:
+        if not held.get(holder) or holder in found:
+            continue
+        if fits(holder):
             found.append(holder)
-            if len(found) == count:
-                break
+        else:
+            unfit += 1
+        if len(found) == count or unfit == _UNFIT:
+            break
     return found
 
 
@@ -285,7 +315,14 @@ def supply_blob(state: State, table: PlanTable, blob: int, worker: Worker) -> No
         return
     # Never with the orders: what is said to this worker next would wait behind it.
     at = table.blob_at[blob]
-    named = pick(table.blob_copies[blob], at, number + worker.number, state.settings.sources)
+    count = state.settings.sources
+    named = pick(
+        table.blob_copies[blob],
+        at,
+        number + worker.number,
+        count,
+        lambda other: may_fetch(state, worker, other),
+    )
     introduce(state, worker, named)
     box.blobs.append(BlobData(number, table.context, None))
     box.sources.append(Source(number, len(data), named))

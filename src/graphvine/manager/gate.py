@@ -54,7 +54,8 @@ class Gate:
         self._context = zmq.Context()
         self._refused_at: dict[str, float] = {}
         self._worker_key = b""
-        self._heard: set[int] = set()
+        self._heard: dict[int, str] = {}
+        """Descriptors of connections over which something came, and the addresses on their other ends."""
         self._zap_refused = 0
         try:
             self._zap = self._socket(zmq.ROUTER)
@@ -86,7 +87,7 @@ class Gate:
         ended = []
         for descriptor in self._disconnected():
             if descriptor in self._heard:
-                self._heard.discard(descriptor)
+                del self._heard[descriptor]
                 ended.append(descriptor)
             elif self._zap_refused:
                 self._zap_refused -= 1
@@ -105,8 +106,13 @@ class Gate:
                 log.warning("refused a message of %d parts from a worker", len(parts))
                 continue
             descriptor = int(parts[0].get(zmq.SRCFD))
-            self._heard.add(descriptor)
+            if descriptor not in self._heard:
+                self._heard[descriptor] = str(parts[1].get("Peer-Address"))
             yield parts[0].bytes, parts[1].buffer, descriptor
+
+    def address_of(self, descriptor: int) -> str:
+        """The address from which a connection comes, as this side sees it; "" when it is not there."""
+        return self._heard.get(descriptor, "")
 
     def send(self, identity: bytes, frame: bytes) -> bool:
         """Send a frame; False when that peer is gone (its loss is found out elsewhere)."""

@@ -20,7 +20,7 @@ import zmq
 
 import graphvine
 from graphvine.manager.audience import Audience, Listener
-from graphvine.manager.collect import MANAGER, Collector, Wish
+from graphvine.manager.collect import Collector, Wish
 from graphvine.manager.core import Core
 from graphvine.manager.engine import Progress, Stats
 from graphvine.manager.failure import exception_from
@@ -39,6 +39,7 @@ from graphvine.manager.instructions import (
 )
 from graphvine.manager.peers import Peer, Peers, refusal
 from graphvine.manager.plan import Plan
+from graphvine.manager.reach import Reach
 from graphvine.manager.relay import Relay
 from graphvine.manager.run import NOTHING_KNOWN, ManagedRun, Raw
 from graphvine.protocol.codec import ProtocolError, decode_to_manager, encode, encode_frames
@@ -56,6 +57,7 @@ from graphvine.protocol.messages import (
     Rejoin,
     Report,
     Retire,
+    Taken,
     ToManager,
     ToWorker,
 )
@@ -88,11 +90,30 @@ class Loop:
         self._peers = Peers()
         self._runs: dict[int, ManagedRun] = {}
         self._unfinished: set[ManagedRun] = set()
+        settings = core.settings
         self._collector = Collector(
-            node, secret, trees, self.call, self._say, self._on_result, self._on_unreachable
+            node,
+            secret,
+            trees,
+            self.call,
+            lambda worker, pull: self._relay.ask(worker, pull),
+            core.place,
+            Reach(settings.retry_link_s, settings.retry_link_most_s, settings.links_remembered),
+            time.monotonic,
+            self._on_result,
+            self._on_unreachable,
         )
-        self._giver = Giver(self.call, self._on_given, self._on_given_read, self._on_given_lost)
-        self._relay = Relay(core.holders, self._peers.__contains__, self._say, core.blob, self._give)
+        self._relay = Relay(
+            core.holders,
+            self._peers.__contains__,
+            self._say,
+            core.blob,
+            self._give,
+            self._collector.on_piece,
+            time.monotonic,
+            settings.relayed_pieces,
+        )
+        self._giver = Giver(self.call, self._relay.on_given, self._on_given_read, self._on_given_lost)
         self._audience = Audience(core, gate.send, self.retire)
         self.on_worker_joined: Callable[[int, Hello], None] = lambda worker, hello: None
         self.on_output: Callable[[Output], None] = lambda output: None
@@ -336,27 +357,30 @@ class Loop:
             self._gate.send(identity, encode([Refused(reason)]))
             return
         peer = self._peers.add(identity, descriptor, hello)
-        self._core.on_worker_joined(peer.worker, hello, time.monotonic())
+        seen_at = self._gate.address_of(descriptor)
+        self._core.on_worker_joined(peer.worker, hello, time.monotonic(), seen_at)
         self.on_worker_joined(peer.worker, hello)
 
     def _on_message(self, worker: int, message: ToManager) -> None:
-        if isinstance(message, Pull):
-            self._relay.on_pull(worker, message)
-        elif isinstance(message, Piece):
-            self._on_piece(worker, message)
-        elif isinstance(message, Output):
-            self.on_output(message)
+        if isinstance(message, Pull | Piece | Taken | Output):
+            # A worker that is heard is not silent, whatever waits behind.
+            self._core.on_heard(worker, time.monotonic())
+            self._pass_on(worker, message)
         else:
             assert isinstance(message, Report | Heartbeat | Goodbye)
             self._core.on_message(worker, message, time.monotonic())
             if isinstance(message, Goodbye):
                 self._part(worker, message.reason)
 
-    def _on_piece(self, worker: int, piece: Piece) -> None:
-        if piece.requester == MANAGER:
-            self._collector.on_piece(worker, piece)
+    def _pass_on(self, worker: int, message: Pull | Piece | Taken | Output) -> None:
+        if isinstance(message, Pull):
+            self._relay.on_pull(worker, message)
+        elif isinstance(message, Piece):
+            self._relay.on_piece(worker, message)
+        elif isinstance(message, Taken):
+            self._relay.on_taken(worker, message.pieces)
         else:
-            self._relay.on_piece(worker, piece)
+            self.on_output(message)
 
     def _part(self, worker: int, reason: str) -> None:
         """Forget a worker here and in the core."""
@@ -428,9 +452,6 @@ class Loop:
         if given is not None:
             self._giver.give(given, question)
         return given is not None
-
-    def _on_given(self, worker: int, piece: Piece) -> None:
-        self._say(worker, [piece])
 
     def _on_given_read(self, file: int, size: int) -> None:
         self._core.on_given_read(file, size, time.monotonic())

@@ -40,6 +40,7 @@ from graphvine.protocol.messages import (
     Hello,
     Leave,
     Missing,
+    Probe,
     Recall,
     Report,
     Resources,
@@ -117,6 +118,8 @@ class FakeWorker:
                 self.files.pop(file, None)
                 self.blobs.pop(file, None)
                 self.fetching.pop(file, None)
+        elif isinstance(message, Probe):
+            self.peers.update(message.peers)
         elif isinstance(message, Recall):
             self._give_back(message.tasks)
         elif isinstance(message, Cancel):

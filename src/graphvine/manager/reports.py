@@ -14,6 +14,7 @@ from graphvine.manager.files import (
     needless,
     note_given_size,
     one_less,
+    place,
     source_of,
     supply_blob_again,
 )
@@ -22,7 +23,7 @@ from graphvine.manager.state import State
 from graphvine.manager.tasks import AHEAD, DONE, READY, RELEASED, WAITING, PlanTable
 from graphvine.manager.withdrawal import forget_order
 from graphvine.manager.workers import LOG_LIMIT, Worker
-from graphvine.protocol.messages import Missing, Report, TaskDone
+from graphvine.protocol.messages import LinkNews, Missing, Report, Source, TaskDone
 
 
 def on_report(state: State, worker: Worker, report: Report) -> None:
@@ -33,6 +34,8 @@ def on_report(state: State, worker: Worker, report: Report) -> None:
         recovery.on_failed(state, worker, failure)
     for file, size in report.sizes.items():
         note_given_size(state, file, size)
+    for news in report.links:
+        on_link_news(state, worker, news)
     for file in report.fetched:
         on_fetched(state, worker, file)
     for file in report.lost:
@@ -235,7 +238,7 @@ def on_missing(state: State, worker: Worker, missing: Missing) -> None:
         add_replica(table, index, worker, held=True)
         return
     relayed = worker.number in state.relayed.get(missing.file, ())
-    source = source_of(state, table, index, worker, missing.holders)
+    source = other_source(state, table, index, worker, missing.holders)
     if (source.holders and not (relayed and not missing.holders)) or not relayed:
         if not source.holders:
             state.relayed.setdefault(missing.file, set()).add(worker.number)
@@ -248,6 +251,26 @@ def on_missing(state: State, worker: Worker, missing: Missing) -> None:
         recovery.refuse_followers(state, table, index, worker, missing.reason)
     else:
         recovery.lose_everywhere(state, table, index)
+
+
+def other_source(state: State, table: PlanTable, index: int, worker: Worker, tried: list[int]) -> Source:
+    """Where a worker gets a file that it asks for, or could not get from those it ``tried``."""
+    if len(tried) >= state.settings.direct_tries:
+        return Source(table.base + index, table.size_of(index), [])
+    if table.size_of(index) < state.settings.spread_bytes:
+        return source_of(state, table, index, worker, tried)
+    return place(state, table, index, worker, tried)
+
+
+def on_link_news(state: State, worker: Worker, news: LinkNews) -> None:
+    """A worker learned whether it can reach another."""
+    other = state.workers.get(news.worker)
+    if other is None:
+        return
+    if news.state == "made":
+        state.reach.note_made(worker.place, other.place, state.now)
+    else:
+        state.reach.note_failed(worker.place, other.place, news.state == "silent", state.now)
 
 
 def not_relayed(state: State, number: int, worker: int) -> None:

@@ -35,6 +35,16 @@ class Settings(msgspec.Struct, frozen=True):
     """A blob at least this large is fetched from a worker that holds it, if there is one."""
     sources: int = 3
     """So many holders of a file are named to a worker."""
+    direct_tries: int = 4
+    """When so many holders of a file have failed a worker, it gets the file through the manager."""
+    retry_link_s: float = 30.0
+    """A link between workers that could not be made is tried again after this, when somebody could use it,
+    then after twice as long, and so on."""
+    retry_link_most_s: float = 600.0
+    links_remembered: int = 20_000
+    """At most so many facts are remembered about links (see ``reach``)."""
+    relayed_pieces: int = 256
+    """At most so many pieces of files are on their way to workers through the manager, of 256 kB each."""
     spread_bytes: int = 8 * 2**20
     """A file at least this large is passed on by workers that are still fetching it (see ``spread``)."""
     max_deaths: int = 3

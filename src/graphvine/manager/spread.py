@@ -2,8 +2,10 @@
 it still arrives. Pure.
 
 Every worker that needs the file is given one *parent* when it is told of it: a worker that holds the file, or
-one that was told before and is just fetching it. So there are no rings, and nobody waits for what comes from
-itself.
+one that was told before and is just fetching it. One that could not get it from there is given another, which
+does not wait for it. So there are no rings, and nobody waits for what comes from itself. Whoever can reach
+nobody that has or will have the file gets it through the manager, and is from then on a parent for those who
+reach it.
 
 A worker that serves two at a time gives each half of its bandwidth, so most have one child, and the file
 takes hardly longer to get to the end of such a chain than to its beginning. But each link adds a little delay
@@ -15,7 +17,10 @@ as long as it is small, and whose depth and number of children grow with the log
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 
+#: So many are looked at for one that may be the parent.
+_CANDIDATES = 32
 #: As many links in a row are as bad as sharing a parent's bandwidth with one more child.
 CHAIN = 24
 
@@ -50,17 +55,23 @@ class Spread:
         for holder in holders:
             self._add(Node(holder, None, 0))
 
-    def place(self, worker: int) -> int:
-        """Give a worker that needs the file its parent. 0: nobody has it or will have it before."""
-        self.forget(worker)
-        parent = self._cheapest()
-        if parent is None:
-            self._add(Node(worker, None, 0))
-            return 0
-        parent.children += 1
-        self._offer(parent)
-        self._add(Node(worker, parent, parent.depth + 1))
-        return parent.worker
+    def place(self, worker: int, may_ask: Callable[[int], bool] = lambda _: True) -> int:
+        """Give a worker that needs the file its parent, or another one. ``may_ask``: of whom it can be a
+        child. 0: of nobody that has it or will have it before."""
+        node = self.nodes.get(worker)
+        if node is None:
+            node = Node(worker, None, 0)
+        else:
+            # Who was told to fetch from it still is.
+            self._detach(node)
+        parent = self._cheapest(node, may_ask)
+        node.parent, node.depth = parent, 0
+        if parent is not None:
+            node.depth = parent.depth + 1
+            parent.children += 1
+            self._offer(parent)
+        self._add(node)
+        return parent.worker if parent is not None else 0
 
     def complete(self, worker: int) -> None:
         """A worker has the file now, wherever it came from."""
@@ -94,11 +105,26 @@ class Spread:
         self._count += 1
         heapq.heappush(self._heap, (node.cost, self._count, node.worker))
 
-    def _cheapest(self) -> Node | None:
-        while self._heap:
-            cost, _, worker = self._heap[0]
+    def _cheapest(self, child: Node, may_ask: Callable[[int], bool]) -> Node | None:
+        """The best parent for ``child``: none of those that wait for it."""
+        found: Node | None = None
+        passed_over: list[tuple[int, int, int]] = []
+        while found is None and self._heap and len(passed_over) < _CANDIDATES:
+            entry = cost, _, worker = self._heap[0]
             node = self.nodes.get(worker)
-            if node is not None and node.cost == cost:
-                return node
-            heapq.heappop(self._heap)
-        return None
+            if node is None or node.cost != cost:
+                heapq.heappop(self._heap)
+            elif _waits_for(node, child) or not may_ask(worker):
+                passed_over.append(entry)
+                heapq.heappop(self._heap)
+            else:
+                found = node
+        for entry in passed_over:
+            heapq.heappush(self._heap, entry)
+        return found
+
+
+def _waits_for(node: Node | None, other: Node) -> bool:
+    while node is not None and node is not other:
+        node = node.parent
+    return node is not None

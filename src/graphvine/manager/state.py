@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from graphvine.manager.instructions import Instruction, Note
 from graphvine.manager.plan import Code, TaskOptions
 from graphvine.manager.pools import ORDINARY, Pool, PoolKey
+from graphvine.manager.reach import Reach
 from graphvine.manager.settings import Settings
 from graphvine.manager.tasks import PlanTable, UnknownFileError
 from graphvine.manager.workers import Worker
@@ -69,6 +70,8 @@ class State:
         self.recalled: dict[int, int] = {}
         #: Files of which a worker was told to fetch through the manager.
         self.relayed: dict[int, set[int]] = {}
+        #: Who can fetch from whom.
+        self.reach = Reach(settings.retry_link_s, settings.retry_link_most_s, settings.links_remembered)
         #: Workers from which work may be had, the longest wait first, by an old measure: (-seconds, number).
         self.victims: list[tuple[float, int]] = []
         #: How many workers found nothing to steal in this turn.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from graphvine.manager.reach import place_of
 from graphvine.protocol.codec import FRAME_BYTES, portions
 from graphvine.protocol.messages import (
     Address,
@@ -19,6 +20,7 @@ from graphvine.protocol.messages import (
     Context,
     Drop,
     Hello,
+    Probe,
     Recall,
     Resources,
     Source,
@@ -62,14 +64,17 @@ class Worker:
         "number",
         "outbox",
         "peers",
+        "place",
         "pools",
         "queue",
         "share",
     )
 
-    def __init__(self, number: int, hello: Hello) -> None:
+    def __init__(self, number: int, hello: Hello, seen_at: str = "") -> None:
+        """``seen_at``: the address from which it speaks ("": not known)."""
         self.number = number
         self.hello = hello
+        self.place = place_of(number, hello, seen_at)
         self.cores = max(hello.capacity.cores, 0.01)
         self.queue: dict[int, float] = {}
         self.load = 0.0
@@ -123,6 +128,7 @@ class Rest:
         "first",
         "limits",
         "new_peers",
+        "probes",
         "recalls",
         "requests",
         "sources",
@@ -135,6 +141,7 @@ class Rest:
         self.first: list[ToWorker] = []
         self.cancels: list[int] = []
         self.recalls: list[int] = []
+        self.probes: list[int] = []
         self.updates: list[Source] = []
         self.update_values: dict[int, bytes] = {}
         self.blobs: list[BlobData] = []
@@ -212,6 +219,9 @@ class Outbox:
         if self.drops:
             messages.append(Drop(self.drops))
             self.drops = []
+        if rest.probes:
+            messages.append(Probe(rest.probes, rest.new_peers))
+            rest.probes, rest.new_peers = [], {}
         if rest.updates or rest.update_values:
             messages.append(Sources(rest.updates, rest.new_peers, rest.update_values))
             rest.updates, rest.update_values, rest.new_peers = [], {}, {}

@@ -20,6 +20,7 @@ themselves are not encrypted: the link proves who speaks, the checksum that noth
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import secrets
@@ -31,7 +32,8 @@ from typing import ParamSpec, TypeVar
 
 import xxhash
 
-from graphvine.protocol.messages import Address
+from graphvine.protocol.dialing import CONNECT_S, dial, is_dead, is_silence
+from graphvine.protocol.messages import Address, LinkState
 from graphvine.protocol.tree_files import Writer, remove
 from graphvine.protocol.trees import BadTreeError
 
@@ -49,8 +51,7 @@ NOT_YET = ANSWER.pack(-2, False)
 NOT_YET_S = 5.0
 #: Bytes taken from a link at a time: fits the processor's cache, so that hashing and storing find it there.
 CHUNK_BYTES = 2**20
-CONNECT_S = 5.0
-GREETING_S = 10.0
+GREETING_S = 5.0
 
 
 class BulkError(Exception):
@@ -58,7 +59,11 @@ class BulkError(Exception):
 
 
 class UnreachableError(BulkError):
-    """No address of the holder could be connected to."""
+    """No address of the holder could be connected to. ``silent``: at some of them nobody answered at all."""
+
+    def __init__(self, message: str, silent: bool = False) -> None:
+        super().__init__(message)
+        self.silent = silent
 
 
 class RefusedError(BulkError):
@@ -70,11 +75,24 @@ class NotHeldError(BulkError):
 
 
 class LinkLostError(BulkError):
-    """The link broke or stalled under way."""
+    """The link broke under way."""
+
+
+class StalledError(LinkLostError):
+    """Nothing came for too long."""
 
 
 class DamagedError(BulkError):
     """The bytes that came are not those that were sent, or not as many as expected."""
+
+
+def link_state(error: Exception) -> LinkState | None:
+    """What a failure says of the link to that holder; None: nothing."""
+    if isinstance(error, UnreachableError):
+        return "silent" if error.silent else "refused"
+    if isinstance(error, StalledError):
+        return "silent"
+    return "refused" if isinstance(error, RefusedError) else None
 
 
 def fetch(
@@ -115,26 +133,33 @@ def _receive_tree(link: Link, path: str) -> None:
 def connect(
     addresses: Sequence[Address], secret: str, timeout_s: float = 30.0, connect_s: float = CONNECT_S
 ) -> Link:
-    """A link to the first of ``addresses`` that answers. Raises UnreachableError, RefusedError."""
+    """A link to the first of ``addresses`` that answers as it should. Raises UnreachableError,
+    RefusedError."""
     reasons = []
-    for address in addresses:
-        try:
-            connected = socket.create_connection((address.host, address.port), connect_s)
-        except OSError as error:
-            reasons.append(f"{address.host}:{address.port}: {error}")
-            continue
-        try:
-            greet(connected, secret, "client")
-        except BulkError:
-            connected.close()
-            raise
-        except OSError as error:
-            connected.close()
-            reasons.append(f"{address.host}:{address.port} does not answer as a worker would: {error}")
-            continue
-        set_timeout(connected, timeout_s)
-        return Link(connected, f"{address.host}:{address.port}")
-    raise UnreachableError("; ".join(reasons) or "it has no address")
+    silent = False
+    refused: RefusedError | None = None
+    with contextlib.closing(dial(addresses, connect_s)) as dialled:
+        for address, connected in dialled:
+            name = f"{address.host}:{address.port}"
+            if isinstance(connected, OSError):
+                silent = silent or is_silence(connected)
+                reasons.append(f"{name}: {connected}")
+                continue
+            try:
+                greet(connected, secret, "client")
+            except RefusedError as error:
+                connected.close()
+                refused = error
+                reasons.append(f"{name}: {error}")
+            except OSError as error:
+                connected.close()
+                reasons.append(f"{name} does not answer as a worker would: {error}")
+            else:
+                set_timeout(connected, timeout_s)
+                return Link(connected, name)
+    if refused is not None and not silent:
+        raise RefusedError("; ".join(reasons)) from refused
+    raise UnreachableError("; ".join(reasons) or "it has no address", silent)
 
 
 class Link:
@@ -153,6 +178,10 @@ class Link:
 
     def close(self) -> None:
         self._socket.close()
+
+    def is_dead(self) -> bool:
+        """Whether an idle link is of no use any more."""
+        return is_dead(self._socket)
 
     def abort(self) -> None:
         """Make whoever waits on this link fail at once; from any thread."""
@@ -232,7 +261,7 @@ class Link:
         try:
             return act(*args, **kwargs)
         except BlockingIOError:
-            raise LinkLostError(f"{self.name} is too slow or silent") from None
+            raise StalledError(f"{self.name} is too slow or silent") from None
         except OSError as error:
             raise LinkLostError(f"the link to {self.name} broke: {error}") from None
 

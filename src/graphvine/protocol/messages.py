@@ -182,6 +182,14 @@ class Sources(msgspec.Struct, tag="sources"):
     values: dict[int, bytes] = {}
 
 
+class Probe(msgspec.Struct, tag="probe"):
+    """See whether links to these workers can be made by now, for whoever may need them; the answers come as
+    ``Report.links``."""
+
+    workers: list[int]
+    peers: dict[int, list[Address]] = {}
+
+
 class Drop(msgspec.Struct, tag="drop", gc=False):
     """Nobody needs these files on this worker any more (results, blobs)."""
 
@@ -322,6 +330,18 @@ class Missing(msgspec.Struct, array_like=True):
     reason: str
 
 
+#: What became of a link to another worker's transfer server. refused: somebody said no there, or the wrong
+#: thing; silent: nothing answered.
+LinkState = Literal["made", "refused", "silent"]
+
+
+class LinkNews(msgspec.Struct, array_like=True, gc=False):
+    """What this worker learned of the link to another, for the first time or since it last said so."""
+
+    worker: int
+    state: LinkState
+
+
 class Report(msgspec.Struct, tag="report", omit_defaults=True, gc=False):
     """What happened on a worker since its last report."""
 
@@ -336,6 +356,7 @@ class Report(msgspec.Struct, tag="report", omit_defaults=True, gc=False):
     """Recalled tasks that had not begun, with those that waited for them."""
     sizes: dict[int, int] = {}
     """How many bytes travel of fetched files that were read on this node, where the manager did not know."""
+    links: list[LinkNews] = []
 
 
 class Heartbeat(msgspec.Struct, tag="heartbeat"):
@@ -384,13 +405,19 @@ class Output(msgspec.Struct, tag="output", omit_defaults=True):
 
 class Pull(msgspec.Struct, tag="pull"):
     """Asks for a piece of a file. From a worker: the manager passes it on to a holder. The receiver of the
-    bytes asks for the next piece only when it has room, so the relay needs no flow control of its own."""
+    bytes asks for the next piece only when it has room."""
 
     file: int
     offset: int
     length: int
     requester: int
     """Number of the worker the piece is for; 0 is the manager itself."""
+
+
+class Taken(msgspec.Struct, tag="taken"):
+    """So many pieces that came through the manager are here: from then on others may be under way."""
+
+    pieces: int
 
 
 class Piece(msgspec.Struct, tag="piece"):
@@ -406,6 +433,8 @@ class Piece(msgspec.Struct, tag="piece"):
     tree: bool = False
 
 
-ToWorker = Welcome | Refused | Rejoin | Assign | Sources | Drop | Recall | Cancel | Leave | Pull | Piece
+ToWorker = (
+    Welcome | Refused | Rejoin | Assign | Sources | Probe | Drop | Recall | Cancel | Leave | Pull | Piece
+)
 ToFactory = Demand | Refused | Rejoin | Leave
-ToManager = Hello | Attend | Retire | Report | Heartbeat | Output | Goodbye | Pull | Piece
+ToManager = Hello | Attend | Retire | Report | Heartbeat | Output | Goodbye | Pull | Piece | Taken

@@ -1,7 +1,7 @@
 """Bytes that go over the manager's own connections, because no direct link can be made.
 
 No I/O here. Whoever needs the bytes asks for them piece by piece (``Pull``), only as fast as it takes them
-in, so that the manager between two workers holds nothing.
+in, so that the manager between two workers holds little.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import xxhash
 
 from graphvine.protocol.messages import Piece, Pull
 
-PIECE_BYTES = 2**20
-#: Pieces asked for ahead: keeps the link busy over a round trip without crowding out control messages.
-PIECES_AHEAD = 4
+#: What is to be heard in between waits for so much to be encrypted and decrypted: a millisecond each.
+PIECE_BYTES = 2**18
+#: Pieces of one file that the manager asks for ahead.
+PIECES_AHEAD = 16
+#: Pieces under way at once on one path (see ``pace``).
+MOST_AHEAD = 32
 
 
 def make_piece(pull: Pull, content: memoryview) -> Piece:

@@ -29,6 +29,7 @@ from graphvine.worker.instructions import (
     Instruction,
     KillExecutor,
     Note,
+    ProbePeer,
     ReadHere,
     RunPacket,
     SayToManager,
@@ -137,6 +138,8 @@ class Hands:
                 self._pool.kill(executor)
             case StartFetch():
                 self._fetch(instruction)
+            case ProbePeer(holder, addresses):
+                self._fetcher.probe(holder, addresses)
             case ReadHere(file, what):
                 self._read_here(file, what)
             case StopFetch(file):
@@ -287,6 +290,8 @@ class Hands:
         """A fetch came to nothing; what came may be kept for the next holder."""
         if not failed.kept:
             self._store.discard(failed.file)
+        if failed.link:
+            self._core.on_link(failed.holder, failed.link)
         self._core.on_fetch_failed(failed.file, failed.holder, failed.reason)
 
     def _adopt(self, file: int, size: int) -> bool:

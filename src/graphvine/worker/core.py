@@ -19,7 +19,9 @@ from collections.abc import Iterable
 from graphvine.protocol.messages import (
     Assign,
     Context,
+    LinkState,
     Piece,
+    Probe,
     Pull,
     Resources,
     Sources,
@@ -40,6 +42,7 @@ from graphvine.worker.instructions import (
     StoreContext,
     TakeBack,
 )
+from graphvine.worker.links import Links
 from graphvine.worker.nursery import Nursery
 from graphvine.worker.outbox import Outbox
 from graphvine.worker.packets import PacketDone, TaskResult
@@ -55,7 +58,8 @@ class Core:
     def __init__(self, capacity: Resources, settings: Settings) -> None:
         self._settings = settings
         self._outbox = Outbox()
-        self._files = Files(settings, self._outbox)
+        self._links = Links(settings.bar_link_s, self._outbox)
+        self._files = Files(settings, self._outbox, self._links)
         self._crew = Crew(capacity)
         self._queue = Queue()
         self._codes = Codes({0: ""}, {0: ""}, {("", ""): 0}, {})
@@ -66,6 +70,10 @@ class Core:
         self._recalled: set[int] = set()
         """Recalled tasks that lie in packets; known for sure when those were taken back."""
         self._sequence = 0
+
+    def on_clock(self, now: float) -> None:
+        """What is heard next is heard now."""
+        self._links.now = self._files.now = now
 
     # -- the manager's messages ------------------------------------------------------------------------
 
@@ -203,6 +211,14 @@ class Core:
 
     def on_pull(self, pull: Pull) -> None:
         self._files.on_pull(pull)
+
+    def on_probe(self, probe: Probe) -> None:
+        self._files.note_peers(probe.peers)
+        self._files.on_probe(probe.workers)
+
+    def on_link(self, worker: int, state: LinkState) -> None:
+        """What became of a link to a peer."""
+        self._links.note(worker, state)
 
     def on_piece(self, piece: Piece) -> None:
         self._queue.wake(self._files.on_piece(piece))
@@ -474,6 +490,7 @@ class Core:
     def turn(self, now: float) -> list[Instruction]:
         """Hand out what is ready, and return all instructions since the last turn. Called again after they
         were carried out, until there are none."""
+        self.on_clock(now)
         self._nursery.turn(now)
         if self._queue.ready:
             self._dispatcher.dispatch(now)
@@ -481,6 +498,7 @@ class Core:
         if not self._queue.jobs:
             # What was forgotten while it waited for several files still waits for those that never came.
             self._files.waiters.clear()
+        self._files.tell_taken()
         return self._outbox.take()
 
     def deadline(self) -> float | None:

@@ -4,8 +4,9 @@
 - A file that is not held has at most one fetch, whatever number of jobs wait for it. Its holders are tried
   one after the other; when none is left it is reported missing and waits for the manager's word.
 - A file of this node (``Source.on_node``) is read here; only if that fails, it is got as any other.
-- A file whose list of holders is empty is pulled through the manager: a few pieces are asked for at a time,
-  over all files together, so that a slow link is not swamped.
+- Whom this worker could not reach lately it does not try (see ``links``).
+- A file whose list of holders is empty is pulled through the manager: over all files together, as many pieces
+  are asked for at a time as come without waiting for each other (see ``protocol.pace``).
 - Files are immutable: a second copy that arrives is the same as the first.
 - A file that an executor may be about to read stays in the store until it is done, whatever the manager says:
   the manager may have learned of a loss while the replica that mends it was arriving here.
@@ -19,19 +20,22 @@ from collections.abc import Iterable
 import msgspec
 import xxhash
 
-from graphvine.protocol.messages import Address, Missing, Piece, Pull, Source
+from graphvine.protocol.messages import Address, Missing, Piece, Pull, Source, Taken
+from graphvine.protocol.pace import Pace
 from graphvine.protocol.pieces import make_piece, not_held
 from graphvine.protocol.values import MAGIC
 from graphvine.worker.instructions import (
     DropFiles,
     FinishPull,
     Note,
+    ProbePeer,
     ReadHere,
     SendPiece,
     StartFetch,
     StopFetch,
     WritePiece,
 )
+from graphvine.worker.links import Links
 from graphvine.worker.outbox import Outbox
 from graphvine.worker.settings import Settings
 from graphvine.worker.tasks import Job
@@ -57,33 +61,39 @@ class Fetch(msgspec.Struct):
 
 
 class Relay(msgspec.Struct):
-    """A file pulled through the manager. ``tries`` has the offsets asked for and not answered."""
+    """A file pulled through the manager. ``tries`` has the offsets asked for and not answered, how often and
+    when last."""
 
     file: int
     size: int
     next: int = 0
     received: int = 0
-    tries: dict[int, int] = {}
+    tries: dict[int, tuple[int, float]] = {}
 
 
 class Files:
     """The table of files. Methods that make a file available return the jobs that became ready."""
 
-    def __init__(self, settings: Settings, outbox: Outbox) -> None:
+    def __init__(self, settings: Settings, outbox: Outbox, links: Links) -> None:
         self.held: dict[int, bytes | str] = {}
         self.waiters: dict[int, list[Job]] = {}
         self.sizes: dict[int, int] = {}
         """Sizes of the stored files that are values (no blobs)."""
         self.worker = 0
         """This worker's number."""
+        self.now = 0.0
         self._settings = settings
         self._outbox = outbox
+        self._links = links
         self._blobs: set[int] = set()
         self._peers: dict[int, list[Address]] = {}
         self._fetches: dict[int, Fetch] = {}
         self._relays: dict[int, Relay] = {}
         self._relays_with_more: deque[Relay] = deque()
         self._pieces_out = 0
+        self._pace = Pace(settings.pieces_ahead)
+        self._taken = 0
+        """Pieces that came since the manager was told how many."""
         self._pins: dict[int, int] = {}
         """Files that packets read, which executors were given: how many packets."""
         self._doomed: set[int] = set()
@@ -186,6 +196,7 @@ class Files:
         self.drop([*self._fetches, *self._relays])
         self.drop([file for file in self.held if file not in self.sizes])
         self.waiters.clear()
+        self._taken = 0
 
     # -- fetching --------------------------------------------------------------------------------------
 
@@ -194,6 +205,17 @@ class Files:
 
     def note_peers(self, peers: dict[int, list[Address]]) -> None:
         self._peers.update(peers)
+
+    def tell_taken(self) -> None:
+        """Say how many pieces came since the last turn."""
+        if self._taken:
+            self._outbox.messages.append(Taken(self._taken))
+            self._taken = 0
+
+    def on_probe(self, peers: list[int]) -> None:
+        """Links that may work by now are to be tried."""
+        known = [(peer, self._peers[peer]) for peer in peers if peer in self._peers]
+        self._outbox.instructions += [ProbePeer(peer, addresses) for peer, addresses in known]
 
     def on_source(self, source: Source) -> None:
         """The manager names holders of a file."""
@@ -222,6 +244,8 @@ class Files:
         """A fetch or a relay is complete and in the store."""
         fetch = self._fetches.pop(file, None)
         known = fetch is not None or file in self._relays
+        if fetch is not None and fetch.holder > 0:
+            self._links.note(fetch.holder, "made")
         if fetch is not None and fetch.holder == HERE and fetch.size != size:
             self._outbox.sizes[file] = size
         if file in self._relays:
@@ -267,6 +291,9 @@ class Files:
             holder = fetch.left.pop(0)
             fetch.tried.append(holder)
             addresses = self._peers.get(holder)
+            if self._links.is_barred(holder):
+                fetch.reasons.append(f"worker {holder}: it could not be reached just before")
+                continue
             if holder != self.worker and addresses:
                 fetch.holder = holder
                 coming = holder == fetch.coming
@@ -287,7 +314,7 @@ class Files:
 
     def _ask_pieces(self) -> None:
         queue, length = self._relays_with_more, self._settings.piece_bytes
-        while queue and self._pieces_out < self._settings.pieces_ahead:
+        while queue and self._pieces_out < self._pace.limit:
             relay = queue[0]
             if self._relays.get(relay.file) is not relay or (relay.next and relay.next >= relay.size):
                 queue.popleft()
@@ -296,16 +323,18 @@ class Files:
             relay.next += length
 
     def _ask_piece(self, relay: Relay, offset: int) -> None:
-        relay.tries[offset] = relay.tries.get(offset, 0) + 1
+        relay.tries[offset] = relay.tries.get(offset, (0, 0.0))[0] + 1, self.now
         self._pieces_out += 1
         self._outbox.messages.append(Pull(relay.file, offset, self._settings.piece_bytes, self.worker))
 
     def on_piece(self, piece: Piece) -> list[Job]:
         """A piece of a relayed file came through the manager."""
+        self._taken += 1
         relay = self._relays.get(piece.file)
         if relay is None or piece.offset not in relay.tries:
             return []
         self._pieces_out -= 1
+        self._pace.note(self.now - relay.tries[piece.offset][1])
         ready: list[Job] = []
         if piece.total < 0:
             self._fail_relay(relay, "no worker that holds it could send it")
@@ -321,10 +350,11 @@ class Files:
         return len(piece.data) != expected or xxhash.xxh3_64_intdigest(piece.data) != piece.checksum
 
     def _ask_again(self, relay: Relay, offset: int) -> None:
-        if relay.tries[offset] < self._settings.piece_tries:
+        tries = relay.tries[offset][0]
+        if tries < self._settings.piece_tries:
             self._ask_piece(relay, offset)
         else:
-            self._fail_relay(relay, f"the piece at byte {offset} came damaged {relay.tries[offset]} times")
+            self._fail_relay(relay, f"the piece at byte {offset} came damaged {tries} times")
 
     def _take_piece(self, relay: Relay, piece: Piece) -> list[Job]:
         file = relay.file

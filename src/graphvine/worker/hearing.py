@@ -8,6 +8,7 @@ from graphvine.protocol.messages import (
     Drop,
     Leave,
     Piece,
+    Probe,
     Pull,
     Recall,
     Refused,
@@ -22,6 +23,7 @@ from graphvine.worker.core import Core
 def hear(core: Core, message: ToWorker, now: float) -> Welcome | Rejoin | Refused | Leave | None:
     """Tell the core. What is about the worker's joining and leaving comes back: it is for whoever stands
     around the core."""
+    core.on_clock(now)
     match message:
         case Assign():
             core.on_assign(message)
@@ -33,6 +35,8 @@ def hear(core: Core, message: ToWorker, now: float) -> Welcome | Rejoin | Refuse
             core.on_cancel(message.tasks, now)
         case Sources():
             core.on_sources(message)
+        case Probe():
+            core.on_probe(message)
         case Pull():
             core.on_pull(message)
         case Piece():

@@ -94,6 +94,13 @@ class StartFetch(msgspec.Struct):
     coming: bool = False
 
 
+class ProbePeer(msgspec.Struct):
+    """See whether a peer can be reached; answer with ``on_link``."""
+
+    holder: int
+    addresses: list[Address]
+
+
 class ReadHere(msgspec.Struct):
     """Take in a file that lies on this node; answer with ``on_fetched``, or ``on_fetch_failed`` with
     ``files.HERE`` as the holder."""
@@ -161,6 +168,7 @@ Instruction = (
     | StoreBlob
     | StoreContext
     | StartFetch
+    | ProbePeer
     | ReadHere
     | StopFetch
     | WritePiece

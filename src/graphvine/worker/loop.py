@@ -49,7 +49,7 @@ from graphvine.worker.pool import (
 )
 from graphvine.worker.settings import Settings
 from graphvine.worker.store import SpillFailed, Store
-from graphvine.worker.transfer import Fetched, Fetcher, TransferServer
+from graphvine.worker.transfer import Fetched, Fetcher, Probed, TransferServer
 from graphvine.worker.unpacking import Unpacking
 
 log = logging.getLogger("graphvine.worker")
@@ -349,5 +349,7 @@ class Loop:
         for event in self._fetcher.completed():
             if isinstance(event, Fetched):
                 self._hands.take_fetched(event.file, event.size)
+            elif isinstance(event, Probed):
+                self._core.on_link(event.holder, event.state)
             else:
                 self._hands.give_up_fetch(event)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphvine.protocol.codec import Row, portions
-from graphvine.protocol.messages import Missing, Report, TaskDone, TaskFailed, ToManager
+from graphvine.protocol.messages import LinkNews, Missing, Report, TaskDone, TaskFailed, ToManager
 from graphvine.worker.instructions import Instruction, SayToManager
 
 #: So few inline results are not worth weighing.
@@ -33,10 +33,19 @@ class Outbox:
         self.lost: list[int] = []
         self.returned: list[int] = []
         self.sizes: dict[int, int] = {}
+        self.links: list[LinkNews] = []
 
     def take(self) -> list[Instruction]:
         """Everything since the last call, the report last."""
-        if self.done or self.failed or self.fetched or self.missing or self.lost or self.returned:
+        if (
+            self.done
+            or self.failed
+            or self.fetched
+            or self.missing
+            or self.lost
+            or self.returned
+            or self.links
+        ):
             self._write_reports()
         instructions = self.instructions
         if self.messages:
@@ -52,7 +61,7 @@ class Outbox:
         self.messages.extend(Report(part) for part in earlier)
         *earlier_failed, failed = _portions(self.failed, _weight_of_failed)
         self.messages.extend(Report(failed=part) for part in earlier_failed)
-        rest = (self.fetched, self.missing, self.lost, self.returned, self.sizes)
+        rest = (self.fetched, self.missing, self.lost, self.returned, self.sizes, self.links)
         self.messages.append(Report(done, failed, *rest))
 
     def forget_news(self) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from graphvine.protocol.pieces import MOST_AHEAD, PIECE_BYTES
+
 
 class Settings(msgspec.Struct, frozen=True):
     """Times in seconds, sizes in bytes. The defaults are measured on four cores; tests choose their own."""
@@ -45,9 +47,13 @@ class Settings(msgspec.Struct, frozen=True):
     cancel_grace_s: float = 0.5
     """A short task that was cancelled gets so long to end by itself before its executor is stopped."""
 
+    bar_link_s: float = 20.0
+    """A peer that could not be reached is not tried again for so long, whatever was said before."""
+
     # Pulling through the manager.
-    piece_bytes: int = 2**20
-    pieces_ahead: int = 4
+    piece_bytes: int = PIECE_BYTES
+    pieces_ahead: int = MOST_AHEAD
+    """At most so many are under way; fewer where they would wait for each other (see ``protocol.pace``)."""
     piece_tries: int = 3
 
     # The link to the manager.

@@ -29,11 +29,13 @@ from graphvine.protocol.bulk import (
     UnreachableError,
     connect,
     greet,
+    link_state,
     receive_request,
     set_timeout,
 )
+from graphvine.protocol.dialing import keep_alive
 from graphvine.protocol.given_files import UNREADABLE, why
-from graphvine.protocol.messages import Address, OnNode
+from graphvine.protocol.messages import Address, LinkState, OnNode
 from graphvine.protocol.trees import BadTreeError
 from graphvine.worker.arrivals import Arrival, Arrivals
 from graphvine.worker.files import HERE
@@ -49,9 +51,13 @@ _IDLE_S = 120.0
 _SPARED_S = 0.25
 #: A stranger at the door is worth one line in the log in so long.
 _STRANGER_S = 60.0
-#: A peer that could not be reached is not tried again for so long.
-_UNREACHABLE_S = 30.0
+#: Whom a fetch could not reach, those that were asked for at the same time don't try. Later, it is for the
+#: core to say whom to try.
+_UNREACHABLE_S = 5.0
+_UNREACHABLE_REMEMBERED = 1000
 _IDLE_LINKS = 32
+#: Links that were kept for longer are not used again: who knows whether the other side still has its end.
+_KEPT_S = 100.0
 _CLOSE_S = 2.0
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -64,15 +70,22 @@ class Fetched(msgspec.Struct):
     holder: int
 
 
+class Probed(msgspec.Struct):
+    """What became of a link to a peer."""
+
+    holder: int
+    state: LinkState
+
+
 class FetchFailed(msgspec.Struct):
-    """``unreachable``: no link could be made at all (firewall, NAT, gone), so the relay is the way.
+    """``link``: no link could be made (firewall, NAT, gone), or nothing came over it (None: that was not it).
     ``no_room``: it was here that it failed, for want of space. ``kept``: what came before the link broke is
     kept for another holder; otherwise it is removed."""
 
     file: int
     holder: int
     reason: str
-    unreachable: bool
+    link: LinkState | None = None
     no_room: bool = False
     kept: bool = False
 
@@ -85,7 +98,7 @@ class TransferServer:
         host: str = "",
         *,
         max_links: int = 64,
-        timeout_s: float = 30.0,
+        timeout_s: float = 20.0,
     ) -> None:
         """Listens at once, on any free port of ``host`` ("": all interfaces). ``lookup`` is called from
         threads with a file and how many seconds to wait for it to begin to come: its path, content,
@@ -175,6 +188,7 @@ class TransferServer:
     def _serve(self, link: socket.socket, host: str) -> None:
         try:
             with link:
+                keep_alive(link)
                 greet(link, self._secret, "server")
                 self._answer_all(link)
         except (BulkError, OSError) as error:
@@ -245,20 +259,23 @@ class Fetcher:
         *,
         total: int = 8,
         per_source: int = 2,
-        timeout_s: float = 30.0,
+        timeout_s: float = 20.0,
     ) -> None:
         self._secret = secret
         self._arrivals = arrivals or Arrivals()
         self._per_source = per_source
         self._timeout_s = timeout_s
         self._total = total
-        self._done: Mailbox[tuple[_Job, Fetched | FetchFailed]] = Mailbox()
+        self._done: Mailbox[tuple[_Job | None, Fetched | FetchFailed | Probed]] = Mailbox()
         self._changed = threading.Condition()
         self._waiting: deque[_Job] = deque()
         self._jobs: dict[int, _Job] = {}
         self._active: dict[tuple[Address, ...], int] = {}
-        self._idle: deque[tuple[tuple[Address, ...], Link]] = deque()
-        self._unreachable: dict[tuple[Address, ...], tuple[float, str]] = {}
+        self._idle: deque[tuple[tuple[Address, ...], Link, float]] = deque()
+        """Links that nobody uses, and since when."""
+        self._unreachable: dict[tuple[Address, ...], tuple[float, UnreachableError]] = {}
+        self._probes: deque[tuple[int, tuple[Address, ...]]] = deque()
+        self._probing = False
         self._threads: list[threading.Thread] = []
         self._busy = 0
         self._parked = 0
@@ -269,15 +286,24 @@ class Fetcher:
         """Readable when ``completed`` has something."""
         return self._done.descriptor
 
-    def completed(self) -> list[Fetched | FetchFailed]:
+    def completed(self) -> list[Fetched | FetchFailed | Probed]:
         events = []
         for job, event in self._done.take_all():
-            with self._changed:
-                if job.cancelled:
-                    continue
-                del self._jobs[job.file]
+            if job is not None:
+                with self._changed:
+                    if job.cancelled:
+                        continue
+                    del self._jobs[job.file]
             events.append(event)
         return events
+
+    def probe(self, holder: int, addresses: Sequence[Address]) -> None:
+        """See whether a link can be made; one that was made is kept. Ends in Probed, one after the other."""
+        with self._changed:
+            self._probes.append((holder, tuple(addresses)))
+            if not self._probing:
+                self._probing = True
+                threading.Thread(target=self._probe_all, name="graphvine-probe", daemon=True).start()
 
     def start(
         self,
@@ -353,7 +379,7 @@ class Fetcher:
             # One that is just connecting may take longer; it has nothing left to report.
             thread.join(_CLOSE_S)
         with self._changed:
-            for _, link in self._idle:
+            for _, link, _ in self._idle:
                 link.close()
             self._idle.clear()
         self._done.close()
@@ -418,21 +444,17 @@ class Fetcher:
             return self._run_here(job, job.on_node)
         try:
             self._fetch(job)
-        except UnreachableError as error:
-            self._unreachable[job.addresses] = (time.monotonic() + _UNREACHABLE_S, str(error))
-            reason, unreachable, no_room = f"it cannot be reached: {error}", True, False
         except DamagedError as error:
             return self._spoiled(job, str(error))
         except BulkError as error:
-            reason, unreachable, no_room = str(error), isinstance(error, RefusedError), False
+            reason = f"it cannot be reached: {error}" if isinstance(error, UnreachableError) else str(error)
+            return FetchFailed(job.file, job.holder, reason, link_state(error), kept=True)
         except BadTreeError as error:
             return self._spoiled(job, str(error))
         except OSError as error:
             reason = f"it cannot be written here: {error.strerror or error}"
             return self._spoiled(job, reason, error.errno in _NO_ROOM)
-        else:
-            return Fetched(job.file, job.size, job.holder)
-        return FetchFailed(job.file, job.holder, reason, unreachable, no_room, kept=True)
+        return Fetched(job.file, job.size, job.holder)
 
     def _run_here(self, job: _Job, what: OnNode) -> Fetched | FetchFailed:
         try:
@@ -445,7 +467,7 @@ class Fetcher:
     def _spoiled(self, job: _Job, reason: str, no_room: bool = False) -> FetchFailed:
         """What came is of no use: another holder sends all of it."""
         self._give_up(job.arrival)
-        return FetchFailed(job.file, job.holder, reason, False, no_room)
+        return FetchFailed(job.file, job.holder, reason, no_room=no_room)
 
     def _fetch(self, job: _Job) -> None:
         link = self._take_idle(job.addresses)
@@ -481,24 +503,60 @@ class Fetcher:
         self._keep_idle(job.addresses, link)
 
     def _connect(self, addresses: tuple[Address, ...]) -> Link:
-        until, reason = self._unreachable.get(addresses, (0.0, ""))
-        if time.monotonic() < until:
-            raise UnreachableError(reason)
-        link = connect(addresses, self._secret, self._timeout_s)
-        self._unreachable.pop(addresses, None)
+        with self._changed:
+            until, failure = self._unreachable.get(addresses, (0.0, None))
+        if failure is not None and time.monotonic() < until:
+            raise UnreachableError(str(failure), failure.silent)
+        try:
+            link = connect(addresses, self._secret, self._timeout_s)
+        except UnreachableError as error:
+            with self._changed:
+                if len(self._unreachable) >= _UNREACHABLE_REMEMBERED:
+                    self._unreachable.clear()
+                self._unreachable[addresses] = (time.monotonic() + _UNREACHABLE_S, error)
+            raise
+        with self._changed:
+            self._unreachable.pop(addresses, None)
         return link
 
-    def _take_idle(self, addresses: tuple[Address, ...]) -> Link | None:
+    def _probe_all(self) -> None:
+        while True:
+            with self._changed:
+                if self._closing or not self._probes:
+                    self._probing = False
+                    return
+                holder, addresses = self._probes.popleft()
+            self._probe(holder, addresses)
+
+    def _probe(self, holder: int, addresses: tuple[Address, ...]) -> None:
+        try:
+            link = connect(addresses, self._secret, self._timeout_s)
+        except BulkError as error:
+            state: LinkState = link_state(error) or "refused"
+        else:
+            state = "made"
+            with self._changed:
+                self._unreachable.pop(addresses, None)
+            self._keep_idle(addresses, link)
         with self._changed:
-            for kept in self._idle:
-                if kept[0] == addresses:
-                    self._idle.remove(kept)
-                    return kept[1]
-        return None
+            if not self._closing:
+                self._done.put((None, Probed(holder, state)))
+
+    def _take_idle(self, addresses: tuple[Address, ...]) -> Link | None:
+        found: Link | None = None
+        with self._changed:
+            since = time.monotonic() - _KEPT_S
+            for kept in [kept for kept in self._idle if kept[0] == addresses]:
+                self._idle.remove(kept)
+                if kept[2] > since and not kept[1].is_dead():
+                    found = kept[1]
+                    break
+                kept[1].close()
+        return found
 
     def _keep_idle(self, addresses: tuple[Address, ...], link: Link) -> None:
         with self._changed:
-            self._idle.append((addresses, link))
+            self._idle.append((addresses, link, time.monotonic()))
             too_many = self._closing or len(self._idle) > _IDLE_LINKS
             oldest = self._idle.popleft()[1] if too_many else None
         if oldest is not None:

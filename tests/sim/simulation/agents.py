@@ -38,6 +38,7 @@ from graphvine.worker.instructions import (
     Instruction,
     KillExecutor,
     Note,
+    ProbePeer,
     ReadHere,
     RunPacket,
     SayToManager,
@@ -56,6 +57,7 @@ from graphvine.worker.packets import PacketDone
 from graphvine.worker.settings import Settings
 from simulation.executors import SimPool
 from simulation.links import Connection
+from simulation.transfers import link_state
 from simulation.work import Content, value_in
 
 if TYPE_CHECKING:
@@ -311,6 +313,8 @@ class SimAgent:
                 self.pool.kill(executor)
             case StartFetch():
                 self._fetch(instruction)
+            case ProbePeer():
+                self._probe(instruction)
             case ReadHere(file, what):
                 self._read_here(file, what)
             case StopFetch(file):
@@ -390,6 +394,13 @@ class SimAgent:
             ),
         )
 
+    def _probe(self, order: ProbePeer) -> None:
+        self.world.transfers.probe(
+            self.name,
+            order.addresses,
+            lambda state: self.hear(3e-5, lambda: self.core.on_link(order.holder, state)),
+        )
+
     def _read_here(self, file: int, what: OnNode) -> None:
         """A file of the manager's machine, which this worker perhaps cannot read."""
         world = self.world
@@ -406,6 +417,9 @@ class SimAgent:
             return
         del self.fetching[file]
         if content is None:
+            state = link_state(reason)
+            if state is not None:
+                self.core.on_link(holder, state)
             self.core.on_fetch_failed(file, holder, reason)
         else:
             self.store[file] = content

@@ -19,7 +19,7 @@ import msgspec
 
 from graphvine.manager import check
 from graphvine.manager.settings import Settings
-from graphvine.protocol.messages import Piece, Resources
+from graphvine.protocol.messages import LinkState, Piece, Resources
 from graphvine.worker.settings import Settings as WorkerSettings
 from simulation import invariants
 from simulation.agents import SimAgent
@@ -37,10 +37,13 @@ SETTINGS = Settings(
     bandwidth=1e6,
     blob_by_peer_bytes=200,
     spread_bytes=1000,
+    retry_link_s=0.5,
+    retry_link_most_s=4.0,
+    links_remembered=50,
     checked=True,
     node="here",
 )
-WORKER_SETTINGS = WorkerSettings(piece_bytes=256, answer_s=0.7, setup_tries=12, zygotes=1)
+WORKER_SETTINGS = WorkerSettings(piece_bytes=256, bar_link_s=0.3, answer_s=0.7, setup_tries=12, zygotes=1)
 
 
 class Wrong(AssertionError):
@@ -58,7 +61,8 @@ class Weather(msgspec.Struct, frozen=True):
     bandwidth: float = 1e6
     damage: float = 0.0
     walls: float = 0.0
-    """A worker can't be reached from another, for good."""
+    """A worker can't be reached from another, for ``walls_s``."""
+    walls_s: float = 1e9
     addresses: bool = True
     """Workers have transfer servers at all."""
     false_starts: float = 0.0
@@ -94,7 +98,11 @@ class Cluster:
         self.transfers = Transfers(self)
         self.worker_settings = worker_settings
         self.manager = SimManager(self, settings)
-        self._walls: dict[tuple[str, str], bool] = {}
+        self._walls: dict[tuple[str, str], LinkState] = {}
+        #: Which links can be made, where that is not drawn.
+        self.topology: Callable[[str, str], LinkState] | None = None
+        #: The NATs that workers are behind, by name.
+        self.networks: dict[str, str] = {}
         self._connections = 0
         #: Happenings that may make finished work be done again.
         self.losses = 0
@@ -145,11 +153,17 @@ class Cluster:
     def living(self) -> list[SimAgent]:
         return [agent for agent in self.agents if agent.alive]
 
-    def reachable(self, asker: str, holder: str) -> bool:
+    def link(self, asker: str, holder: str) -> LinkState:
+        """What becomes of a link from one to another."""
+        if self.topology is not None:
+            return self.topology(asker, holder)
         wall = self._walls.get((asker, holder))
         if wall is None:
-            wall = self._walls[asker, holder] = self.chance.random() < self.weather.walls
-        return not wall
+            stands = self.chance.random() < self.weather.walls
+            wall = self._walls[asker, holder] = (
+                self.chance.choice(("silent", "refused")) if stands else "made"
+            )
+        return wall if self.now < self.weather.walls_s else "made"
 
     def perhaps_damaged(self, piece: Piece) -> Piece:
         if piece.data and self.chance.random() < self.weather.damage:

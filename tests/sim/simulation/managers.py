@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import graphvine
-from graphvine.manager.collect import MANAGER, Collector, Wish
+from graphvine.manager.collect import Collector, Wish
 from graphvine.manager.core import Core
 from graphvine.manager.engine import Outcome
 from graphvine.manager.instructions import (
@@ -23,7 +23,8 @@ from graphvine.manager.instructions import (
     Settled,
 )
 from graphvine.manager.peers import Peers, refusal
-from graphvine.manager.relay import Relay
+from graphvine.manager.reach import Reach
+from graphvine.manager.relay import MANAGER, Relay
 from graphvine.manager.run import Raw
 from graphvine.manager.settings import Settings
 from graphvine.protocol.codec import decode_to_manager, encode
@@ -32,14 +33,17 @@ from graphvine.protocol.messages import (
     Drop,
     Goodbye,
     Hello,
+    LinkState,
     Piece,
     Pull,
     Rejoin,
+    Taken,
     ToManager,
     ToWorker,
 )
 from graphvine.protocol.pieces import not_held, piece_of
 from simulation.links import END, Connection
+from simulation.transfers import link_state
 from simulation.work import Content, Work, value_in
 
 if TYPE_CHECKING:
@@ -78,19 +82,34 @@ class SimCollector(Collector):
 
     def __init__(self, manager: SimManager) -> None:
         super().__init__(
-            "manager", "", "", manager.call, manager.say, manager.on_result, manager.on_unreachable
+            "manager",
+            "",
+            "",
+            manager.call,
+            lambda worker, pull: manager.relay.ask(worker, pull),
+            manager.core.place,
+            Reach(0.5, 4.0, 50),
+            lambda: manager.world.now,
+            manager.on_result,
+            manager.on_unreachable,
         )
         self._manager = manager
 
     def _fetch(self, wish: Wish, holder: int, addresses: list[Address]) -> None:
         def finished(content: Content | None, reason: str) -> None:
             if content is None:
-                self._manager.call(lambda: self._on_no_link(wish, holder))
+                self._manager.call(lambda: self._on_not_fetched(wish, holder, link_state(reason)))
             else:
                 raw = memoryview(bytearray(content.read(0, content.size)))
-                self._manager.call(lambda: self._on_result(wish, raw))
+                self._manager.call(lambda: self._on_fetched(wish, holder, raw))
 
         self._manager.world.transfers.start("manager", addresses, wish.file, wish.size, False, finished)
+
+    def _probe(self, holder: int, addresses: list[Address]) -> None:
+        def finished(state: LinkState) -> None:
+            self._manager.call(lambda: self._note(holder, state))
+
+        self._manager.world.transfers.probe("manager", addresses, finished)
 
     def _copy(self, wish: Wish, source: str, is_tree: bool) -> None:
         content = self._manager.world.given[source]
@@ -110,7 +129,16 @@ class SimManager:
         self.core.on_watch(0.0)
         self.peers = Peers()
         self.collector = SimCollector(self)
-        self.relay = Relay(self.core.holders, self.peers.__contains__, self.say, self.core.blob, self._give)
+        self.relay = Relay(
+            self.core.holders,
+            self.peers.__contains__,
+            self.say,
+            self.core.blob,
+            self._give,
+            self.collector.on_piece,
+            lambda: self.world.now,
+            most=6,
+        )
         self.runs: dict[int, SimRun] = {}
         #: What each plan is, also after its run was over.
         self.taken: dict[int, Work] = {}
@@ -194,23 +222,25 @@ class SimManager:
         assert refusal(hello, self.version) is None
         self.connections[connection.identity] = connection
         peer = self.peers.add(connection.identity, connection.serial, hello)
-        self.core.on_worker_joined(peer.worker, hello, self.world.now)
+        seen_at = self.world.networks.get(hello.name, hello.name)
+        self.core.on_worker_joined(peer.worker, hello, self.world.now, seen_at)
 
     def _on_message(self, worker: int, message: ToManager) -> None:
         if isinstance(message, Pull):
             self.relay.on_pull(worker, message)
         elif isinstance(message, Piece):
             self._on_piece(worker, message)
+        elif isinstance(message, Taken):
+            self.relay.on_taken(worker, message.pieces)
         else:
             self.core.on_message(worker, message, self.world.now)
             if isinstance(message, Goodbye):
                 self._part(worker, message.reason)
 
     def _on_piece(self, worker: int, piece: Piece) -> None:
-        if piece.requester == MANAGER:
-            self.collector.on_piece(worker, piece)
-        else:
-            self.relay.on_piece(worker, self.world.perhaps_damaged(piece))
+        if piece.requester != MANAGER:
+            piece = self.world.perhaps_damaged(piece)
+        self.relay.on_piece(worker, piece)
 
     def _give(self, question: Pull) -> bool:
         """Answer a question about a file of the manager's machine, after a while."""
@@ -229,7 +259,7 @@ class SimManager:
             self.core.on_given_read(question.file, content.size, self.world.now)
             data = content.read(question.offset, question.length)
             piece = piece_of(question, data, content.size, tree=False)
-        self.say(question.requester, [self.world.perhaps_damaged(piece)])
+        self.relay.on_given(question.requester, self.world.perhaps_damaged(piece))
 
     def _part(self, worker: int, reason: str) -> None:
         if self.peers.remove(worker) is not None:

@@ -26,6 +26,7 @@ weathers = st.builds(
     bandwidth=shares(1e6, 1e4, 1e5),
     damage=shares(0.0, 0.1),
     walls=shares(0.0, 0.3, 1.0),
+    walls_s=shares(1e9, 1.0),
     addresses=shares(True, True, False),
     false_starts=shares(0.0, 0.1),
     full_inboxes=shares(0.0, 0.1),

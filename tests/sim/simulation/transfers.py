@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from graphvine.protocol.messages import Address
+from graphvine.protocol.messages import Address, LinkState
 from simulation.work import Content
 
 if TYPE_CHECKING:
@@ -17,11 +17,21 @@ if TYPE_CHECKING:
     from simulation.cluster import Cluster
 
 TIMEOUT_S = 3.0
+#: How long one waits for an answer where there is none.
+SILENCE_S = 0.4
+TOO_LONG = "it took too long"
 #: How long a holder waits for what it may be about to get.
 COMING_S = 1.0
 #: How often what arrives is looked at, for want of threads that would wait for it.
 _LOOK_S = 0.002
 Finished = Callable[["Content | None", str], None]
+
+
+def link_state(reason: str) -> LinkState | None:
+    """What a failed transfer says of the link."""
+    if reason in ("silent", TOO_LONG):
+        return "silent"
+    return "refused" if reason == "refused" else None
 
 
 class Transfers:
@@ -31,6 +41,18 @@ class Transfers:
         self._world = world
         self.count = 0
         self.moved_bytes = 0
+        #: Links that were tried in vain: asker, holder, and when.
+        self.failed: list[tuple[str, str, float]] = []
+        self.probes = 0
+
+    def probe(self, asker: str, addresses: Sequence[Address], finished: Callable[[LinkState], None]) -> None:
+        """Whether a link can be made."""
+        world = self._world
+        self.probes += 1
+        holder = world.agents_by_serial.get(addresses[0].port)
+        state = world.link(asker, holder.name) if holder is not None and holder.alive else "refused"
+        delay_s = SILENCE_S if state == "silent" else world.chance.uniform(0.001, 0.05)
+        world.events.after(delay_s, lambda: finished(state))
 
     def start(
         self,
@@ -45,8 +67,11 @@ class Transfers:
         the holder is perhaps about to get it itself, and passes it on."""
         world = self._world
         holder = world.agents_by_serial.get(addresses[0].port)
-        if holder is None or not holder.alive or not world.reachable(asker, holder.name):
-            world.events.after(world.chance.uniform(0.001, 0.05), lambda: finished(None, "unreachable"))
+        state = world.link(asker, holder.name) if holder is not None and holder.alive else "refused"
+        if holder is None or state != "made":
+            self.failed.append((asker, holder.name if holder is not None else "", world.now))
+            delay_s = SILENCE_S if state == "silent" else world.chance.uniform(0.001, 0.05)
+            world.events.after(delay_s, lambda: finished(None, state))
             return
         duration = world.weather.latency_s * 3 + size / world.weather.bandwidth
         done = [False]
@@ -57,7 +82,7 @@ class Transfers:
                 finished(content, reason)
 
         patience_s = COMING_S if coming else 0.0
-        world.events.after(TIMEOUT_S + patience_s, lambda: end(None, "it took too long"))
+        world.events.after(TIMEOUT_S + patience_s, lambda: end(None, TOO_LONG))
         world.events.after(duration, lambda: self._arrive(holder, file, size, patience_s, end))
         if world.weather.latency_s:
             # A holder that dies in between resets the link.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 from tests.unit.manager.test_files import plan_of
@@ -66,14 +67,44 @@ def test_with_nobody_left_there_is_no_parent_but_for_those_after() -> None:
     assert spread.place(8) == 7
 
 
+def test_who_can_reach_no_holder_gets_it_otherwise_and_passes_it_on_to_its_neighbours() -> None:
+    def neighbour(me: int) -> Callable[[int], bool]:
+        return lambda other: other % 2 == me % 2
+
+    spread = Spread([1])
+    parents = {worker: spread.place(worker, neighbour(worker)) for worker in range(2, 40)}
+    assert [worker for worker, parent in parents.items() if not parent] == [2]
+    assert all(parent % 2 == worker % 2 for worker, parent in parents.items() if parent)
+
+
+def test_who_is_given_another_parent_is_given_none_that_waits_for_it() -> None:
+    spread = Spread([1])
+    for worker in range(2, 6):
+        spread.place(worker)
+    # 1 <- 2 <- 3 <- 4 <- 5, and 2 can't reach 1.
+    assert spread.place(2, lambda other: other != 1) == 0
+    assert spread.nodes[1].children == 0
+    assert spread.place(3, lambda other: other != 2) == 1
+    assert spread.place(4, lambda other: other != 3) == 2
+
+
+def test_not_everybody_is_looked_at_for_a_parent() -> None:
+    asked: list[int] = []
+    spread = Spread(list(range(1, 1000)))
+    assert spread.place(1000, lambda other: bool(asked.append(other))) == 0
+    assert len(asked) < 50
+    assert spread.place(1001) == 1, "who was passed over is a parent for others"
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_whatever_happens_nobody_waits_for_itself(seed: int) -> None:
     chance = random.Random(seed)
     spread = Spread([1])
     for _ in range(2000):
         worker = chance.randrange(1, 40)
-        if worker not in spread.nodes:
-            parent = spread.place(worker)
+        if worker not in spread.nodes or chance.random() < 0.2:
+            reachable = set(chance.sample(range(1, 40), chance.randrange(20, 40)))
+            parent = spread.place(worker, reachable.__contains__)
             assert parent != worker
             assert parent == 0 or parent in spread.nodes
         else:

@@ -89,6 +89,7 @@ class Bench:
     def assign(self, *orders: TaskOrder, **more: Any) -> None:
         """Orders of blob BLOB, which comes along."""
         more.setdefault("blobs", [BlobData(BLOB, 0, b"blob")])
+        self.core.on_clock(self.now)
         self.core.on_assign(Assign(list(orders), **more))
         self.turn()
 

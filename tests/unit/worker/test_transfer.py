@@ -152,7 +152,7 @@ def test_what_is_not_held_or_of_another_size_fails_and_leaves_no_file(
     assert "does not hold file 1" in failed[1].reason
     assert "has 3 bytes; 5 were expected" in failed[2].reason
     assert "does not hold file 3" in failed[3].reason
-    assert not any(event.unreachable for event in failed.values())
+    assert not any(event.link for event in failed.values())
     assert not any((tmp_path / name).exists() for name in ("one", "two", "three"))
 
 
@@ -167,7 +167,7 @@ def test_a_peer_that_cannot_be_reached_fails_and_is_remembered(
         fetcher.start(file, 5, 9, [address], str(tmp_path / "x"))
         (event,) = outcomes(fetcher, 1)
         assert isinstance(event, FetchFailed)
-        assert event.unreachable
+        assert event.link == "refused"
         assert str(address.port) in event.reason
     assert len(tried) == 1
 
