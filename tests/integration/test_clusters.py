@@ -163,6 +163,7 @@ SCRIPT = """
         executor = manager.executor()
         future = executor.submit(wait, 1000)
         print("ready", flush=True)
+        sys.stdin.readline()
         how = sys.argv[1]
         if how == "error":
             raise RuntimeError("on purpose")
@@ -174,21 +175,34 @@ SCRIPT = """
 """
 
 
-@pytest.mark.parametrize("how", ["error", "exit", "interrupt", "killed"])
-def test_nothing_is_left_however_the_users_process_ends(how: str, tmp_path: Path):
-    """The check for leftover processes comes after each test."""
-    script = tmp_path / "script.py"
+def run_script(directory: Path, how: str) -> int:
+    """Run SCRIPT; its exit code, when all its workers have ended."""
+    script = directory / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
+    pipe = subprocess.PIPE
     process = subprocess.Popen(
-        [sys.executable, str(script), how], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, str(script), how], stdin=pipe, stdout=pipe, stderr=pipe, text=True
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     workers = family(process.pid)
+    assert len(workers) >= 3
     if how == "interrupt":
         process.send_signal(signal.SIGINT)
-    _, complaints = process.communicate(timeout=TIMEOUT_S)
-    expected = {"error": 1, "exit": 0, "interrupt": -signal.SIGINT, "killed": -signal.SIGKILL}
-    assert process.returncode == expected[how], complaints
+    process.communicate("go on\n", timeout=TIMEOUT_S)
     _, alive = psutil.wait_procs(workers, timeout=TIMEOUT_S)
     assert alive == []
+    return process.returncode
+
+
+@pytest.mark.parametrize(("how", "code"), [("error", 1), ("exit", 0), ("interrupt", -signal.SIGINT)], ids=str)
+def test_nothing_is_left_however_the_users_process_ends(how: str, code: int, tmp_path: Path):
+    """The check for leftover processes and files comes after each test."""
+    assert run_script(tmp_path, how) == code
+
+
+def test_what_a_killed_process_leaves_is_little_and_goes_with_the_next_cluster(tmp_path: Path, state: Path):
+    assert run_script(tmp_path, "killed") == -signal.SIGKILL
+    assert list(state.glob("*"))
+    with LocalCluster(cores=1) as cluster, Manager(cluster=cluster):
+        pass

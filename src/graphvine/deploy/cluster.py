@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -165,7 +165,63 @@ class LocalCluster(Cluster):
         from graphvine.deploy.local import Local
 
         spec = make_spec(cores=cores, memory=memory, disk=disk, python=python, **more)
-        super().__init__(Local(), spec, scratch_dir=scratch_dir, keep=keep, limits=limits or _LOCAL_LIMITS)
+        super().__init__(
+            Local(bound=True), spec, scratch_dir=scratch_dir, keep=keep, limits=limits or _LOCAL_LIMITS
+        )
+
+
+class SlurmCluster(Cluster):
+    """Workers as Slurm jobs: one job array for each submission."""
+
+    def __init__(
+        self,
+        *,
+        cores: float = 1,
+        memory: float | str | None = None,
+        disk: float | str | None = None,
+        partition: str = "",
+        cluster: str = "",
+        shared: bool = True,
+        scratch_dir: str | os.PathLike[str] | None = None,
+        keep: bool = False,
+        limits: Limits | None = None,
+        **more: Any,
+    ) -> None:
+        """``partition``: Slurm's word for a queue. ``cluster``: another one than Slurm's default. ``shared``:
+        nodes see ``scratch_dir``. Others: see ``Cluster`` and ``deploy.spec.make_spec`` (``wall_time``,
+        ``gpus``, ``account``, ``requirements``, ``prologue``, ``directives``, ...). Raises DeployError."""
+        from graphvine.deploy.slurm import Slurm
+
+        more.setdefault("queue", partition)
+        spec = make_spec(cores=cores, memory=memory, disk=disk, **more)
+        system = Slurm(shared=shared, cluster=cluster)
+        super().__init__(system, spec, scratch_dir=scratch_dir, keep=keep, limits=limits)
+
+
+class TemplateCluster(Cluster):
+    """Workers from any batch system that a template describes: "pbs", "lsf", "sge", "dirac", or a file."""
+
+    def __init__(
+        self,
+        template: str,
+        *,
+        options: Mapping[str, str] | None = None,
+        cores: float = 1,
+        memory: float | str | None = None,
+        disk: float | str | None = None,
+        scratch_dir: str | os.PathLike[str] | None = None,
+        keep: bool = False,
+        limits: Limits | None = None,
+        **more: Any,
+    ) -> None:
+        """``options``: other values than the template's for what it calls so. Others: see ``Cluster`` and
+        ``deploy.spec.make_spec``. Raises DeployError."""
+        from graphvine.deploy.templated import Templated
+
+        spec = make_spec(cores=cores, memory=memory, disk=disk, **more)
+        super().__init__(
+            Templated(template, options), spec, scratch_dir=scratch_dir, keep=keep, limits=limits
+        )
 
 
 class _Running:

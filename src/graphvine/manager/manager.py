@@ -169,6 +169,13 @@ class Manager(TaskClient, DaskClient):
         loop = self._loop
         loop.call(lambda: loop.unblock_host(host))
 
+    def retire(self, *workers: str, reason: str = "it is not needed any more") -> int:
+        """Have workers leave, named by their names or batch jobs; returns how many of them are there.
+
+        Each is given nothing more, ends what it has begun, hands over what only it holds, and then leaves.
+        Returns at once. Raises ManagerClosedError."""
+        return self._loop.ask(lambda: self._loop.retire(workers, reason))
+
     def replicas(self, file: int) -> int:
         """How many workers hold a file now. Raises ManagerClosedError."""
         return self._loop.ask(lambda: self._loop.replicas(file))
