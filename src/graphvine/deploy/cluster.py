@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -27,12 +27,23 @@ from graphvine.deploy.supervisor import ClusterStatus, Supervisor
 from graphvine.protocol.connection import state_directory
 from graphvine.protocol.directories import OwnedDirectory, sweep
 from graphvine.protocol.errors import ManagerClosedError
-
-if TYPE_CHECKING:
-    from graphvine.manager.manager import Manager
+from graphvine.protocol.messages import Demand
 
 #: Workers on this machine start at once, and their end is soon known.
 _LOCAL_LIMITS = Limits(ask_s=0.5, ask_most_s=5.0, ask_calm_s=5.0, first_wait_s=1.0)
+
+
+class Manager(Protocol):
+    """What a cluster needs of a manager (`graphvine.Manager`)."""
+
+    @property
+    def connection_file(self) -> Path: ...
+
+    def watch_demand(self, listener: Callable[[Demand], None]) -> None: ...
+
+    def retire(self, *workers: str, reason: str) -> int: ...
+
+    def at_close(self, callback: Callable[[], None]) -> None: ...
 
 
 class Cluster:
