@@ -7,6 +7,8 @@ gv_arrived() { [ -r "$1" ] || gv_fail "$3" "$2 did not arrive: $1"; }
 gv_clean() { [ -z "$gv_made" ] || { cd / && rm -rf "$gv_scratch"; }; }
 
 # Some batch systems set no PATH and no HOME at all.
+# One stream of output, in order: some batch systems bring standard error back and forget the rest.
+exec >&2
 PATH=${PATH:-/usr/local/bin:/usr/bin:/bin}
 export PATH
 gv_began=$(date +%s)
@@ -114,6 +116,13 @@ gv_activate() {
     done
 }
 
+# HTCondor's way to say that a job has no GPU is a number that no GPU has.
+gv_hide_gpus() {
+    [ "${_CONDOR_AssignedGPUs:-}" = 10000 ] || return 0
+    CUDA_VISIBLE_DEVICES=
+    export CUDA_VISIBLE_DEVICES
+}
+
 gv_credentials() {
     [ -z "$gv_proxy" ] || { X509_USER_PROXY=$gv_proxy && export X509_USER_PROXY; }
     [ -z "$gv_token" ] || { BEARER_TOKEN_FILE=$gv_token && export BEARER_TOKEN_FILE; }
@@ -148,4 +157,5 @@ gv_find_scratch
 [ -z "$gv_image" ] || gv_enter_container
 gv_arrived "$gv_connection_file" "the connection file" 74
 [ -z "$gv_archive" ] || gv_unpack
+gv_hide_gpus
 gv_credentials

@@ -37,11 +37,10 @@ class _Job(msgspec.Struct):
 
 
 class Local:
-    """Processes of this machine. ``bound``: each ends by itself when this process does, whatever way."""
+    """Processes of this machine."""
 
-    def __init__(self, *, bound: bool = False) -> None:
+    def __init__(self) -> None:
         self.name = "local"
-        self._bound = bound
         self._jobs: dict[str, _Job] = {}
 
     def submit(self, spec: WorkerSpec, count: int, directory: Path) -> Submission:
@@ -66,9 +65,6 @@ class Local:
         """What each of these processes runs. Raises DeployError."""
         if not spec.python and not spec.archive:
             spec = msgspec.structs.replace(spec, python=sys.executable)
-        if self._bound:
-            options = (*spec.worker_options, "--lifeline")
-            spec = msgspec.structs.replace(spec, worker_options=options)
         # The worker takes the shell's place, and so has its number.
         return render_script(spec, around(planned(spec, directory), job="$$", scratch='"$1"'))
 
@@ -90,7 +86,7 @@ class Local:
             except subprocess.TimeoutExpired:
                 job.process.kill()
                 job.process.wait()
-            _let_go(job)
+            shutil.rmtree(job.scratch, ignore_errors=True)
 
     def output(self, job: str) -> str:
         """The last lines of what it wrote."""
@@ -103,7 +99,7 @@ class Local:
         with open(output, "wb") as log:
             process = subprocess.Popen(
                 ["/bin/sh", str(directory / _SCRIPT), str(scratch)],
-                stdin=subprocess.PIPE if self._bound else subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=own_environment(),
@@ -120,15 +116,8 @@ class Local:
         code = job.process.poll()
         if code is None:
             return JobStatus(name, JobState.RUNNING, host="localhost")
-        _let_go(job)
+        shutil.rmtree(job.scratch, ignore_errors=True)
         if job.cancelled:
             return JobStatus(name, JobState.REMOVED, "cancelled", code, "localhost")
         why = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}" if code else ""
         return JobStatus(name, JobState.FINISHED, why, code, "localhost")
-
-
-def _let_go(job: _Job) -> None:
-    """A process has ended."""
-    if job.process.stdin is not None:
-        job.process.stdin.close()
-    shutil.rmtree(job.scratch, ignore_errors=True)

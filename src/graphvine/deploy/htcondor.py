@@ -1,0 +1,249 @@
+"""Workers from HTCondor, by its command-line tools: every site's users have those.
+
+What became of a job is read from the job event log, which the schedd writes into the submission's directory
+whether anybody reads it or not: it tells of holds, removals and evictions with their reasons, and of jobs
+that ended, and asking it costs the schedd nothing, however many jobs there are and however often it is
+asked. ``condor_q`` is asked about jobs that no log tells of (of a submission by another process, or one that
+was spooled to a schedd elsewhere), and once in a while why a job does not start; ``condor_history`` only
+about jobs that are in neither place.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from graphvine.deploy import htcondor_text as texts
+from graphvine.deploy.batch import JobState, JobStatus, Submission, read_tail, run_command
+from graphvine.deploy.errors import BatchCommandError, DeployError
+from graphvine.deploy.htcondor_log import EventLog
+from graphvine.deploy.htcondor_text import Files
+from graphvine.deploy.inputs import Inputs, place, planned
+from graphvine.deploy.script import render_script
+from graphvine.deploy.spec import WorkerSpec
+
+_SCRIPT = "graphvine-worker.sh"
+_DESCRIPTION = "jobs.sub"
+_LOG = "jobs.log"
+_OUTPUT = "output"
+#: Jobs that one command names: its line has an end.
+_JOBS_A_COMMAND = 500
+#: A job that waits for so long is asked about, and again after as long: that makes the schedd look at nodes.
+_PATIENCE_S = 60.0
+_MB = 2**20
+
+
+class HTCondor:
+    """``tools``: the directory with condor_submit and the others, if it is not on PATH. ``config``: the
+    site's configuration file (CONDOR_CONFIG), if the tools don't find it by themselves. ``schedd`` and
+    ``pool``: where to submit, if not to this machine's own. ``spool``: give the schedd all files with the
+    submission, for one that does not see this machine's; what jobs said comes back when they have ended.
+    ``stream``: bring back what jobs say while they run; some sites forbid that. ``containers``: the pool
+    knows ``container_image``; else the job runs its image by apptainer."""
+
+    name = "htcondor"
+
+    def __init__(
+        self,
+        *,
+        tools: str | os.PathLike[str] = "",
+        config: str | os.PathLike[str] = "",
+        schedd: str = "",
+        pool: str = "",
+        spool: bool = False,
+        stream: bool = True,
+        containers: bool = True,
+    ) -> None:
+        self._tools = os.fspath(tools)
+        self._environment = {"CONDOR_CONFIG": os.fspath(config)} if config else {}
+        self._where = [*(["-pool", pool] if pool else []), *(["-name", schedd] if schedd else [])]
+        self._spool = spool
+        self._stream = stream and not spool
+        self._containers = containers
+        self._directories: dict[str, Path] = {}
+        """Of submissions, by cluster number."""
+        self._logs: dict[str, _Log] = {}
+        self._ended: dict[str, JobStatus] = {}
+        """Of jobs that no log tells of."""
+        self._reasons: dict[str, tuple[float, str]] = {}
+        """Why nothing of a cluster starts, and when that was asked."""
+
+    # -- submitting -----------------------------------------------------------------------------------------
+
+    def submit(self, spec: WorkerSpec, count: int, directory: Path) -> Submission:
+        """Raises DeployError."""
+        files = self._files(spec, place(spec, directory), directory)
+        try:
+            Path(files.output).mkdir()
+            Path(files.log).touch()
+            script = Path(files.script)
+            script.write_text(self._script(spec, files), encoding="utf-8")
+            script.chmod(0o700)
+            description = directory / _DESCRIPTION
+            description.write_text(self._description(spec, count, files), encoding="utf-8")
+        except OSError as error:
+            raise DeployError(f"jobs can't be prepared in {directory}: {error}") from error
+        options = ["-terse", *self._where, *(["-spool"] if self._spool else [])]
+        jobs = texts.parse_submitted(self._run("condor_submit", *options, str(description)))
+        cluster = jobs[0].partition(".")[0]
+        self._directories[cluster] = directory
+        if not self._spool:
+            self._logs[cluster] = _Log(Path(files.log))
+        self._reasons[cluster] = (time.monotonic(), "")
+        return Submission(jobs, str(directory))
+
+    def preview(self, spec: WorkerSpec, count: int, directory: Path) -> str:
+        """What ``submit`` would do, to be read; nothing is done. Raises DeployError."""
+        files = self._files(spec, planned(spec, directory), directory)
+        texts_by_name = {
+            _DESCRIPTION: self._description(spec, count, files),
+            _SCRIPT: self._script(spec, files),
+        }
+        shown = [f"# {name}\n{text}" for name, text in texts_by_name.items()]
+        return "\n".join([f"# condor_submit {directory / _DESCRIPTION}", *shown])
+
+    def _files(self, spec: WorkerSpec, inputs: Inputs, directory: Path) -> Files:
+        directory = directory.absolute()
+        try:
+            archive_mb = os.path.getsize(spec.archive) / _MB if spec.archive else 0.0
+        except OSError as error:
+            raise DeployError(f"the environment {spec.archive} can't be read: {error.strerror}") from error
+        return Files(
+            script=str(directory / _SCRIPT),
+            connection_file=inputs.connection_file,
+            archive=inputs.archive,
+            proxy=inputs.proxy,
+            token=inputs.token,
+            log=str(directory / _LOG),
+            output=str(directory / _OUTPUT),
+            archive_mb=archive_mb,
+        )
+
+    def _description(self, spec: WorkerSpec, count: int, files: Files) -> str:
+        return texts.render_description(
+            spec, count, files, streams=self._stream, spools=self._spool, runs_container=self._containers
+        )
+
+    def _script(self, spec: WorkerSpec, files: Files) -> str:
+        return render_script(spec, texts.surroundings(files, runs_container=self._containers))
+
+    # -- asking ---------------------------------------------------------------------------------------------
+
+    def status(self, jobs: Sequence[str]) -> list[JobStatus]:
+        """One for each job, in that order. Raises DeployError."""
+        found = {}
+        for cluster in {_cluster(job) for job in jobs} & self._logs.keys():
+            found.update(self._logs[cluster].read())
+        found.update(self._ended)
+        unknown = [job for job in jobs if job not in found]
+        if unknown:
+            asked = self._ask(unknown)
+            self._ended.update((job, told) for job, told in asked.items() if told.state.is_over)
+            found.update(asked)
+        told = [found.get(job) or _gone(job) for job in jobs]
+        return self._with_reasons(told)
+
+    def cancel(self, jobs: Sequence[str]) -> None:
+        """Raises DeployError."""
+        for some in _chunks(jobs):
+            try:
+                self._run("condor_rm", *self._where, *some)
+            except BatchCommandError:
+                # It complains of jobs that have gone, too.
+                left = self._run("condor_q", *self._where, *some, "-af", "JobStatus").split()
+                if any(state not in ("3", "4") for state in left):
+                    raise
+
+    def output(self, job: str) -> str:
+        """The last lines that it and its worker wrote. Raises DeployError."""
+        directory = self._directories.get(_cluster(job))
+        if directory is None:
+            return ""
+        path = directory / _OUTPUT / f"{job}.err"
+        if self._spool and not path.exists():
+            self._run("condor_transfer_data", *self._where, job)
+        return read_tail(path)
+
+    def _ask(self, jobs: Sequence[str]) -> dict[str, JobStatus]:
+        """By the schedd: its queue, and its history for what is not there any more."""
+        asked = ["-json", "-attributes", ",".join(texts.ATTRIBUTES)]
+        found: dict[str, JobStatus] = {}
+        for some in _chunks(jobs):
+            found.update(texts.parse_ads(self._run("condor_q", *self._where, *some, *asked)))
+            left = [job for job in some if job not in found]
+            if left:
+                most = ["-limit", str(len(left))]
+                found.update(texts.parse_ads(self._run("condor_history", *self._where, *left, *most, *asked)))
+        return found
+
+    def _with_reasons(self, told: list[JobStatus]) -> list[JobStatus]:
+        """Says of jobs that wait for long why they do, as far as HTCondor knows."""
+        waiting = {
+            _cluster(one.job): one.job
+            for one in reversed(told)
+            if one.state is JobState.PENDING and not one.reason
+        }
+        for cluster, job in waiting.items():
+            asked, _ = self._reasons.setdefault(cluster, (time.monotonic(), ""))
+            if time.monotonic() - asked > _PATIENCE_S:
+                self._reasons[cluster] = (time.monotonic(), self.explain(job))
+        return [
+            JobStatus(one.job, one.state, self._reasons[_cluster(one.job)][1], one.exit_code, one.host)
+            if one.state is JobState.PENDING and not one.reason
+            else one
+            for one in told
+        ]
+
+    def explain(self, job: str) -> str:
+        """Why a job does not start: which of its wishes no node meets. "" if HTCondor can't say."""
+        try:
+            return texts.parse_analysis(self._run("condor_q", *self._where, "-better-analyze", job))
+        except BatchCommandError:
+            return ""
+
+    def _run(self, tool: str, *arguments: str) -> str:
+        command = os.path.join(self._tools, tool)
+        try:
+            return run_command([command, *arguments], environment=self._environment)
+        except BatchCommandError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise DeployError(
+                    f"{command} is not there: run this where jobs are submitted, or name the directory of "
+                    "HTCondor's tools (tools=...)"
+                ) from error
+            raise
+
+
+class _Log:
+    """The event log of one submission, read as far as it was written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._read = 0
+        self._log = EventLog()
+
+    def read(self) -> dict[str, JobStatus]:
+        try:
+            with open(self._path, "rb") as file:
+                file.seek(self._read)
+                data = file.read()
+        except FileNotFoundError:
+            return {}  # somebody tidied up: the schedd knows
+        whole = data.rfind(b"\n") + 1
+        self._read += whole
+        self._log.feed(data[:whole].decode(errors="replace"))
+        return self._log.jobs
+
+
+def _gone(job: str) -> JobStatus:
+    return JobStatus(job, JobState.GONE, "HTCondor knows nothing of it any more")
+
+
+def _cluster(job: str) -> str:
+    return job.partition(".")[0]
+
+
+def _chunks(jobs: Sequence[str]) -> list[Sequence[str]]:
+    return [jobs[begin : begin + _JOBS_A_COMMAND] for begin in range(0, len(jobs), _JOBS_A_COMMAND)]
