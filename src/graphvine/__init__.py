@@ -10,6 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors: the names of _HOME, no others (a test compares them)
+    from graphvine.deploy.cluster import LocalCluster as LocalCluster
+    from graphvine.deploy.cluster import SlurmCluster as SlurmCluster
+    from graphvine.deploy.cluster import TemplateCluster as TemplateCluster
+    from graphvine.deploy.errors import DeployError as DeployError
     from graphvine.manager.manager import Manager as DaskVine  # noqa: F401 -- a second public name
     from graphvine.manager.manager import Manager as Manager
     from graphvine.protocol.errors import EnvironmentUnusableError as EnvironmentUnusableError
@@ -45,11 +49,13 @@ if TYPE_CHECKING:  # for type checkers and editors: the names of _HOME, no other
 __version__ = "0.1.0.dev0"
 
 _MANAGER = "graphvine.manager.manager:Manager"
+_CLUSTER = "graphvine.deploy.cluster:"
 _ERRORS = "graphvine.protocol.errors:"
 
 #: Every public name, and where it lives.
 _HOME = {
     "DaskVine": _MANAGER,
+    "DeployError": "graphvine.deploy.errors:DeployError",
     "EnvironmentUnusableError": _ERRORS + "EnvironmentUnusableError",
     "File": "graphvine.taskvine.files:File",
     "FunctionCall": "graphvine.taskvine.libraries:FunctionCall",
@@ -61,6 +67,7 @@ _HOME = {
     "GraphvineError": _ERRORS + "GraphvineError",
     "LibraryError": _ERRORS + "LibraryError",
     "LibraryTask": "graphvine.taskvine.libraries:LibraryTask",
+    "LocalCluster": _CLUSTER + "LocalCluster",
     "Manager": _MANAGER,
     "ManagerClosedError": _ERRORS + "ManagerClosedError",
     "MissingKeyError": _ERRORS + "MissingKeyError",
@@ -71,11 +78,13 @@ _HOME = {
     "PythonTask": "graphvine.taskvine.python:PythonTask",
     "PythonTaskNoResult": "graphvine.taskvine.python:PythonTaskNoResult",
     "RemoteTraceback": _ERRORS + "RemoteTraceback",
+    "SlurmCluster": _CLUSTER + "SlurmCluster",
     "StorageError": _ERRORS + "StorageError",
     "Task": "graphvine.taskvine.task:Task",
     "TaskError": _ERRORS + "TaskError",
     "TaskKilledError": _ERRORS + "TaskKilledError",
     "TaskTimeoutError": _ERRORS + "TaskTimeoutError",
+    "TemplateCluster": _CLUSTER + "TemplateCluster",
     "UndecodableError": _ERRORS + "UndecodableError",
     "VineFuture": "graphvine.taskvine.futures:VineFuture",
     "futures": "graphvine.taskvine.futures:",

@@ -37,10 +37,11 @@ class _Job(msgspec.Struct):
 
 
 class Local:
-    """Processes of this machine."""
+    """Processes of this machine. ``bound``: each ends by itself when this process does, whatever way."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, bound: bool = False) -> None:
         self.name = "local"
+        self._bound = bound
         self._jobs: dict[str, _Job] = {}
 
     def submit(self, spec: WorkerSpec, count: int, directory: Path) -> Submission:
@@ -65,6 +66,9 @@ class Local:
         """What each of these processes runs. Raises DeployError."""
         if not spec.python and not spec.archive:
             spec = msgspec.structs.replace(spec, python=sys.executable)
+        if self._bound:
+            options = (*spec.worker_options, "--lifeline")
+            spec = msgspec.structs.replace(spec, worker_options=options)
         # The worker takes the shell's place, and so has its number.
         return render_script(spec, around(planned(spec, directory), job="$$", scratch='"$1"'))
 
@@ -86,7 +90,7 @@ class Local:
             except subprocess.TimeoutExpired:
                 job.process.kill()
                 job.process.wait()
-            shutil.rmtree(job.scratch, ignore_errors=True)
+            _let_go(job)
 
     def output(self, job: str) -> str:
         """The last lines of what it wrote."""
@@ -99,7 +103,7 @@ class Local:
         with open(output, "wb") as log:
             process = subprocess.Popen(
                 ["/bin/sh", str(directory / _SCRIPT), str(scratch)],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if self._bound else subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=own_environment(),
@@ -116,8 +120,15 @@ class Local:
         code = job.process.poll()
         if code is None:
             return JobStatus(name, JobState.RUNNING, host="localhost")
-        shutil.rmtree(job.scratch, ignore_errors=True)
+        _let_go(job)
         if job.cancelled:
             return JobStatus(name, JobState.REMOVED, "cancelled", code, "localhost")
         why = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}" if code else ""
         return JobStatus(name, JobState.FINISHED, why, code, "localhost")
+
+
+def _let_go(job: _Job) -> None:
+    """A process has ended."""
+    if job.process.stdin is not None:
+        job.process.stdin.close()
+    shutil.rmtree(job.scratch, ignore_errors=True)

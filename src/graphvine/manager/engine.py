@@ -15,6 +15,19 @@ from graphvine.manager.plan import Plan
 from graphvine.protocol.outcomes import OutcomeKind
 
 
+class Cluster(Protocol):
+    """What starts workers for a manager."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether its workers may be on other machines."""
+        ...
+
+    def attach(self, manager: Any) -> None:
+        """Work for this manager from now on."""
+        ...
+
+
 class CategoryProgress(msgspec.Struct):
     """Counts of one category of a run."""
 

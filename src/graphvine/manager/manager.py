@@ -22,7 +22,7 @@ from graphvine.protocol.node import runs_tasks
 from graphvine.taskvine.client import TaskClient
 
 if TYPE_CHECKING:
-    from graphvine.manager.engine import Stats
+    from graphvine.manager.engine import Cluster, Stats
     from graphvine.manager.gate import Port
     from graphvine.manager.plan import Plan
     from graphvine.manager.run import ManagedRun
@@ -52,6 +52,7 @@ class Manager(TaskClient, DaskClient):
         settings: Settings | None = None,
         staging_path: str | os.PathLike[str] | None = None,
         init_fn: Callable[[Manager], object] | None = None,
+        cluster: Cluster | None = None,
         **taskvine: Any,
     ) -> None:
         """``port``: one to listen on; 0 or None for any free one; a pair for the first free one in a range.
@@ -60,10 +61,14 @@ class Manager(TaskClient, DaskClient):
         ``local_workers``: cores of the embedded worker; 0 or False for none, True for all. ``show_output``:
         what tasks print appears here, on standard output and error. ``staging_path``: where to keep what is
         on its way to and from workers, instead of the system's directory for temporary files. ``init_fn`` is
-        called with the manager. Other options of TaskVine's are accepted, with nothing to do for them:
-        ``shutdown`` (workers leave with their manager), ``ssl`` (all is encrypted), ``run_info_path``,
-        ``status_display_interval``. Raises PortInUseError, ValueError, TypeError, and NestedManagerError in
-        a worker that imports the module which makes a manager.
+        called with the manager. ``cluster``: where its workers come from (``HTCondorCluster`` and others);
+        with one the manager can be reached from other machines if the cluster's workers are there, and has no
+        local worker unless one is asked for.
+
+        Other options of TaskVine's are accepted, with nothing to do for them: ``shutdown`` (workers leave
+        with their manager), ``ssl`` (all is encrypted), ``run_info_path``, ``status_display_interval``.
+        Raises PortInUseError, ValueError, TypeError, NestedManagerError in a worker that imports the module
+        which makes a manager, and what the cluster raises.
         """
         refuse_nesting()
         unknown = sorted(set(taskvine) - _ACCEPTED)
@@ -71,7 +76,9 @@ class Manager(TaskClient, DaskClient):
             raise TypeError(f"Manager has no option {', '.join(unknown)}")
         if name is not None:
             _check_name(name)
-        public = port is not None or name is not None
+        public = port is not None or name is not None or (cluster is not None and cluster.remote)
+        if cluster is not None and local_workers is None:
+            local_workers = 0
         wish = LocalWish.stated(local_workers, public)
         parent = tempfile.gettempdir() if staging_path is None else os.path.abspath(staging_path)
         os.makedirs(parent, exist_ok=True)
@@ -84,7 +91,7 @@ class Manager(TaskClient, DaskClient):
                 worker.launch()
             from graphvine.manager.opening import Opening
 
-            self._opening = Opening(port, name, host, wish, worker, scratch, settings, show_output)
+            self._opening = Opening(port, name, host, public, wish, worker, scratch, settings, show_output)
         except BaseException:
             worker.stop(0.0)
             scratch.remove()
@@ -92,12 +99,14 @@ class Manager(TaskClient, DaskClient):
         self._loop = self._opening.loop
         super().__init__()
         self._staging = os.path.join(scratch.path, "staging")
-        if init_fn is not None:
-            try:
+        try:
+            if cluster is not None:
+                cluster.attach(self)
+            if init_fn is not None:
                 init_fn(self)
-            except BaseException:
-                self.close()
-                raise
+        except BaseException:
+            self.close()
+            raise
 
     def set_name(self, name: str) -> None:
         """Have another connection file, of that name. Raises ValueError."""
@@ -160,6 +169,13 @@ class Manager(TaskClient, DaskClient):
         loop = self._loop
         loop.call(lambda: loop.unblock_host(host))
 
+    def retire(self, *workers: str, reason: str = "it is not needed any more") -> int:
+        """Have workers leave, named by their names or batch jobs; returns how many of them are there.
+
+        Each is given nothing more, ends what it has begun, hands over what only it holds, and then leaves.
+        Returns at once. Raises ManagerClosedError."""
+        return self._loop.ask(lambda: self._loop.retire(workers, reason))
+
     def replicas(self, file: int) -> int:
         """How many workers hold a file now. Raises ManagerClosedError."""
         return self._loop.ask(lambda: self._loop.replicas(file))
@@ -209,6 +225,11 @@ class Manager(TaskClient, DaskClient):
     @property
     def closed(self) -> bool:
         return self._opening.closed
+
+    def at_close(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called when the manager closes, or is no longer used, or the interpreter ends:
+        once its workers were told to leave. It must not refer to the manager."""
+        self._opening.at_close.append(callback)
 
     def close(self) -> None:
         """Stop everything: what runs is cancelled, workers leave. Safe to call twice."""

@@ -11,6 +11,7 @@ import os
 import socket
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -47,15 +48,15 @@ class Opening:
         port: Port,
         name: str | None,
         host: str | None,
+        public: bool,
         wish: LocalWish,
         worker: LocalWorker,
         scratch: OwnedDirectory,
         settings: Settings | None,
         show_output: bool,
     ) -> None:
-        """Arguments as those of ``Manager``; ``worker`` may be launched already. Raises PortInUseError,
-        ValueError."""
-        public = port is not None or name is not None
+        """Arguments as those of ``Manager``; ``public``: other machines can reach it; ``worker`` may be
+        launched already. Raises PortInUseError, ValueError."""
         gate = Gate(host or ("*" if public else _LOOPBACK), port, time.monotonic)
         hosts = _reachable_hosts() if public and host in (None, "*") else (host or _LOOPBACK,)
         name = name or f"graphvine-{os.getpid()}-{next(_counter)}"
@@ -74,8 +75,18 @@ class Opening:
         if show_output:
             self.loop.on_output = lambda said: printer.put(said.stream, said.data, said.left_out)
             self.loop.flush_output = printer.flush
+        #: What else is to be closed, once the workers were told to leave.
+        self.at_close: list[Callable[[], None]] = []
         self._closer = weakref.finalize(
-            self, _close, self.loop, self.embedded, printer, self.connection_files, scratch, os.getpid()
+            self,
+            _close,
+            self.loop,
+            self.embedded,
+            printer,
+            self.connection_files,
+            scratch,
+            os.getpid(),
+            self.at_close,
         )
         # Ours to run, before threads are joined and modules taken apart.
         self._closer.atexit = False
@@ -138,12 +149,17 @@ def _close(
     connection_files: list[Path],
     scratch: OwnedDirectory,
     pid: int,
+    at_close: list[Callable[[], None]],
 ) -> None:
     if os.getpid() != pid:
         return  # a forked child: the manager is its parent's
     for path in connection_files:
         path.unlink(missing_ok=True)
     loop.close("the manager is closed")
-    embedded.stop()
-    printer.close()
-    scratch.remove()
+    try:
+        for callback in at_close:
+            callback()
+    finally:
+        embedded.stop()
+        printer.close()
+        scratch.remove()

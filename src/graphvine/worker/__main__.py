@@ -69,13 +69,13 @@ def _run(options: argparse.Namespace, store: Store, pool: Pool, wake: int) -> En
     name = options.name or ("local" if options.embedded else f"{socket.gethostname()}-{os.getpid()}")
     # Where only this machine can reach the manager, nobody else can come for files either.
     listen_on = _LOOPBACK if options.embedded and connection.hosts == (_LOOPBACK,) else ""
-    offer = Offer(
-        name, options.cores, options.memory, options.disk, listen_on, tuple(options.feature), options.job
-    )
+    # Two batch systems may have the same number for a job.
+    job = f"{options.fleet}:{options.job}" if options.fleet else options.job
+    offer = Offer(name, options.cores, options.memory, options.disk, listen_on, tuple(options.feature), job)
     loop = Loop(connection, store, pool, offer, Settings())
     try:
         loop.watch(wake, "stopped by a signal", last_words_s=1.0)
-        if options.embedded:
+        if options.embedded or options.lifeline:
             loop.watch(sys.stdin.fileno(), "the manager's process is gone")
         return loop.run()
     finally:
@@ -142,6 +142,8 @@ def _parser() -> argparse.ArgumentParser:
         "--feature", metavar="NAME", action="append", default=[], help="what tasks may ask for; repeatable"
     )
     parser.add_argument("--job", metavar="ID", default="", help="the batch job that this is, by its number")
+    parser.add_argument("--lifeline", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--fleet", metavar="ID", default="", help=argparse.SUPPRESS)
     parser.add_argument("--workdir", metavar="DIR", help="where large results go that memory has no room for")
     parser.add_argument(
         "--memory-dir",

@@ -1,0 +1,317 @@
+"""The thread that keeps a cluster's jobs: it stands around `fleet` and `scaling`, and does what they decide.
+
+It alone speaks to the batch system. Others leave it a word (``call``) and read what it published last
+(``status``); nobody waits for a batch command but it. It sleeps until somebody has a word for it, or until
+the next look at the batch system is due, for which there is no event.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import secrets
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from graphvine.deploy.batch import BatchSystem
+from graphvine.deploy.errors import DeployError
+from graphvine.deploy.fleet import Ask, Cancel, Fleet, Instruction, JobInfo, Limits, Read, Retire, Say, Submit
+from graphvine.deploy.scaling import Policy, Scaler, Size
+from graphvine.deploy.spec import WorkerSpec
+from graphvine.protocol.messages import Demand, Wanted, WorkerNews
+
+log = logging.getLogger("graphvine.deploy")
+
+_LOG_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+#: While it closes, the batch system is asked so soon whether all jobs are over, then less and less often.
+_CLOSE_ASK_S = 0.1
+_CLOSE_ASK_MOST_S = 2.0
+
+
+class Employer(Protocol):
+    """The manager whose work the jobs do."""
+
+    def retire(self, *workers: str, reason: str) -> object:
+        """Have the workers of these batch jobs leave."""
+        ...
+
+
+class ClusterStatus(msgspec.Struct, frozen=True):
+    """``target``: how many workers there should be. ``jobs``: those that may live. ``counts``: how many there
+    are in each state. ``submitted``: jobs in all so far."""
+
+    target: int
+    submitted: int
+    counts: dict[str, int]
+    jobs: list[JobInfo]
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{count} {state}" for state, count in sorted(self.counts.items())) or "none"
+        lines = [f"{self.target} workers wanted; jobs: {counts}"]
+        for job in self.jobs:
+            details = " ".join(part for part in (job.host, job.worker, job.reason) if part)
+            lines.append(f"  {job.job:<12} {job.state:<10} {job.since_s:7.0f} s  {details}".rstrip())
+        return "\n".join(lines)
+
+
+class Supervisor:
+    """Keeps as many workers as were wished for, until it is closed."""
+
+    def __init__(
+        self,
+        system: BatchSystem,
+        spec: WorkerSpec,
+        directory: Path,
+        employer: Employer,
+        *,
+        limits: Limits | None = None,
+        close_s: float = 15.0,
+    ) -> None:
+        """``directory`` is its own: what submissions leave lies there. ``close_s``: how long closing may wait
+        for the batch system to say that all jobs are over."""
+        self._system = system
+        self.token = secrets.token_hex(4)
+        options = (*spec.worker_options, "--fleet", self.token)
+        self._spec = msgspec.structs.replace(spec, worker_options=options)
+        self._directory = directory
+        self._employer = employer
+        self._close_s = close_s
+        self._fleet = Fleet(limits or Limits())
+        self._count: int | None = 0
+        self._scaler: Scaler | None = None
+        self._wanted: Sequence[Wanted] = ()
+        self._told: set[str] = set()
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._closing = False
+        self._serial = 0
+        self.status = ClusterStatus(0, 0, {}, [])
+        """What there was after the last turn."""
+        self._thread = threading.Thread(
+            target=self._main, name=f"graphvine-{system.name}-supervisor", daemon=True
+        )
+
+    # -- any thread ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def call(self, command: Callable[[], None]) -> None:
+        """Have ``command`` called in the supervisor's thread."""
+        self._inbox.put(command)
+
+    def scale(self, count: int) -> None:
+        """So many workers."""
+        self.call(lambda: self._on_wish(count, None))
+
+    def adapt(self, policy: Policy) -> None:
+        """As many as the work asks for."""
+        self.call(lambda: self._on_wish(None, policy))
+
+    def on_demand(self, demand: Demand) -> None:
+        """What the manager's work asks for; called in the manager's thread."""
+        self.call(lambda: self._on_demand(demand))
+
+    def close(self, keep: bool = False) -> None:
+        """Cancel all jobs (or leave them where they are: ``keep``), and end the thread. Waits for that, which
+        is as long as the batch system takes. Safe to call twice, and from several threads."""
+        if self._thread.ident is None or threading.current_thread() is self._thread:
+            return
+        self.call(lambda: self._on_close(keep))
+        self._thread.join()
+
+    # -- the thread ------------------------------------------------------------------------------------
+
+    def _main(self) -> None:
+        try:
+            while not self._closing:
+                self._hear()
+                self._turn()
+        except Exception:
+            log.exception("the supervisor of %s jobs failed; this is a bug in graphvine", self._system.name)
+            self._fleet.on_close(time.monotonic())
+            self._carry_out()
+            raise
+
+    def _hear(self) -> None:
+        """Wait for a word, or until something is due; take all words that are there."""
+        try:
+            self._inbox.get(timeout=self._timeout_s())()
+            while True:
+                self._inbox.get_nowait()()
+        except queue.Empty:
+            return
+
+    def _timeout_s(self) -> float | None:
+        times = [self._fleet.deadline(), self._scaler.deadline() if self._scaler is not None else None]
+        due = min((time_s for time_s in times if time_s is not None), default=None)
+        return None if due is None else max(0.0, due - time.monotonic())
+
+    def _turn(self) -> None:
+        if self._closing:
+            return
+        now = time.monotonic()
+        if self._scaler is not None:
+            most = self._scaler.policy.maximum
+            target = self._scaler.target(self._fleet.have, now)
+        else:
+            target = most = self._count or 0
+        self._fleet.on_target(target, most, now)
+        self._carry_out()
+        self._publish(target)
+
+    def _carry_out(self) -> None:
+        # What comes of one instruction may ask for the next.
+        while instructions := self._fleet.turn(time.monotonic()):
+            for instruction in instructions:
+                self._do(instruction)
+
+    def _publish(self, target: int) -> None:
+        jobs = self._fleet.describe(time.monotonic())
+        counts = dict(Counter(job.state for job in jobs))
+        self.status = ClusterStatus(target, self._fleet.submitted, counts, jobs)
+
+    # -- words -----------------------------------------------------------------------------------------
+
+    def _on_wish(self, count: int | None, policy: Policy | None) -> None:
+        self._fleet.on_wish()
+        self._count = count
+        self._scaler = None if policy is None else Scaler(policy, _size(self._spec))
+        self._look_at(self._wanted)
+
+    def _on_demand(self, demand: Demand) -> None:
+        self._fleet.on_workers(self._ours(demand.workers), time.monotonic())
+        self._look_at(demand.wanted)
+
+    def _look_at(self, wanted: Sequence[Wanted]) -> None:
+        self._wanted = wanted
+        if self._scaler is None:
+            return
+        self._scaler.on_demand(wanted)
+        for misfit in self._scaler.misfits:
+            text = describe_misfit(misfit, self._spec)
+            if text not in self._told:
+                self._told.add(text)
+                log.warning("%s", text)
+
+    def _ours(self, news: Sequence[WorkerNews]) -> list[WorkerNews]:
+        """News of our own workers, by the names that the batch system has for their jobs."""
+        prefix = self.token + ":"
+        return [
+            msgspec.structs.replace(worker, job=worker.job[len(prefix) :])
+            for worker in news
+            if worker.job.startswith(prefix)
+        ]
+
+    def _on_close(self, keep: bool) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        if keep:
+            return
+        self._fleet.on_close(time.monotonic())
+        self._carry_out()
+        self._see_them_end()
+        self._publish(0)
+
+    def _see_them_end(self) -> None:
+        """Wait until the batch system says that all jobs are over."""
+        end, pause_s = time.monotonic() + self._close_s, _CLOSE_ASK_S
+        while self._fleet.jobs:
+            self._do(Ask(tuple(self._fleet.jobs)))
+            self._carry_out()
+            if not self._fleet.jobs or time.monotonic() + pause_s > end:
+                break
+            # Nothing tells when a batch job is over.
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _CLOSE_ASK_MOST_S)
+        if self._fleet.jobs:
+            names = ", ".join(list(self._fleet.jobs)[:20])
+            log.warning(
+                "%d jobs were cancelled, and %s has not ended them yet: %s",
+                len(self._fleet.jobs),
+                self._system.name,
+                names,
+            )
+
+    # -- what is to be done ----------------------------------------------------------------------------
+
+    def _do(self, instruction: Instruction) -> None:
+        if isinstance(instruction, Submit):
+            self._submit(instruction.count)
+        elif isinstance(instruction, Cancel):
+            self._cancel(instruction.jobs)
+        elif isinstance(instruction, Retire):
+            names = [f"{self.token}:{job}" for job in instruction.jobs]
+            self._employer.retire(*names, reason="there is nothing to do for it")
+        elif isinstance(instruction, Ask):
+            self._ask(instruction.jobs)
+        elif isinstance(instruction, Read):
+            self._read(instruction)
+        else:
+            assert isinstance(instruction, Say)
+            log.log(_LOG_LEVELS[instruction.level], "%s: %s", self._system.name, instruction.text)
+
+    def _submit(self, count: int) -> None:
+        self._serial += 1
+        directory = self._directory / f"submission-{self._serial}"
+        try:
+            directory.mkdir()
+            submission = self._system.submit(self._spec, count, directory)
+        except (DeployError, OSError) as error:
+            self._fleet.on_submit_failed(str(error), time.monotonic())
+        else:
+            self._fleet.on_submitted(submission.jobs, time.monotonic())
+
+    def _cancel(self, jobs: Sequence[str]) -> None:
+        failed = ""
+        try:
+            self._system.cancel(jobs)
+        except (DeployError, OSError) as error:
+            failed = str(error)
+        self._fleet.on_cancelled(jobs, failed, time.monotonic())
+
+    def _ask(self, jobs: Sequence[str]) -> None:
+        try:
+            statuses = self._system.status(jobs)
+        except (DeployError, OSError) as error:
+            self._fleet.on_status_failed(str(error), time.monotonic())
+        else:
+            self._fleet.on_status(statuses, time.monotonic())
+
+    def _read(self, read: Read) -> None:
+        try:
+            text = self._system.output(read.job)
+        except (DeployError, OSError) as error:
+            text = f"(it can't be read: {error})"
+        self._fleet.on_output(read, text, time.monotonic())
+
+
+def _size(spec: WorkerSpec) -> Size:
+    memory = None if spec.memory_mb is None else float(spec.memory_mb)
+    disk = None if spec.disk_mb is None else float(spec.disk_mb)
+    return Size(spec.cores, memory, disk, float(spec.gpus), spec.features)
+
+
+def describe_misfit(wanted: Wanted, spec: WorkerSpec) -> str:
+    """Why these tasks will never run on workers of this kind."""
+    asked = wanted.request
+    parts = [f"{asked.cores:g} cores"] if asked.cores else []
+    parts += [f"{asked.memory_mb:g} MB of memory"] if asked.memory_mb else []
+    parts += [f"{asked.disk_mb:g} MB of disk"] if asked.disk_mb else []
+    parts += [f"{asked.gpus:g} gpus"] if asked.gpus else []
+    parts += [f"the feature {name}" for name in wanted.features]
+    there = [f"{spec.cores:g} cores"]
+    there += [f"{spec.memory_mb} MB of memory"] if spec.memory_mb is not None else []
+    there += [f"{spec.disk_mb} MB of disk"] if spec.disk_mb is not None else []
+    there += [f"{spec.gpus} gpus"]
+    there += [f"the feature {name}" for name in spec.features]
+    return (
+        f"tasks ask for {', '.join(parts)}, and a worker of this cluster has {', '.join(there)}: "
+        "no worker is started for them"
+    )
