@@ -63,8 +63,9 @@ def enter(state: State, worker: Worker) -> None:
 
 
 def is_blocked(state: State, worker: Worker) -> bool:
-    """Whether its host or its name is blocked."""
-    return worker.hello.host in state.blocked or worker.hello.name in state.blocked
+    """Whether its host or its name is blocked, or it is about to leave."""
+    leaves = worker.number in state.departures
+    return leaves or worker.hello.host in state.blocked or worker.hello.name in state.blocked
 
 
 def deadline(state: State) -> float | None:

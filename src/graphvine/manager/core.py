@@ -11,6 +11,7 @@ The rules, each written down in the module that keeps it:
 - A worker has a little more than it can run, also tasks whose inputs are being made there.   [dispatch]
 - What a worker says counts only for what it was given.                                       [reports]
 - What is lost and still needed is made again, once; nobody is blamed for a neighbour.       [recovery]
+- What only a worker holds that is about to leave goes elsewhere, before it leaves.         [departures]
 - A wanted result holds its file until it was handed over, a kept one until it is released.   [results]
 """
 
@@ -22,6 +23,7 @@ from collections.abc import Sequence
 from graphvine.manager import (
     blocking,
     demand,
+    departures,
     environments,
     files,
     limits,
@@ -45,7 +47,16 @@ from graphvine.manager.settings import Settings
 from graphvine.manager.state import State
 from graphvine.manager.tasks import DONE, UnknownFileError
 from graphvine.manager.workers import Worker
-from graphvine.protocol.messages import Demand, Goodbye, Heartbeat, Hello, Report, ToManager, Welcome
+from graphvine.protocol.messages import (
+    Demand,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Leaving,
+    Report,
+    ToManager,
+    Welcome,
+)
 
 
 def _second(item: tuple[int, float]) -> float:
@@ -67,7 +78,7 @@ class Core:
         state = self.state
         joined = Worker(worker, hello, seen_at)
         state.now = now
-        if not state.workers:
+        if not state.has_staying():
             starving.on_first_worker(state)
         state.workers[worker] = joined
         state.cores += joined.cores
@@ -107,10 +118,14 @@ class Core:
         heard.move_to_end(worker)
         if type(message) is Report:
             reports.on_report(self.state, speaker, message)
+        elif type(message) is Heartbeat:
+            speaker.stored = message.store_mb * 2**20
+        elif type(message) is Leaving:
+            departures.on_leaving(self.state, speaker, message)
         elif type(message) is Goodbye:
             self.state.note("info", f"worker {speaker.hello.name} leaves: {message.reason}")
             recovery.lose_worker(self.state, speaker, blame=False)
-        elif type(message) is not Heartbeat:
+        else:
             self.state.note(
                 "warning", f"worker {speaker.hello.name} said {type(message).__name__} to the core"
             )
@@ -175,12 +190,26 @@ class Core:
         self.state.now = now
         table = self.state.table_of(file)
         index = file - table.base if table is not None else 0
+        if table is not None and index in table.staged:
+            self.state.note("warning", f"what was kept of a worker that left can't be read: {reason}")
+            recovery.lose_staged(self.state, table, index)
+            return
         if table is None or type(table.given.get(index)) is not int or table.state[index] != DONE:
             return
         if files.holders(table, index):
             self.state.note("warning", f"{reason}; what the workers have of it counts")
             return
         separate.fail(self.state, table, index, "missing", reason)
+
+    def on_staged(self, file: int, staged: GivenFile, now: float) -> None:
+        """A file that was to be brought here lies here."""
+        self.state.now = now
+        departures.on_staged(self.state, file, staged)
+
+    def on_unstageable(self, file: int, reason: str, now: float) -> None:
+        """It can't be brought here."""
+        self.state.now = now
+        departures.on_unstageable(self.state, file, reason)
 
     def on_release(self, released: Sequence[int], now: float) -> None:
         """Kept files are no longer needed. Files that are not kept (any more) don't matter."""
@@ -225,6 +254,17 @@ class Core:
     def on_unwatch(self) -> None:
         """Nobody wants to hear that any more."""
         demand.unwatch(self.state)
+
+    def on_retire(self, names: Sequence[str], reason: str, now: float) -> int:
+        """Workers of these names, or that are these batch jobs, are to leave once what they have begun is
+        done. Returns how many there are."""
+        self.state.now = now
+        return departures.retire(self.state, names, reason)
+
+    def on_retire_some(self, count: int, reason: str, now: float) -> int:
+        """So many workers are to leave, idle ones first. Returns how many do."""
+        self.state.now = now
+        return departures.retire_some(self.state, count, reason)
 
     # -- time ---------------------------------------------------------------------------------------------
 
@@ -274,6 +314,8 @@ class Core:
         instructions."""
         state = self.state
         state.now = now
+        if state.departures:
+            departures.turn(state)
         if state.fresh:
             placement.place_fresh(state)
         if state.limits:
@@ -372,6 +414,8 @@ class Core:
         """The file of the manager's machine that a number stands for; None when it stands for no such one."""
         table = self.state.table_of(file)
         index = file - table.base if table is not None else 0
+        if table is not None and index in table.staged:
+            return table.staged[index]
         if table is None or type(table.given.get(index)) is not int:
             return None
         given = table.plan.given[index]

@@ -211,6 +211,11 @@ class TaskEngine(Engine, Protocol):
         What they hold stays, and what they run goes on."""
         ...
 
+    def retire_some(self, count: int) -> int:
+        """Have so many workers leave, idle ones first, once they have done what they have begun and handed
+        over what only they hold; returns how many do."""
+        ...
+
     def unblock_host(self, host: str | None = None) -> None:
         """Its workers get tasks again (None: those of every host)."""
         ...

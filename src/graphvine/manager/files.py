@@ -12,6 +12,7 @@ Rules:
   and holders of the whole file in case that parent fails it.
 - Nobody is told to fetch from where it is not believed to get anything (see ``reach``); when nobody is left,
   the file comes through the manager.
+- What had to leave with the last workers lies with the manager for a while, *staged*, and is got from there.
 - Released means: every worker that has it or was told of it is told to drop it, and the value is forgotten.
   What a task that will never be done (again) needed is not needed for it any more either; one that was
   given to a worker is cancelled there.
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from graphvine.manager.instructions import Unstage
 from graphvine.manager.plan import GivenFile
 from graphvine.manager.spread import Spread
 from graphvine.manager.state import State
@@ -99,7 +101,8 @@ def forget_extras(table: PlanTable, index: int) -> None:
 
 def exists(table: PlanTable, index: int) -> bool:
     """Whether the bytes of a done task are somewhere."""
-    return table.where[index] != 0 or isinstance(table.data[index], bytes) or index in table.given
+    held = table.where[index] != 0 or isinstance(table.data[index], bytes)
+    return held or index in table.given or index in table.staged
 
 
 def restore(table: PlanTable, index: int) -> bool:
@@ -118,12 +121,21 @@ def drop_everywhere(state: State, table: PlanTable, index: int) -> None:
     first = table.where[index]
     table.where[index] = 0
     table.spread.pop(index, None)
+    if table.staged:
+        unstage(state, table, index)
     if first:
         drop(state, first, number)
     if index in table.extra:
         table.copies.pop(index, None)
         for other in table.extra.pop(index):
             drop(state, other, number)
+
+
+def unstage(state: State, table: PlanTable, index: int) -> None:
+    """The manager has a file no longer, if it had it."""
+    staged = table.staged.pop(index, None)
+    if staged is not None:
+        state.tell(Unstage(staged.path))
 
 
 def drop(state: State, worker: int, number: int) -> None:

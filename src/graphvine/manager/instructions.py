@@ -18,6 +18,28 @@ class Say(msgspec.Struct, gc=False):
     messages: list[ToWorker]
 
 
+class Stage(msgspec.Struct):
+    """Bring a file to the manager's own machine: there is no worker to which it could go, and those that hold
+    it are about to leave."""
+
+    file: int
+    size: int
+    holders: list[int]
+
+
+class Unstage(msgspec.Struct):
+    """Remove a staged file: nobody needs it any more."""
+
+    path: str
+
+
+class SendAway(msgspec.Struct):
+    """Tell a worker to leave, and forget it: nothing of it is needed any more."""
+
+    worker: int
+    reason: str
+
+
 class PartWorker(msgspec.Struct):
     """Forget a worker and close what leads to it: it was lost, or must not go on."""
 
@@ -87,4 +109,6 @@ class Note(msgspec.Struct):
     text: str
 
 
-Instruction = Say | PartWorker | Available | Settled | PlanDone | PlanFailed | Asked | Note
+Instruction = (
+    Say | SendAway | Stage | Unstage | PartWorker | Available | Settled | PlanDone | PlanFailed | Asked | Note
+)

@@ -35,13 +35,17 @@ from graphvine.manager.instructions import (
     PlanDone,
     PlanFailed,
     Say,
+    SendAway,
     Settled,
+    Stage,
+    Unstage,
 )
 from graphvine.manager.peers import Peer, Peers, refusal
 from graphvine.manager.plan import Plan
 from graphvine.manager.reach import Reach
 from graphvine.manager.relay import Relay
 from graphvine.manager.run import NOTHING_KNOWN, ManagedRun, Raw
+from graphvine.manager.staging import STAGING, Staging
 from graphvine.protocol.codec import ProtocolError, decode_to_manager, encode, encode_frames
 from graphvine.protocol.errors import ManagerClosedError, check_process
 from graphvine.protocol.messages import (
@@ -50,6 +54,7 @@ from graphvine.protocol.messages import (
     Heartbeat,
     Hello,
     Leave,
+    Leaving,
     Output,
     Piece,
     Pull,
@@ -103,6 +108,7 @@ class Loop:
             self._on_result,
             self._on_unreachable,
         )
+        self._staging = Staging(os.path.join(trees, "staged"), self._collector, self.call, core)
         self._relay = Relay(
             core.holders,
             self._peers.__contains__,
@@ -220,7 +226,10 @@ class Loop:
         self._audience.remove(listener)
 
     def retire(self, names: Sequence[str], reason: str) -> int:
-        return 0
+        return self._core.on_retire(names, reason, time.monotonic())
+
+    def retire_some(self, count: int, reason: str) -> int:
+        return self._core.on_retire_some(count, reason, time.monotonic())
 
     def replicas(self, file: int) -> int:
         return len(self._core.holders(file))
@@ -367,7 +376,7 @@ class Loop:
             self._core.on_heard(worker, time.monotonic())
             self._pass_on(worker, message)
         else:
-            assert isinstance(message, Report | Heartbeat | Goodbye)
+            assert isinstance(message, Report | Heartbeat | Leaving | Goodbye)
             self._core.on_message(worker, message, time.monotonic())
             if isinstance(message, Goodbye):
                 self._part(worker, message.reason)
@@ -389,6 +398,14 @@ class Loop:
             self._collector.on_worker_parted(worker)
             self._relay.on_worker_parted(worker)
 
+    def _forget(self, worker: int) -> bool:
+        """Forget a worker that the core has forgotten; False when that was done."""
+        if self._peers.remove(worker) is None:
+            return False
+        self._collector.on_worker_parted(worker)
+        self._relay.on_worker_parted(worker)
+        return True
+
     # -- what the core says ----------------------------------------------------------------------------
 
     def _carry_out(self, instructions: list[Instruction]) -> None:
@@ -409,12 +426,17 @@ class Loop:
                 self._audience.tell(instruction.demand)
             elif isinstance(instruction, Note):
                 log.log(getattr(logging, instruction.level.upper()), "%s", instruction.text)
+            elif isinstance(instruction, Stage):
+                self._staging.bring(instruction, self._peers.hellos)
+            elif isinstance(instruction, Unstage):
+                self._staging.remove(instruction.path)
+            elif isinstance(instruction, SendAway):
+                self._say(instruction.worker, [Leave(instruction.reason)])
+                self._forget(instruction.worker)
             else:
                 assert isinstance(instruction, PartWorker)
-                if self._peers.remove(instruction.worker) is not None:
+                if self._forget(instruction.worker):
                     log.warning("worker %d is given up: %s", instruction.worker, instruction.reason)
-                    self._collector.on_worker_parted(instruction.worker)
-                    self._relay.on_worker_parted(instruction.worker)
 
     def _say(self, worker: int, messages: list[ToWorker]) -> None:
         identity = self._peers.identity(worker)
@@ -429,6 +451,9 @@ class Loop:
             self._collector.collect(available, self._peers.hellos)
 
     def _on_result(self, wish: Wish, raw: Raw) -> None:
+        if wish.plan == STAGING:
+            self._staging.on_brought(wish, raw)
+            return
         run = self._runs.get(wish.plan)
         if run is None:
             return
@@ -438,6 +463,9 @@ class Loop:
             self._core.on_result_fetched(wish.plan, wish.position, time.monotonic())
 
     def _on_unreachable(self, wish: Wish, worker: int, reason: str) -> None:
+        if wish.plan == STAGING:
+            self._core.on_unstageable(wish.file, reason, time.monotonic())
+            return
         if wish.plan not in self._runs:
             return
         if not worker and self._core.given_file(wish.file) is not None:
@@ -508,6 +536,7 @@ class Loop:
         self._runs.clear()
         self._collector.close()
         self._giver.close()
+        self._staging.close()
         self._gate.close()
         with self._wake_lock:
             self._closed.set()

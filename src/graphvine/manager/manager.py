@@ -176,6 +176,11 @@ class Manager(TaskClient, DaskClient):
         Returns at once. Raises ManagerClosedError."""
         return self._loop.ask(lambda: self._loop.retire(workers, reason))
 
+    def retire_some(self, count: int, reason: str = "it is not needed any more") -> int:
+        """Have so many workers leave (see ``retire``), idle ones first; returns how many do. Raises
+        ManagerClosedError."""
+        return self._loop.ask(lambda: self._loop.retire_some(count, reason))
+
     def replicas(self, file: int) -> int:
         """How many workers hold a file now. Raises ManagerClosedError."""
         return self._loop.ask(lambda: self._loop.replicas(file))

@@ -28,6 +28,7 @@ from graphvine.manager.files import (
     holders,
     ready,
     restore,
+    unstage,
 )
 from graphvine.manager.instructions import Death
 from graphvine.manager.state import State
@@ -76,6 +77,13 @@ def lose(state: State, table: PlanTable, index: int) -> None:
             plan.state[task] = WAITING
         elif current == DISPATCHED:
             call_back(state, plan, task)
+
+
+def lose_staged(state: State, table: PlanTable, index: int) -> None:
+    """What the manager kept for a worker that left can't be read."""
+    unstage(state, table, index)
+    if not exists(table, index):
+        lose(state, table, index)
 
 
 def lose_everywhere(state: State, table: PlanTable, index: int) -> None:
@@ -182,6 +190,9 @@ def lose_worker(state: State, worker: Worker, blame: bool) -> None:
     """A worker is gone, with all it had. With ``blame`` nobody knows why."""
     number = worker.number
     demand.note_lost(state, worker)
+    leaves = state.departures.pop(number, None) is not None
+    for departure in state.departures.values():
+        departure.on_worker_gone(number)
     del state.workers[number]
     del state.heard[number]
     state.cores = sum(other.cores for other in state.workers.values()) if state.workers else 0.0
@@ -192,7 +203,7 @@ def lose_worker(state: State, worker: Worker, blame: bool) -> None:
             del state.named[name]
     for pool in worker.pools:
         pool.part(worker)
-    doomed = suspects.note_loss(state, worker) if blame else []
+    doomed = suspects.note_loss(state, worker) if blame and not leaves else []
     state.lonely.discard(number)
     if worker.draining:
         heapq.heappush(state.suspects, worker.draining)

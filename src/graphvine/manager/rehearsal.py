@@ -25,9 +25,12 @@ from graphvine.manager.instructions import (
     PlanDone,
     PlanFailed,
     Say,
+    SendAway,
     Settled,
+    Stage,
+    Unstage,
 )
-from graphvine.manager.plan import GivenValue, Plan
+from graphvine.manager.plan import GivenFile, GivenValue, Plan
 from graphvine.protocol.codec import decode_to_manager, decode_to_worker, encode
 from graphvine.protocol.messages import (
     Address,
@@ -39,6 +42,7 @@ from graphvine.protocol.messages import (
     Heartbeat,
     Hello,
     Leave,
+    Leaving,
     Missing,
     Probe,
     Recall,
@@ -218,6 +222,7 @@ class FakeWorker:
         for holder in through:
             peer = self.cluster.workers.get(holder)
             cut = bool(source.holders) and (self.number, holder) in self.cluster.cuts
+            cut = cut or self.number in self.cluster.full
             if peer is not None and not cut and holder == source.coming and peer.fetching.get(file):
                 # It will pass it on when it has it.
                 return
@@ -289,6 +294,10 @@ class Rehearsal:
         self.notes: list[Note] = []
         self.asked: list[Demand] = []
         self.parted: list[PartWorker] = []
+        self.sent_away: list[SendAway] = []
+        #: Files that the manager took in; without ``stageable`` it can't.
+        self.staged: list[str] = []
+        self.stageable = True
         self._after = after
         self._joined = 0
 
@@ -299,7 +308,12 @@ class Rehearsal:
     # -- events -------------------------------------------------------------------------------------------
 
     def join(
-        self, cores: float = 1, name: str = "", features: Sequence[str] = (), **capacity: float
+        self,
+        cores: float = 1,
+        name: str = "",
+        features: Sequence[str] = (),
+        job: str = "",
+        **capacity: float,
     ) -> FakeWorker:
         """A worker says hello."""
         self._joined += 1
@@ -317,6 +331,7 @@ class Rehearsal:
             capacity=Resources(cores, memory, disk, capacity.get("gpus", 0.0)),
             addresses=[Address(f"host{number}", 1000 + number)],
             features=list(features),
+            job=job,
         )
         worker = self.workers[number] = FakeWorker(self, number, hello)
         self.to_worker[number] = deque()
@@ -339,6 +354,10 @@ class Rehearsal:
         """A worker goes by its own will."""
         self.core.on_message(number, Goodbye("enough"), self.now)
         self.vanish(number)
+
+    def go_away(self, number: int, idle: bool = False) -> None:
+        """A worker says that it is going to leave, or asks whether it may."""
+        self.to_manager[number].append(Leaving("its job ends", 10.0, idle))
 
     def run(self, plan: Plan, *, keep: bool = False, large: Sequence[int] | bool = ()) -> int:
         """Hand a plan over; ``large`` are the tasks whose results do not travel inside messages."""
@@ -390,6 +409,13 @@ class Rehearsal:
             if instruction.plan in self.over:
                 raise Complaint(f"plan {instruction.plan} was over already")
             self.over[instruction.plan] = instruction
+        elif isinstance(instruction, Stage):
+            self._stage(instruction)
+        elif isinstance(instruction, Unstage):
+            self.staged.remove(instruction.path)
+        elif isinstance(instruction, SendAway):
+            self.sent_away.append(instruction)
+            self.vanish(instruction.worker)
         elif isinstance(instruction, PartWorker):
             self.parted.append(instruction)
             if instruction.worker in self.workers:
@@ -398,6 +424,15 @@ class Rehearsal:
             self.asked.append(instruction.demand)
         else:
             self.notes.append(instruction)
+
+    def _stage(self, stage: Stage) -> None:
+        if not self.stageable:
+            self.core.on_unstageable(stage.file, "the disk is full", self.now)
+            return
+        assert any(stage.file in self.workers[holder].files for holder in stage.holders)
+        path = f"staged/{stage.file}"
+        self.staged.append(path)
+        self.core.on_staged(stage.file, GivenFile(path, stage.size, tree=False), self.now)
 
     # -- links --------------------------------------------------------------------------------------------
 
@@ -431,7 +466,7 @@ class Rehearsal:
             if wish.path in self.changed:
                 self.core.on_given_lost(wish.file, f"{wish.path} changed", self.now)
                 return
-            self.results.setdefault(wish.plan, {})[wish.position] = wish.path.encode()
+            self.results.setdefault(wish.plan, {})[wish.position] = self.values[wish.file]
             self.core.on_result_fetched(wish.plan, wish.position, self.now)
         for holder in wish.holders:
             self.core.on_result_unreachable(wish.file, holder, "gone", self.now)

@@ -7,7 +7,7 @@ about a file only while the file exists; a copy of anything else is dropped wher
 
 from __future__ import annotations
 
-from graphvine.manager import environments, recovery, results, separate
+from graphvine.manager import departures, environments, recovery, results, separate
 from graphvine.manager.files import (
     add_replica,
     hold_blob,
@@ -44,7 +44,7 @@ def on_report(state: State, worker: Worker, report: Report) -> None:
         on_missing(state, worker, missing)
     if report.returned:
         recovery.on_returned(state, worker, report.returned)
-    if len(worker.log) > worker.log_limit:
+    if len(worker.log) > worker.log_limit and worker.number not in state.departures:
         compact_log(state, worker)
     state.mark(worker)
 
@@ -245,8 +245,11 @@ def on_missing(state: State, worker: Worker, missing: Missing) -> None:
         box.updates.append(source)
         add_replica(table, index, worker, held=False)
         return
+    if state.departures and departures.on_unreachable(state, table, index, worker):
+        not_relayed(state, missing.file, worker.number)
+        return
     state.note("warning", f"file {missing.file} can't be had from any holder: {missing.reason}")
-    if index in table.given:
+    if index in table.given or index in table.staged:
         not_relayed(state, missing.file, worker.number)
         recovery.refuse_followers(state, table, index, worker, missing.reason)
     else:

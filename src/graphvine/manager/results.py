@@ -59,7 +59,7 @@ def offer(state: State, plan: PlanTable, position: int, table: PlanTable, index:
     data = table.data[index]
     number = table.base + index
     size = table.size_of(index)
-    given = table.plan.given.get(index)
+    given = table.staged.get(index) or table.plan.given.get(index)
     if isinstance(data, bytes):
         state.tell(Available(plan.base, position, number, size, data, []))
         handed_over(state, plan, position, table, index)

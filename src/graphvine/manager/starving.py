@@ -49,8 +49,9 @@ def pool_deadline(state: State, pool: Pool) -> float | None:
         return None
     if not pool.warned:
         settings = state.settings
-        return pool.starving_since + (settings.patience_s if state.workers else settings.first_worker_s)
-    return pool.starving_since + state.settings.unrunnable_s if state.workers else None
+        patience_s = settings.patience_s if state.has_staying() else settings.first_worker_s
+        return pool.starving_since + patience_s
+    return pool.starving_since + state.settings.unrunnable_s if state.has_staying() else None
 
 
 def on_time(state: State) -> None:
@@ -89,9 +90,10 @@ def tasks_in(state: State, pool: Pool) -> Iterator[tuple[PlanTable, int]]:
 def describe(state: State, pool: Pool, table: PlanTable, index: int) -> str:
     """What a task asks for and what there is."""
     key = table.plan.keys[index]
-    if not state.workers:
+    if not state.has_staying():
         advice = state.settings.how_to_join
-        return f"no worker has joined; task {key!r} and others wait" + (advice and f"; {advice}")
+        none = "every worker that is there is about to leave" if state.workers else "no worker has joined"
+        return f"{none}; task {key!r} and others wait" + (advice and f"; {advice}")
     wish = asked(pool.request)
     if pool.names:
         wish += f" on a worker or host named {' or '.join(sorted(pool.names))}"

@@ -21,6 +21,7 @@ from graphvine.protocol.messages import Context
 
 if TYPE_CHECKING:
     from graphvine.manager.demand import Watch
+    from graphvine.manager.departures import Departure
     from graphvine.manager.limits import Limit
 
 
@@ -41,6 +42,8 @@ class State:
         self.tables: list[PlanTable] = []
         self.workers: dict[int, Worker] = {}
         self.cores = 0.0
+        #: Workers that are about to leave.
+        self.departures: dict[int, Departure] = {}
         #: Workers by name and by host.
         self.named: dict[str, dict[int, Worker]] = {}
         #: When each worker was last heard of; who was not heard of for longest comes first.
@@ -105,6 +108,10 @@ class State:
         if table is None or number - table.base >= table.size:
             raise UnknownFileError(f"file {number} is not there: it was released, or never made")
         return table, number - table.base
+
+    def has_staying(self) -> bool:
+        """Whether there is a worker that is not about to leave."""
+        return len(self.workers) > len(self.departures)
 
     def pool_for(self, options: TaskOptions) -> Pool:
         """The pool of tasks with these options, made if need be."""

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 
 from graphvine.manager.families import Families
 from graphvine.manager.instructions import Death
-from graphvine.manager.plan import Plan, TaskOptions
+from graphvine.manager.plan import GivenFile, Plan, TaskOptions
 from graphvine.manager.spread import Spread
 from graphvine.protocol.messages import Resources
 from graphvine.protocol.outcomes import OutcomeKind
@@ -177,6 +177,7 @@ class PlanTable:
         "size",
         "soft",
         "spread",
+        "staged",
         "start",
         "state",
         "timed",
@@ -246,6 +247,8 @@ class PlanTable:
         #: Results that no task makes, and that are never lost: an inline pickle (what was given, and what a
         #: failed task of a separate plan left), or the size of a file that lies with the manager.
         self.given: dict[int, bytes | int] = {}
+        #: Files that came from workers that were about to leave, and lie with the manager now: where.
+        self.staged: dict[int, GivenFile] = {}
         #: Of a separate plan: how tasks failed, and positions of the wanted ones whose outcome was not told.
         self.failures: dict[int, OutcomeKind] = {}
         self.untold: dict[int, int] = {}

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 LOG_LIMIT = 8192
 #: More than what a value or a blob costs in a frame beside its bytes.
 _HEAD_BYTES = 64
+_MB = 2**20
 #: What is empty in most messages. Shared, never changed.
 _NO_ROWS: list[Any] = []
 _NO_ENTRIES: dict[int, Any] = {}
@@ -66,8 +67,10 @@ class Worker:
         "peers",
         "place",
         "pools",
+        "promised",
         "queue",
         "share",
+        "stored",
     )
 
     def __init__(self, number: int, hello: Hello, seen_at: str = "") -> None:
@@ -100,6 +103,9 @@ class Worker:
         self.alone = 0
         #: It gets no tasks (see ``blocking``).
         self.blocked = False
+        #: Bytes in its store, as it said last, and bytes that it was told to take over (see ``departures``).
+        self.stored = 0.0
+        self.promised = 0
         self.outbox = Outbox()
 
     def cores_for(self, request: Resources) -> float:
@@ -108,6 +114,10 @@ class Worker:
         if is_light(request):
             return min(1.0, self.cores)
         return max(request.cores or self.cores * largest_share(request, self.hello.capacity), 0.01)
+
+    def room_bytes(self) -> float:
+        """Bytes for which there is room, as far as that is known."""
+        return self.hello.capacity.disk_mb * _MB - self.stored - self.promised
 
     def wait_s(self) -> float:
         """Seconds until what is kept for this worker would all have begun, if it is like what was given to

@@ -367,8 +367,18 @@ class Heartbeat(msgspec.Struct, tag="heartbeat"):
     store_mb: float
 
 
+class Leaving(msgspec.Struct, tag="leaving"):
+    """The worker is going to leave: it begins nothing more, ends what it has begun, and goes when the manager
+    sends it away, or when ``grace_s`` are over. ``idle``: it has nothing to do, and leaves only if the
+    manager can do without it (no answer: it cannot)."""
+
+    reason: str
+    grace_s: float
+    idle: bool = False
+
+
 class Goodbye(msgspec.Struct, tag="goodbye"):
-    """The worker leaves by its own will."""
+    """The worker leaves by its own will, now."""
 
     reason: str
 
@@ -437,4 +447,4 @@ ToWorker = (
     Welcome | Refused | Rejoin | Assign | Sources | Probe | Drop | Recall | Cancel | Leave | Pull | Piece
 )
 ToFactory = Demand | Refused | Rejoin | Leave
-ToManager = Hello | Attend | Retire | Report | Heartbeat | Output | Goodbye | Pull | Piece | Taken
+ToManager = Hello | Attend | Retire | Report | Heartbeat | Output | Leaving | Goodbye | Pull | Piece | Taken

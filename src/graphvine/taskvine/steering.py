@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections.abc import Mapping
@@ -123,6 +124,11 @@ class SteeringClient(DeskClient):
             self._engine.block_host(hostname)
         else:
             self._engine.unblock_host(hostname)
+
+    def workers_shutdown(self, n: int = 0) -> int:
+        """Have so many workers leave (0: all), idle ones first, once what they have begun is done; returns
+        how many do."""
+        return self._engine.retire_some(n if n > 0 else sys.maxsize)
 
     def set_resources_max(self, rmd: Mapping[str, float]) -> None:
         """What tasks of the category "default" ask for that do not say."""

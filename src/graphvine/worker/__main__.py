@@ -27,6 +27,10 @@ log = logging.getLogger("graphvine.worker")
 #: Where results lie in memory, unless ``--memory-dir`` or GRAPHVINE_MEMORY_DIR names another place.
 _MEMORY_DIRECTORY = "/dev/shm"
 _LOOPBACK = "127.0.0.1"
+#: Slurm's default from SIGTERM to SIGKILL (KillWait) is 30 s, the shortest of the usual ones (HTCondor's is
+#: ten minutes): less, so that what is on its way at the end still arrives. Where a site gives more, its jobs
+#: say so with ``--grace``.
+_GRACE_S = 25.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,7 +78,7 @@ def _run(options: argparse.Namespace, store: Store, pool: Pool, wake: int) -> En
     offer = Offer(name, options.cores, options.memory, options.disk, listen_on, tuple(options.feature), job)
     loop = Loop(connection, store, pool, offer, Settings())
     try:
-        loop.watch(wake, "stopped by a signal", last_words_s=1.0)
+        loop.watch_signals(wake, 0.0 if options.embedded else options.grace)
         if options.embedded or options.lifeline:
             loop.watch(sys.stdin.fileno(), "the manager's process is gone")
         return loop.run()
@@ -151,6 +155,14 @@ def _parser() -> argparse.ArgumentParser:
         help="where results lie in memory (default: $GRAPHVINE_MEMORY_DIR, else /dev/shm)",
     )
     parser.add_argument("--log-dir", metavar="DIR", help="keep the executors' output here")
+    parser.add_argument(
+        "--grace",
+        metavar="SECONDS",
+        type=float,
+        default=_GRACE_S,
+        help="how long after a signal (SIGTERM, SIGINT) running tasks may go on, while what only this worker "
+        f"holds is handed over (default: {_GRACE_S:g}); a second signal ends it at once",
+    )
     parser.add_argument("--embedded", action="store_true", help=argparse.SUPPRESS)
     return parser
 

@@ -8,7 +8,8 @@ The loop calls ``on_*`` for whatever happened and then ``turn``, which returns i
   The results of packets that are not current any more are ignored.
 - An executor's death is blamed on the one task it had begun; everything else it held goes back to the front.
 - What was not read by an executor can be taken back: on recall, on cancel, and when another one is idle.
-- What is recalled goes back with all that waits here for its result.
+- What is recalled goes back with all that waits here for its result. So does everything that has not begun,
+  once this worker is going to leave.
 - Jobs of a context whose zygote is not ready are held back, and nobody else's (see ``nursery``).
 """
 
@@ -70,6 +71,7 @@ class Core:
         self._recalled: set[int] = set()
         """Recalled tasks that lie in packets; known for sure when those were taken back."""
         self._sequence = 0
+        self._leaving = False
 
     def on_clock(self, now: float) -> None:
         """What is heard next is heard now."""
@@ -105,7 +107,9 @@ class Core:
                 job.max_s = max_s
         for source in assign.sources:
             files.on_source(source)
-        if files.waiters:
+        if self._leaving:
+            self.on_recall([order.task for order in assign.orders])
+        elif files.waiters:
             self._dispatcher.report_unknown(assign.orders)
 
     def _on_context(self, context: Context) -> None:
@@ -208,6 +212,12 @@ class Core:
             if any(bundle.number in packets for bundle in executor.bundles):
                 executor.doomed_at = now
                 self._take_back(executor)
+
+    def on_leave(self) -> None:
+        """This worker is going to leave: what has not begun goes back to the manager, and so does what still
+        comes."""
+        self._leaving = True
+        self.on_recall(list(self._queue.jobs))
 
     def on_pull(self, pull: Pull) -> None:
         self._files.on_pull(pull)
@@ -380,7 +390,12 @@ class Core:
         if executor is None:
             return
         job = self._queue.jobs.get(begun) if begun is not None else None
-        if job is not None and any(b.number == job.packet for b in executor.bundles):
+        if self._leaving:
+            # A batch system that ends a job may have signalled all its processes: nobody is to blame.
+            self._recalled |= {
+                j.order.task for bundle in executor.bundles for j in bundle.jobs if j.packet == bundle.number
+            }
+        elif job is not None and any(b.number == job.packet for b in executor.bundles):
             failed = TaskFailed(job.order.task, job.order.attempt, "killed", cause)
             self._outbox.failed.append(failed)
             self._forget(job.order.task)
@@ -535,6 +550,10 @@ class Core:
         )
         self._forget(order.task)
         self._stop(executor)
+
+    def idle(self) -> bool:
+        """Whether there are no tasks here."""
+        return not self._queue.jobs
 
     def running(self) -> int:
         """How many executors have work."""

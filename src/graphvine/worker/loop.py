@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -26,6 +27,7 @@ from graphvine.protocol.messages import (
     Heartbeat,
     Hello,
     Leave,
+    Leaving,
     Refused,
     Rejoin,
     ToManager,
@@ -78,6 +80,13 @@ class Ending(msgspec.Struct, frozen=True):
     clean: bool
 
 
+class Farewell(msgspec.Struct, frozen=True):
+    """This worker is leaving, and is gone at ``until`` at the latest."""
+
+    reason: str
+    until: float
+
+
 class Loop:
     """One worker, from its first ``Hello`` to its end."""
 
@@ -111,7 +120,10 @@ class Loop:
         self._answer_by = now + self._patience_s()
         self._ending: Ending | None = None
         self._last_words_s = 0.0
+        self._farewell: Farewell | None = None
         self._watched: dict[int, tuple[str, float]] = {}
+        self._signals = -1
+        self._grace_s = 0.0
         self._poller = zmq.Poller()
 
     # -- from outside ----------------------------------------------------------------------------------
@@ -121,6 +133,12 @@ class Loop:
 
         The goodbye to the manager may take ``last_words_s``."""
         self._watched[descriptor] = (reason, last_words_s)
+
+    def watch_signals(self, descriptor: int, grace_s: float) -> None:
+        """Leave when a signal's number can be read from ``descriptor``, within ``grace_s``; at once at a
+        second one."""
+        self._watched[descriptor] = ("stopped by a signal", 1.0)
+        self._signals, self._grace_s = descriptor, grace_s
 
     def run(self) -> Ending:
         """Run until the end; then everything of this worker is gone but the pool and the store."""
@@ -165,6 +183,8 @@ class Loop:
         deadline = self._core.deadline()
         if deadline is not None and deadline < due:
             due = deadline
+        if self._farewell is not None:
+            due = min(due, self._farewell.until)
         return max(0, int((due - now) * 1000) + 1)
 
     def _turn(self, events: list[tuple[object, int]]) -> None:
@@ -180,6 +200,8 @@ class Loop:
                 self._beat(now)
         else:
             self._wait_for_manager(now)
+        if self._farewell is not None and self._farewell.until <= now and self._ending is None:
+            self._leave(f"{self._farewell.reason}; the time for leaving is over", 1.0)
 
     def _on_source(self, source: object, now: float) -> None:
         if source is self._link.socket:
@@ -187,7 +209,7 @@ class Loop:
         elif source is self._link.monitor:
             self._on_link_news(now)
         elif source in self._watched:
-            self._leave(*self._watched[int(source)])
+            self._on_watched(int(source), now)
         elif source == self._store.descriptor:
             self._on_store()
         elif source == self._fetcher.descriptor:
@@ -239,7 +261,10 @@ class Loop:
             case Refused(reason):
                 self._ending = Ending(f"the manager refused this worker: {reason}", clean=False)
             case Leave(reason):
-                self._ending = Ending(f"the manager sent this worker away: {reason}", clean=True)
+                text = f"the manager sent this worker away: {reason}"
+                if self._farewell is not None:
+                    text = f"{self._farewell.reason}; whatever was needed of it lies elsewhere"
+                self._ending = Ending(text, clean=True)
 
     def _on_welcome(self, welcome: Welcome, now: float) -> None:
         self._joined = True
@@ -249,6 +274,8 @@ class Loop:
         self._core.on_welcome(welcome)
         where = f"{self._link.host}:{self._connection.port}"
         log.info("joined manager %s at %s as worker %d", self._connection.name, where, welcome.worker)
+        if self._farewell is not None:
+            self._say([Leaving(self._farewell.reason, self._farewell.until - now)])
 
     def _on_rejoin(self, now: float) -> None:
         if not self._joined:
@@ -305,6 +332,28 @@ class Loop:
         usage = self._store.usage()
         store_mb = (usage.memory_bytes + usage.disk_bytes) / _MB
         self._say([*self._allowance.excuse(), Heartbeat(self._core.running(), resident_mb(), store_mb)])
+
+    # -- leaving ---------------------------------------------------------------------------------------
+
+    def _on_watched(self, descriptor: int, now: float) -> None:
+        reason, last_words_s = self._watched[descriptor]
+        if descriptor != self._signals:
+            self._leave(reason, last_words_s)
+            return
+        number = os.read(descriptor, 1)[0]
+        name = signal.Signals(number).name
+        if self._farewell is None and self._grace_s > 0 and (self._joined or self._core.holds()):
+            self._begin_to_leave(f"it was told to stop ({name})", self._grace_s, now)
+        else:
+            self._leave(f"stopped by {name}", last_words_s)
+
+    def _begin_to_leave(self, reason: str, grace_s: float, now: float) -> None:
+        """Begin nothing more; go when the manager has what it needs, at the latest in ``grace_s``."""
+        log.info("leaving within %g s: %s", grace_s, reason)
+        self._farewell = Farewell(reason, now + grace_s)
+        if self._joined:
+            self._say([Leaving(reason, grace_s)])
+        self._core.on_leave()
 
     def _leave(self, reason: str, last_words_s: float) -> None:
         self._link.say([Goodbye(reason)])

@@ -18,6 +18,7 @@ from graphvine.protocol.messages import (
     Heartbeat,
     Hello,
     Leave,
+    Leaving,
     OnNode,
     Piece,
     Refused,
@@ -92,6 +93,9 @@ class SimAgent:
         self.alive = True
         self.suspended = False
         self.joined = False
+        #: Told to stop; sent away by the manager in time.
+        self.leaving = False
+        self.gone_well = False
         self.number = 0
         self.connection: Connection
         self._waiting: deque[Callable[[], None]] = deque()
@@ -126,6 +130,27 @@ class SimAgent:
             self._say([Goodbye("it was asked to leave")])
             self._end()
             self.connection.close()
+
+    def depart(self, grace_s: float) -> None:
+        """It was told to stop: a good end, if it comes in time."""
+        if not self.alive or self.leaving:
+            return
+        self.leaving = True
+        self.world.tell(f"{self.name} is leaving within {grace_s:g} s")
+        self.hear(0.0, lambda: self._begin_to_leave(grace_s))
+        self.later(grace_s, self._leave_late)
+
+    def _begin_to_leave(self, grace_s: float) -> None:
+        if self.joined:
+            self._say([Leaving("its job ends", grace_s)])
+        self.core.on_leave()
+
+    def _leave_late(self) -> None:
+        self.world.losses += 1
+        if self.joined:
+            self.leave()
+        else:
+            self.kill(noticed=True)
 
     def _end(self) -> None:
         self.alive = False
@@ -257,12 +282,19 @@ class SimAgent:
                 self._heartbeat_s = welcome.heartbeat_s
                 self._next_heartbeat = now + welcome.heartbeat_s
                 self.core.on_welcome(welcome)
+                if self.leaving:
+                    self._say([Leaving("its job ends", 1.0)])
             case Rejoin() if not self.joined:
                 pass
             case Rejoin():
                 self.world.tell(f"{self.name} joins again")
                 self._begin_anew()
                 self._say_hello()
+            case Leave() if self.leaving:
+                self.world.tell(f"{self.name} has left")
+                self.gone_well = True
+                self._end()
+                self.connection.close()
             case Refused(reason) | Leave(reason):
                 self.world.complain(f"{self.name} was sent away: {reason}")
 

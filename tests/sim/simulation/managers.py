@@ -20,19 +20,25 @@ from graphvine.manager.instructions import (
     PlanDone,
     PlanFailed,
     Say,
+    SendAway,
     Settled,
+    Stage,
+    Unstage,
 )
 from graphvine.manager.peers import Peers, refusal
+from graphvine.manager.plan import GivenFile
 from graphvine.manager.reach import Reach
 from graphvine.manager.relay import MANAGER, Relay
 from graphvine.manager.run import Raw
 from graphvine.manager.settings import Settings
+from graphvine.manager.staging import STAGING
 from graphvine.protocol.codec import decode_to_manager, encode
 from graphvine.protocol.messages import (
     Address,
     Drop,
     Goodbye,
     Hello,
+    Leave,
     LinkState,
     Piece,
     Pull,
@@ -289,6 +295,15 @@ class SimManager:
                 pass
             case Note(level, text):
                 self.world.tell(f"manager {level}: {text}")
+            case Stage(file, size, holders):
+                self.collector.collect(Available(STAGING, 0, file, size, None, holders), self.peers.hellos)
+            case Unstage(path):
+                del self.world.given[path]
+            case SendAway(worker, reason):
+                self.say(worker, [Leave(reason)])
+                if self.peers.remove(worker) is not None:
+                    self.collector.on_worker_parted(worker)
+                    self.relay.on_worker_parted(worker)
             case PartWorker(worker, reason):
                 if self.peers.remove(worker) is not None:
                     self.world.tell(f"manager gives worker {worker} up: {reason}")
@@ -322,7 +337,15 @@ class SimManager:
         elif identity is not None:
             self._part(worker, "its connection ended")
 
+    def _on_staged(self, wish: Wish, raw: Raw) -> None:
+        path = f"staged/{wish.file}/{len(self.world.given)}"
+        self.world.given[path] = Content(value_in(raw), wish.size)
+        self.core.on_staged(wish.file, GivenFile(path, wish.size, tree=False), self.world.now)
+
     def on_result(self, wish: Wish, raw: Raw) -> None:
+        if wish.plan == STAGING:
+            self.call(lambda: self._on_staged(wish, raw))
+            return
         run = self.runs.get(wish.plan)
         if run is None:
             return
@@ -334,6 +357,9 @@ class SimManager:
             self.core.on_result_fetched(wish.plan, wish.position, self.world.now)
 
     def on_unreachable(self, wish: Wish, worker: int, reason: str) -> None:
+        if wish.plan == STAGING:
+            self.core.on_unstageable(wish.file, reason, self.world.now)
+            return
         if wish.plan not in self.runs:
             return
         if not worker and self.core.given_file(wish.file) is not None:
@@ -387,6 +413,9 @@ class SimManager:
         assert run.work is not None
         run.work.cancelled.update(tasks)
         self.call(lambda: self.core.on_cancel_tasks([run.plan + task for task in tasks], self.world.now))
+
+    def retire(self, names: Sequence[str]) -> None:
+        self.call(lambda: self.core.on_retire(names, "it is not needed", self.world.now))
 
     def release(self, files: Sequence[int]) -> None:
         self.call(lambda: self.core.on_release(files, self.world.now))

@@ -30,6 +30,8 @@ MISHAPS = (
     "kill zygote",
     "lose file",
     "leave",
+    "depart",
+    "retire",
     "join",
 )
 
@@ -354,6 +356,14 @@ class Play:
         if not living:
             return
         agent = living[mishap.whom % len(living)]
+        if mishap.kind == "depart":
+            # Long enough for whatever the weather does to it; some find that out too late all the same.
+            agent.depart(mishap.for_s * 4)
+            return
+        if mishap.kind == "retire":
+            agent.leaving = True
+            cluster.manager.retire([agent.name])
+            return
         cluster.losses += 1
         if mishap.kind in ("kill", "kill unseen"):
             agent.kill(noticed=mishap.kind == "kill")
