@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
-from simulation.cluster import Weather
+from simulation.cluster import Cluster, Weather
 from simulation.graphs import SHAPES
 from simulation.scenarios import Mishap, PlanPart, Play, Story
+from simulation.work import plain_work
 
 SEEDS = range(24)
 
@@ -39,3 +40,24 @@ def test_workers_that_leave_in_time_leave_nothing_undone(seed: int) -> None:
         count for run in story.runs.values() if run.work is not None for count in run.work.begun if count > 1
     ]
     assert again == []
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_cannot_end_before_a_worker_goes_is_not_begun_there(seed: int) -> None:
+    """Every worker has a wall time; one follows the other. Each task takes a twentieth of it."""
+    chance = random.Random(seed)
+    cluster = Cluster(seed, Weather(walls=chance.choice([0.0, 1.0])))
+    graph = SHAPES[chance.choice(sorted(SHAPES))](80, chance)
+    work = cluster.add(plain_work(graph, [0.05 + 0.05 * chance.random() for _ in graph], size=500))
+
+    def follow() -> None:
+        cluster.join(chance.choice([1.0, 2.0]), left_s=chance.uniform(0.5, 1.5))
+        cluster.events.after(0.4, follow)
+
+    follow()
+    run = cluster.manager.run(work, keep=False)
+    cluster.run_until(lambda: run.over, 120.0)
+    assert run.done
+    assert max(work.begun) == 1
+    # What was begun ended before its worker began to leave, but for those of which nothing was known yet.
+    assert sum(agent.late for agent in cluster.agents) <= 2

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 from simulation.cluster import Cluster, Weather
-from simulation.graphs import Graph, grid, sinks
+from simulation.graphs import Graph, grid
 from simulation.invariants import check_empty
 from simulation.managers import SimRun
-from simulation.work import TaskSpec, Work, make_blobs
+from simulation.work import Work, plain_work
 
 from graphvine.manager.core import Core
 from graphvine.manager.instructions import PlanDone, Say
@@ -21,21 +19,6 @@ from graphvine.worker.settings import Settings as WorkerSettings
 #: Real numbers: seconds and bytes of a real cluster.
 SETTINGS = Settings(heartbeat_s=5.0, silent_s=30.0, inline_bytes=8192)
 WEATHER = Weather(latency_s=0.0003, jitter_s=0.0002, bandwidth=1e9)
-
-
-def make_work(graph: Graph, duration_s: Sequence[float], size: int = 100) -> Work:
-    blobs, blob_of, blob_index = make_blobs(0, len(graph), 500)
-    plan = Plan(
-        keys=range(len(graph)),
-        inputs=graph,
-        blobs=blobs,
-        blob_of=blob_of,
-        blob_index=blob_index,
-        categories=["work"],
-        category_of=[0] * len(graph),
-        wanted=sinks(graph),
-    )
-    return Work(0, plan, [TaskSpec(duration, size) for duration in duration_s])
 
 
 def run(cluster: Cluster, work: Work) -> SimRun:
@@ -72,7 +55,7 @@ def test_a_thousand_workers_share_the_work() -> None:
     graph.append(tuple(range(15, len(graph), 16)))
     cluster = make_cluster(1000, 1.0)
     begin = cluster.now
-    run(cluster, make_work(graph, [0.5] * len(graph)))
+    run(cluster, plain_work(graph, [0.5] * len(graph)))
     assert all(agent.begun for agent in cluster.agents), "everybody got work"
     ideal = 0.5 * len(graph) / 1000
     assert cluster.now - 1.0 - begin < 1.5 * ideal + 2.0
@@ -81,7 +64,7 @@ def test_a_thousand_workers_share_the_work() -> None:
 def test_trees_are_summed_where_their_leaves_are() -> None:
     graph = trees(400, 8)
     cluster = make_cluster(8, 2.0)
-    run(cluster, make_work(graph, [0.01] * len(graph), size=100_000))
+    run(cluster, plain_work(graph, [0.01] * len(graph), size=100_000))
     made = 400 * 8 * 100_000
     wanted = 400 * 100_000
     moved = cluster.transfers.moved_bytes - wanted
@@ -92,7 +75,7 @@ def test_a_stencil_moves_borders_not_rows() -> None:
     width, rows = 64, 40
     graph = grid(width, rows)
     cluster = make_cluster(4, 2.0)
-    run(cluster, make_work(graph, [0.01] * len(graph), size=100_000))
+    run(cluster, plain_work(graph, [0.01] * len(graph), size=100_000))
     read = sum(map(len, graph)) * 100_000
     assert cluster.transfers.moved_bytes < 0.35 * read
 
@@ -103,7 +86,7 @@ def test_a_long_tail_is_taken_over() -> None:
     durations = [1.0] * (count // 4) + [0.01] * (count - count // 4)
     cluster = make_cluster(cores, 1.0)
     begin = cluster.now
-    run(cluster, make_work([()] * count, durations))
+    run(cluster, plain_work([()] * count, durations))
     assert cluster.now - 1.0 - begin < 1.5 * sum(durations) / cores + 2.0
 
 
@@ -145,7 +128,7 @@ def test_a_million_tasks_on_a_thousand_workers() -> None:
     graph = trees(62_500, 15)
     core = Core(Settings())
     workers = {number: Instant(core, number) for number in range(1, 1001)}
-    drive(core, workers, make_work(graph, [0.0] * len(graph)).plan)
+    drive(core, workers, plain_work(graph, [0.0] * len(graph)).plan)
     assert sum(worker.ran for worker in workers.values()) == len(graph) == 1_000_000
     assert all(worker.ran for worker in workers.values())
     assert not core.state.plans

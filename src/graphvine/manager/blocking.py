@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 
-from graphvine.manager import recovery
+from graphvine.manager import lifetimes, recovery
 from graphvine.manager.state import State
 from graphvine.manager.workers import Worker
 
@@ -59,6 +59,7 @@ def enter(state: State, worker: Worker) -> None:
     for pool in state.pools.values():
         if pool.admits(worker):
             pool.join(worker)
+    lifetimes.unpark(state, worker)
     state.mark(worker)
 
 

@@ -116,7 +116,7 @@ def check_places(state: State) -> None:
             heaps.setdefault(key & KEY_MASK, set()).add(worker.number)
     pooled: dict[int, set[int]] = {}
     for number, pool in enumerate(state.pools.values()):
-        keys = [key for _, _, segment in pool.segments for key in segment.keys] + pool.loose
+        keys = [key for _, _, segment in pool.segments for key in segment.keys] + pool.loose + pool.parked
         for key in keys:
             pooled.setdefault(key & KEY_MASK, set()).add(number)
     suspects = {key & KEY_MASK for key in state.suspects}

@@ -77,6 +77,7 @@ class Core:
         the address from which it came, as the manager sees it."""
         state = self.state
         joined = Worker(worker, hello, seen_at)
+        joined.until = now + hello.left_s if hello.left_s else 0.0
         state.now = now
         if not state.has_staying():
             starving.on_first_worker(state)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 
-from graphvine.manager import placement, suspects
+from graphvine.manager import lifetimes, placement, suspects
 from graphvine.manager.files import supply, supply_blob
 from graphvine.manager.state import State
 from graphvine.manager.tasks import AHEAD, DISPATCHED, DONE, KEY_MASK, READY, WAITING, PlanTable
@@ -34,7 +34,7 @@ def fill(state: State, worker: Worker) -> bool:
     queue = worker.queue
     cores = worker.cores
     limit, least = settings.window_s * cores, settings.ahead_per_core * cores * state.ahead
-    heap = worker.heap
+    heap, until = worker.heap, worker.until
     base = end = 0
     fed = False
     while worker.load < limit or len(queue) < least:
@@ -59,6 +59,13 @@ def fill(state: State, worker: Worker) -> bool:
             table = found
             base, end = table.base, table.end
             state.touch(table)
+        if until and not lifetimes.has_time_now(state, worker, table, number - base):
+            if lifetimes.has_time(state, worker, table, number - base):
+                # When what it was given before is done.
+                heapq.heappush(heap, key)
+                return True
+            lifetimes.send_on(state, worker, table, number - base)
+            continue
         dispatch(state, worker, table, number - base)
     return True
 

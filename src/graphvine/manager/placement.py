@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 from itertools import islice
 
-from graphvine.manager import limits, suspects
+from graphvine.manager import lifetimes, limits, suspects
 from graphvine.manager.pools import Pool
 from graphvine.manager.state import State
 from graphvine.manager.tasks import AHEAD, DISPATCHED, KEY_MASK, READY, PlanTable
@@ -249,6 +249,8 @@ def worth_moving(state: State, table: PlanTable, index: int, thief: Worker, wait
         return False
     if thief.number in table.avoid.get(index, ()):
         return False
+    if thief.until and not lifetimes.has_time(state, thief, table, index):
+        return False
     moved = 0
     for origin, name in table.input_files(index):
         if origin.where[name] != thief.number and thief.number not in origin.extra.get(name, ()):
@@ -275,6 +277,8 @@ def recall_half(state: State, thief: Worker, victim: Worker) -> None:
         if table is None or thief.number not in pool_of(table, task - table.base).members:
             continue
         if table.state[task - table.base] != DISPATCHED or table.waits[task - table.base]:
+            continue
+        if thief.until and not lifetimes.has_time(state, thief, table, task - table.base):
             continue
         goal -= victim.queue[task]
         taken += 1

@@ -22,7 +22,9 @@ class TaskOptions(msgspec.Struct, frozen=True):
     again after it raised. ``workers``: names or hosts it may run on (empty: any); with
     ``allow_other_workers`` they are a preference only. ``max_s``: seconds that one run may take (0: any).
     ``features``: what its worker must have been started with. ``limit``: the name of a limit, of whose tasks
-    only so many run at once, on all workers together (see ``Engine.limit``).
+    only so many run at once, on all workers together (see ``Engine.limit``). ``lasts_s``: it sees to it by
+    itself that it takes no longer (0: nobody knows). ``min_s``: it is begun only where its worker stays for
+    so long.
     """
 
     request: Resources = Resources()
@@ -33,6 +35,8 @@ class TaskOptions(msgspec.Struct, frozen=True):
     max_s: float = 0.0
     features: tuple[str, ...] = ()
     limit: str = ""
+    lasts_s: float = 0.0
+    min_s: float = 0.0
 
 
 class Code(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ is one of those allowed, it has the features, and is not blocked.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import OrderedDict
 from collections.abc import Iterator
 
@@ -34,6 +35,10 @@ ORDINARY: PoolKey = (Resources(), (), (), "")
 
 #: A share is made so much longer at most to keep together what the same task needs.
 _FAMILY = 32
+
+
+def _until(worker: Worker) -> float:
+    return worker.until or math.inf
 
 
 class Segment:
@@ -84,10 +89,15 @@ class Pool:
         #: Ordered by key of the first task.
         self.segments: list[tuple[int, int, Segment]] = []
         self.loose: list[int] = []
+        #: For which no member has the time (see ``lifetimes``).
+        self.parked: list[int] = []
         #: Since when there is work here and nobody for it; None when that is not so.
         self.starving_since: float | None = None
         self.warned = False
+        #: When the parked ones were last looked at.
+        self.reconsidered = 0.0
         self._serial = 0
+        self._longest: Worker | None = None
 
     def admits(self, worker: Worker) -> bool:
         """Whether ``worker`` may run tasks of this pool."""
@@ -99,6 +109,7 @@ class Pool:
     def join(self, worker: Worker) -> None:
         """A worker that this pool admits is there."""
         self.members[worker.number] = worker
+        self._longest = None
         self.cores += worker.cores
         worker.pools.append(self)
 
@@ -107,6 +118,13 @@ class Pool:
         if self.members.pop(worker.number, None) is not None:
             self.cores = sum(member.cores for member in self.members.values()) if self.members else 0.0
             self.hungry.pop(worker.number, None)
+            self._longest = None
+
+    def longest(self) -> Worker | None:
+        """The member that stays longest; None when there is none."""
+        if self._longest is None:
+            self._longest = max(self.members.values(), key=_until, default=None)
+        return self._longest
 
     def add_segment(self, keys: list[int], limit: int, table: PlanTable) -> None:
         """Add leaves of a plan, last first."""
@@ -147,6 +165,7 @@ class Pool:
 
     def all_keys(self) -> Iterator[int]:
         """Keys of everything here, in no order."""
+        yield from self.parked
         for _, _, segment in self.segments:
             yield from segment.keys
         yield from self.loose

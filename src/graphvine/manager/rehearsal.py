@@ -313,6 +313,7 @@ class Rehearsal:
         name: str = "",
         features: Sequence[str] = (),
         job: str = "",
+        left_s: float = 0.0,
         **capacity: float,
     ) -> FakeWorker:
         """A worker says hello."""
@@ -332,6 +333,7 @@ class Rehearsal:
             addresses=[Address(f"host{number}", 1000 + number)],
             features=list(features),
             job=job,
+            left_s=left_s,
         )
         worker = self.workers[number] = FakeWorker(self, number, hello)
         self.to_worker[number] = deque()

@@ -47,6 +47,10 @@ class Settings(msgspec.Struct, frozen=True):
     """At most so many pieces of files are on their way to workers through the manager, of 256 kB each."""
     spread_bytes: int = 8 * 2**20
     """A file at least this large is passed on by workers that are still fetching it (see ``spread``)."""
+    duration_margin: float = 1.5
+    """A task is not begun where its category's mean time, times this, is not left."""
+    reconsider_s: float = 60.0
+    """After so long is looked again whether there is time for tasks for which there was none."""
     max_deaths: int = 3
     """A task that killed its executor so often fails."""
     max_shared_losses: int = 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from graphvine.manager import separate
+from graphvine.manager import lifetimes, separate
 from graphvine.manager.pools import Pool
 from graphvine.manager.state import State
 from graphvine.manager.tasks import KEY_MASK, READY, PlanTable
@@ -21,7 +21,7 @@ NOTHING = Resources(0)
 def look(state: State) -> None:
     """Note which pools have work and nobody for it. Costs a look at each kind of request there is."""
     for pool in state.pools.values():
-        if pool.members or not pool:
+        if not pool.parked and (pool.members or not pool):
             if pool.starving_since is not None:
                 pool.starving_since = None
                 pool.warned = False
@@ -51,6 +51,8 @@ def pool_deadline(state: State, pool: Pool) -> float | None:
         settings = state.settings
         patience_s = settings.patience_s if state.has_staying() else settings.first_worker_s
         return pool.starving_since + patience_s
+    if pool.parked:
+        return pool.reconsidered + state.settings.reconsider_s
     return pool.starving_since + state.settings.unrunnable_s if state.has_staying() else None
 
 
@@ -63,9 +65,14 @@ def on_time(state: State) -> None:
         first = next(tasks_in(state, pool), None)
         if first is None:
             pool.starving_since = None
+            pool.parked = []
         elif not pool.warned:
             pool.warned = True
+            pool.reconsidered = state.now
             state.note("warning", describe(state, pool, *first))
+        elif pool.parked:
+            pool.reconsidered = state.now
+            lifetimes.reconsider(state, pool)
         else:
             give_up(state, pool)
 
@@ -99,6 +106,8 @@ def describe(state: State, pool: Pool, table: PlanTable, index: int) -> str:
         wish += f" on a worker or host named {' or '.join(sorted(pool.names))}"
     if pool.features:
         wish += f" on a worker started with the feature {' and '.join(pool.features)}"
+    if pool.parked and pool.members:
+        return lifetimes.describe(state, pool, table, index)
     if all(worker.blocked for worker in state.workers.values()):
         return f"task {key!r} and others wait: every worker that is there is blocked"
     return f"task {key!r} asks for {wish}; no worker present can run it: the largest has {largest(state)}"

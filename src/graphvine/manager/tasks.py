@@ -281,7 +281,7 @@ class PlanTable:
     def _take_options(self, plan: Plan) -> None:
         asked = [plan.default_options, *plan.options.values()]
         self.limited = any(options.limit for options in asked)
-        self.timed = any(options.max_s for options in asked)
+        self.timed = any(options.max_s or options.lasts_s or options.min_s for options in asked)
         default = plan.default_options.priority
         self.key0 = self.base - (2 * default << KEY_BITS)
         self.priorities = {

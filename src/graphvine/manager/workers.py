@@ -71,6 +71,7 @@ class Worker:
         "queue",
         "share",
         "stored",
+        "until",
     )
 
     def __init__(self, number: int, hello: Hello, seen_at: str = "") -> None:
@@ -105,6 +106,8 @@ class Worker:
         self.blocked = False
         #: Bytes in its store, as it said last, and bytes that it was told to take over (see ``departures``).
         self.stored = 0.0
+        #: When it begins to leave by itself (0: nobody knows; see ``lifetimes``).
+        self.until = 0.0
         self.promised = 0
         self.outbox = Outbox()
 

@@ -276,6 +276,8 @@ class Hello(msgspec.Struct, tag="hello"):
     """Results still held from before a ``Rejoin``: file and size in bytes."""
     features: list[str] = []
     """What this worker has that tasks may ask for, by name."""
+    left_s: float = 0.0
+    """After so many seconds it begins to leave by itself; 0: it stays."""
     job: str = ""
     """The batch job that this worker is, as the batch system calls it; "" where it is none."""
 

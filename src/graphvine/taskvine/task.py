@@ -258,7 +258,8 @@ class Task:
         self._time_max = max(0.0, _finite("time_max", seconds))
 
     def set_time_min(self, seconds: float) -> None:
-        """Seconds that its worker should have left. Accepted: workers do not say how long they stay."""
+        """Seconds that its worker must have left when it begins, as far as the worker says how long it stays
+        (``--wall-time``)."""
         self._time_min = max(0.0, _finite("time_min", seconds))
 
     def set_time_end(self, useconds: float) -> None:
@@ -444,6 +445,8 @@ class Task:
             priority=round(self._priority),
             retries=max(0, self._retries),
             features=tuple(self._features),
+            lasts_s=self._time_max,
+            min_s=self._time_min,
         )
 
     def _enter(self, builder: Builder) -> None:

@@ -96,6 +96,10 @@ class SimAgent:
         #: Told to stop; sent away by the manager in time.
         self.leaving = False
         self.gone_well = False
+        #: Tasks that it was at when it began to leave.
+        self.late = 0
+        #: When it begins to leave by itself; 0: never.
+        self.until = 0.0
         self.number = 0
         self.connection: Connection
         self._waiting: deque[Callable[[], None]] = deque()
@@ -108,7 +112,10 @@ class SimAgent:
 
     # -- life ------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self, left_s: float = 0.0) -> None:
+        if left_s:
+            self.until = self.world.now + left_s
+            self.later(left_s, lambda: self.depart(5.0))
         self.core.start()
         self._carry_out()
         self._connect()
@@ -144,6 +151,7 @@ class SimAgent:
         if self.joined:
             self._say([Leaving("its job ends", grace_s)])
         self.core.on_leave()
+        self.late = self.core.running()
 
     def _leave_late(self) -> None:
         self.world.losses += 1
@@ -244,6 +252,7 @@ class SimAgent:
             capacity=self.capacity,
             addresses=[Address(self.name, self.serial)] if self.world.weather.addresses else [],
             holds=self.core.holds(),
+            left_s=max(1e-6, self.until - self.world.now) if self.until else 0.0,
         )
         self.connection.up.send(encode([hello]))
 

@@ -123,15 +123,17 @@ class Cluster:
 
     # -- who is there ----------------------------------------------------------------------------------
 
-    def join(self, cores: float = 1.0, memory_mb: float = 1000.0, name: str = "") -> SimAgent:
-        """A new worker."""
+    def join(
+        self, cores: float = 1.0, memory_mb: float = 1000.0, name: str = "", left_s: float = 0.0
+    ) -> SimAgent:
+        """A new worker. ``left_s``: its wall time."""
         serial = len(self.agents) + 1
         capacity = Resources(cores, memory_mb, 1000.0, 0.0)
         agent = SimAgent(self, serial, name or f"w{serial}", capacity, self.worker_settings)
         self.agents.append(agent)
         self.agents_by_serial[serial] = agent
         self.tell(f"{agent.name} begins with {cores:g} cores")
-        agent.start()
+        agent.start(left_s)
         return agent
 
     def connect(self, agent: SimAgent) -> Connection:

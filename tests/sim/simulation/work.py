@@ -15,6 +15,7 @@ import msgspec
 
 from graphvine.manager.plan import Plan
 from graphvine.protocol.values import MAGIC
+from simulation.graphs import Graph, sinks
 
 DIGEST_BYTES = 16
 
@@ -100,6 +101,22 @@ def make_blobs(serial: int, count: int, per_blob: int) -> tuple[list[bytes], lis
         for begin in range(0, count, per_blob)
     ]
     return blobs, [t // per_blob for t in range(count)], [t % per_blob for t in range(count)]
+
+
+def plain_work(graph: Graph, duration_s: Sequence[float], size: int = 100) -> Work:
+    """Tasks of one category that behave, each of its own duration; the sinks are wanted."""
+    blobs, blob_of, blob_index = make_blobs(0, len(graph), 500)
+    plan = Plan(
+        keys=range(len(graph)),
+        inputs=graph,
+        blobs=blobs,
+        blob_of=blob_of,
+        blob_index=blob_index,
+        categories=["work"],
+        category_of=[0] * len(graph),
+        wanted=sinks(graph),
+    )
+    return Work(0, plan, [TaskSpec(duration, size) for duration in duration_s])
 
 
 class Content(msgspec.Struct, frozen=True):
