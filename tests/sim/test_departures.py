@@ -48,15 +48,15 @@ def test_what_cannot_end_before_a_worker_goes_is_not_begun_there(seed: int) -> N
     chance = random.Random(seed)
     cluster = Cluster(seed, Weather(walls=chance.choice([0.0, 1.0])))
     graph = SHAPES[chance.choice(sorted(SHAPES))](80, chance)
-    work = cluster.add(plain_work(graph, [0.05 + 0.05 * chance.random() for _ in graph], size=500))
+    work = cluster.add(plain_work(graph, [0.5 + 0.5 * chance.random() for _ in graph], size=500))
 
     def follow() -> None:
-        cluster.join(chance.choice([1.0, 2.0]), left_s=chance.uniform(0.5, 1.5))
-        cluster.events.after(0.4, follow)
+        cluster.join(chance.choice([1.0, 2.0]), left_s=chance.uniform(5.0, 15.0))
+        cluster.events.after(4.0, follow)
 
     follow()
     run = cluster.manager.run(work, keep=False)
-    cluster.run_until(lambda: run.over, 120.0)
+    cluster.run_until(lambda: run.over, 1000.0)
     assert run.done
     assert max(work.begun) == 1
     # What was begun ended before its worker began to leave, but for those of which nothing was known yet.

@@ -60,7 +60,9 @@ def fill(state: State, worker: Worker) -> bool:
             base, end = table.base, table.end
             state.touch(table)
         if until and not lifetimes.has_time_now(state, worker, table, number - base):
-            if lifetimes.has_time(state, worker, table, number - base):
+            if table.state[number - base] == READY and lifetimes.has_time(
+                state, worker, table, number - base
+            ):
                 # When what it was given before is done.
                 heapq.heappush(heap, key)
                 return True

@@ -44,8 +44,14 @@ def has_time(state: State, worker: Worker, table: PlanTable, index: int) -> bool
 
 def has_time_now(state: State, worker: Worker, table: PlanTable, index: int) -> bool:
     """Whether a task will end there, after what the worker was given."""
-    wait_s = worker.load / worker.cores if len(worker.queue) >= worker.cores else 0.0
-    return state.now + wait_s + needed_s(state, table, index) <= worker.until
+    wait_s = 0.0
+    if table.state[index] == AHEAD:
+        # What it waits for may all be one chain.
+        wait_s = worker.load
+    elif len(worker.queue) >= worker.cores:
+        wait_s = worker.load / worker.cores
+    needed = wait_s * state.settings.duration_margin + needed_s(state, table, index)
+    return state.now + needed <= worker.until
 
 
 def send_on(state: State, worker: Worker, table: PlanTable, index: int) -> None:
