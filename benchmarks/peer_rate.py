@@ -25,7 +25,8 @@ from collections.abc import Iterator
 from harness import Row, emit
 
 from graphvine.protocol.messages import Address
-from graphvine.worker.transfer import Fetched, Fetcher, TransferServer
+from graphvine.worker.server import TransferServer
+from graphvine.worker.transfer import Fetched, Fetcher
 
 SECRET = "s" * 64
 #: Names of their own, so that two runs do not meet.

@@ -67,10 +67,14 @@ class Collector:
         clock: Callable[[], float],
         on_result: Callable[[Wish, Raw], None],
         on_unreachable: Callable[[Wish, int, str], None],
+        *,
+        encrypted: bool = False,
     ) -> None:
-        """``ask``: has a worker asked for a piece; ``place``: of a worker, None when it is gone."""
+        """``ask``: has a worker asked for a piece; ``place``: of a worker, None when it is gone.
+        ``encrypted``: direct links are."""
         self._node = node
         self._secret = secret
+        self._encrypted = encrypted
         self._directory = directory
         self._numbers = itertools.count(1)
         self._call = call
@@ -215,7 +219,8 @@ class Collector:
     def _fetch_in_thread(self, wish: Wish, holder: int, addresses: list[Address]) -> None:
         path = self._new_directory(wish.file)
         try:
-            value = fetch(addresses, wish.file, self._secret, wish.size, path)
+            encrypted = self._encrypted
+            value = fetch(addresses, wish.file, self._secret, wish.size, path, encrypted=encrypted)
             raw: Raw = tree_files.load(path) if value is None else value
         except (BulkError, OSError) as error:
             state = link_state(error)

@@ -2,8 +2,8 @@
 
 A worker is let in when it knows the manager's public key and holds the run's one worker key (both in the
 connection file); libzmq asks for the second through ZAP (RFC 27), answered here without a thread of its own.
-Nothing that comes from anybody else reaches the decoder. Refusals are logged, at most one line a minute per
-address.
+Nothing that comes from anybody else reaches the decoder. Refusals are logged, seldom (``protocol.crowds``),
+and what strangers can use up is bounded (``manager.strangers``). Without security anybody comes in.
 """
 
 from __future__ import annotations
@@ -16,16 +16,20 @@ from collections.abc import Callable, Iterator, Sequence
 import zmq
 from zmq.utils.z85 import decode as z85_decode
 
-from graphvine.protocol.codec import MAX_FRAME_BYTES
+from graphvine.manager.strangers import HANDSHAKE_S, Strangers
+from graphvine.protocol.codec import MAX_TO_MANAGER_BYTES
 from graphvine.protocol.connection import Connection
+from graphvine.protocol.crowds import Refusals
 from graphvine.protocol.errors import PortInUseError
 
 log = logging.getLogger("graphvine.manager")
 
 #: More than the messages of any turn; a worker that does not read is noticed by its silence, not by this.
 _HIGH_WATER = 100_000
-_REFUSAL_INTERVAL_S = 60.0
-_REFUSALS_REMEMBERED = 1000
+#: Workers of a large submission come all at once.
+_BACKLOG = 1024
+#: So many comings and goings are looked at in one turn.
+_EVENTS = 1000
 #: A monitor's event: kind and value (zmq_socket_monitor(3)). pyzmq's own parser imports asyncio.
 _EVENT = struct.Struct("=Hi")
 
@@ -48,29 +52,31 @@ def candidate_ports(port: Port) -> Sequence[int]:
 class Gate:
     """Binds, authenticates, receives frames and sends them. Used by the loop's thread only."""
 
-    def __init__(self, host: str, port: Port, clock: Callable[[], float]) -> None:
+    def __init__(self, host: str, port: Port, clock: Callable[[], float], *, secure: bool = True) -> None:
         """Raises PortInUseError when no allowed port is free on ``host``, ValueError for a bad ``port``."""
-        self._clock = clock
         self._context = zmq.Context()
-        self._refused_at: dict[str, float] = {}
+        self.refusals = Refusals(log.warning, clock)
         self._worker_key = b""
         self._heard: dict[int, str] = {}
         """Descriptors of connections over which something came, and the addresses on their other ends."""
-        self._zap_refused = 0
+        self._manager_public = b""
         try:
             self._zap = self._socket(zmq.ROUTER)
             self._zap.bind("inproc://zeromq.zap.01")
             self.router = self._socket(zmq.ROUTER)
-            self._manager_public, secret = zmq.curve_keypair()
-            self._set_up_router(secret)
-            self._monitor = self.router.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+            self._set_up_router(host)
+            if secure:
+                self._set_up_curve()
+            self._monitor = self._watch_router()
             self.port = self._bind(host, port)
         except BaseException:
             self.close()
             raise
+        self._strangers = Strangers(self.port, self.refusals, clock)
 
     @property
     def manager_public(self) -> str:
+        """Empty without security."""
         return self._manager_public.decode()
 
     def admit(self, connection: Connection) -> None:
@@ -85,15 +91,21 @@ class Gate:
         """Answer who asks to come in. Returns descriptors of connections that were heard and have ended."""
         self._answer_zap()
         ended = []
-        for descriptor in self._disconnected():
-            if descriptor in self._heard:
+        for kind, descriptor in self._events():
+            heard = descriptor in self._heard
+            if kind == zmq.EVENT_ACCEPTED:
+                self._strangers.on_accepted(descriptor, heard)
+                continue
+            self._strangers.on_ended(descriptor, heard)
+            if heard:
                 del self._heard[descriptor]
                 ended.append(descriptor)
-            elif self._zap_refused:
-                self._zap_refused -= 1
-            else:
-                self._note_refusal("a peer", "it left without having spoken CurveZMQ with the right key")
+        self._strangers.on_time()
         return ended
+
+    def deadline(self) -> float | None:
+        """When ``answer_knocks`` is to be called though nobody knocks."""
+        return self._strangers.deadline()
 
     def receive(self, at_most: int = 1000) -> Iterator[tuple[bytes, memoryview, int]]:
         """Frames that are here now: sender's routing id, frame, descriptor of its connection."""
@@ -102,12 +114,14 @@ class Gate:
                 parts = self.router.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
                 return
-            if len(parts) != 2:
-                log.warning("refused a message of %d parts from a worker", len(parts))
-                continue
             descriptor = int(parts[0].get(zmq.SRCFD))
             if descriptor not in self._heard:
-                self._heard[descriptor] = str(parts[1].get("Peer-Address"))
+                self._heard[descriptor] = str(parts[0].get("Peer-Address")).removeprefix("::ffff:")
+                self._strangers.on_heard(descriptor)
+            if len(parts) != 2:
+                host = self._heard[descriptor]
+                self.refusals.note(host, f"refused a message of {len(parts)} parts from {host}")
+                continue
             yield parts[0].bytes, parts[1].buffer, descriptor
 
     def address_of(self, descriptor: int) -> str:
@@ -133,24 +147,43 @@ class Gate:
     def _socket(self, kind: int) -> zmq.Socket[bytes]:
         return self._context.socket(kind)
 
-    def _set_up_router(self, secret: bytes) -> None:
+    def _set_up_router(self, host: str) -> None:
         router = self.router
+        if host == "*" or ":" in host:
+            # "*" is all of IPv4, too; where there is no IPv6, libzmq does without.
+            router.setsockopt(zmq.IPV6, 1)
+        router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        router.setsockopt(zmq.SNDHWM, _HIGH_WATER)
+        router.setsockopt(zmq.RCVHWM, _HIGH_WATER)
+        router.setsockopt(zmq.MAXMSGSIZE, MAX_TO_MANAGER_BYTES)
+        router.setsockopt(zmq.HANDSHAKE_IVL, int(HANDSHAKE_S * 1000))
+        router.setsockopt(zmq.BACKLOG, _BACKLOG)
+        router.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        router.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 60)
+
+    def _set_up_curve(self) -> None:
+        router = self.router
+        self._manager_public, secret = zmq.curve_keypair()
         router.curve_server = True
         router.curve_secretkey = secret
         router.curve_publickey = self._manager_public
         router.setsockopt_string(zmq.ZAP_DOMAIN, "graphvine")
-        router.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        router.setsockopt(zmq.SNDHWM, _HIGH_WATER)
-        router.setsockopt(zmq.RCVHWM, _HIGH_WATER)
-        router.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
-        router.setsockopt(zmq.TCP_KEEPALIVE, 1)
-        router.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 60)
+
+    def _watch_router(self) -> zmq.Socket[bytes]:
+        """Where libzmq tells who came and went."""
+        endpoint = "inproc://graphvine-gate"
+        self.router.monitor(endpoint, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        monitor = self._socket(zmq.PAIR)
+        # Any number: libzmq's thread would wait for us, and everybody else for it.
+        monitor.setsockopt(zmq.RCVHWM, 0)
+        monitor.connect(endpoint)
+        return monitor
 
     def _bind(self, host: str, port: Port) -> int:
         ports = candidate_ports(port)
         for candidate in ports:
             try:
-                self.router.bind(f"tcp://{host}:{candidate or '*'}")
+                self.router.bind(f"tcp://{_bracketed(host)}:{candidate or '*'}")
             except zmq.ZMQError as error:
                 if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                     raise ValueError(f"host={host!r}: this machine can't listen there ({error})") from None
@@ -176,22 +209,18 @@ class Gate:
             status = [b"200", b"OK"] if welcome else [b"400", b"not this manager's worker key"]
             self._zap.send_multipart([identity, b"", version, request_id, *status, b"worker", b""])
             if not welcome:
-                self._zap_refused += 1
-                self._note_refusal(address.decode(errors="replace"), "it does not hold this manager's key")
+                host = address.decode(errors="replace").removeprefix("::ffff:")
+                why = "it does not hold this manager's key"
+                self.refusals.note(host, f"refused a connection from {host} on port {self.port}: {why}")
 
-    def _disconnected(self) -> Iterator[int]:
-        while True:
+    def _events(self) -> Iterator[tuple[int, int]]:
+        for _ in range(_EVENTS):
             try:
                 event, _endpoint = self._monitor.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            yield _EVENT.unpack(event)[1]
+            yield _EVENT.unpack(event)
 
-    def _note_refusal(self, peer: str, why: str) -> None:
-        now = self._clock()
-        if now - self._refused_at.get(peer, float("-inf")) < _REFUSAL_INTERVAL_S:
-            return
-        if len(self._refused_at) >= _REFUSALS_REMEMBERED:
-            self._refused_at.clear()
-        self._refused_at[peer] = now
-        log.warning("refused a connection from %s on port %d: %s", peer, self.port, why)
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

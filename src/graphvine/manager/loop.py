@@ -40,7 +40,7 @@ from graphvine.manager.instructions import (
     Stage,
     Unstage,
 )
-from graphvine.manager.peers import Peer, Peers, refusal
+from graphvine.manager.peers import Peer, Peers, refusal, with_seen
 from graphvine.manager.plan import Plan
 from graphvine.manager.reach import Reach
 from graphvine.manager.relay import Relay
@@ -107,6 +107,7 @@ class Loop:
             time.monotonic,
             self._on_result,
             self._on_unreachable,
+            encrypted=settings.encrypted,
         )
         self._staging = Staging(os.path.join(trees, "staged"), self._collector, self.call, core)
         self._relay = Relay(
@@ -298,10 +299,10 @@ class Loop:
     def _timeout_ms(self) -> int | None:
         if self._commands:
             return 0
-        deadline = self._core.deadline()
-        if deadline is None:
+        deadlines = [due for due in (self._core.deadline(), self._gate.deadline()) if due is not None]
+        if not deadlines:
             return None
-        return max(0, int((deadline - time.monotonic()) * 1000) + 1)
+        return max(0, int((min(deadlines) - time.monotonic()) * 1000) + 1)
 
     def _run_commands(self) -> None:
         # Cleared before the queue is read: whoever appends after that wakes the loop again.
@@ -349,7 +350,8 @@ class Loop:
         if identity in self._audience:
             self._audience.send_away(identity, why)
             return
-        log.warning("refused a message of %s: %s", peer.hello.name if peer else "a stranger", why)
+        who = peer.hello.name if peer else "a stranger"
+        self._gate.refusals.note(who, f"refused a message of {who}: {why}")
         self._gate.send(
             identity, encode([Refused(f"the manager could not read this worker's message: {why}")])
         )
@@ -362,12 +364,14 @@ class Loop:
             self._part(known.worker, "it began anew")
         reason = refusal(hello, graphvine.__version__)
         if reason is not None:
-            log.warning("refused worker %s on %s: %s", hello.name, hello.host, reason)
+            text = f"refused worker {hello.name} on {hello.host}: {reason}"
+            self._gate.refusals.note(f"worker on {hello.host}", text)
             self._gate.send(identity, encode([Refused(reason)]))
             return
         peer = self._peers.add(identity, descriptor, hello)
         seen_at = self._gate.address_of(descriptor)
         self._core.on_worker_joined(peer.worker, hello, time.monotonic(), seen_at)
+        hello.addresses = with_seen(hello.addresses, seen_at)
         self.on_worker_joined(peer.worker, hello)
 
     def _on_message(self, worker: int, message: ToManager) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 
 import msgspec
 
-from graphvine.protocol.messages import PROTOCOL_VERSION, Hello
+from graphvine.protocol.messages import PROTOCOL_VERSION, Address, Hello
 from graphvine.protocol.node import python_version
 
 
@@ -85,3 +86,13 @@ def refusal(hello: Hello, version: str) -> str | None:
     if hello.python != python:
         return f"it runs Python {hello.python}, the manager {python}; start the worker with Python {python}"
     return None
+
+
+def with_seen(addresses: list[Address], host: str) -> list[Address]:
+    """Where a worker may be found, by its own word, and last at the address from which it was seen to come:
+    that of a network's door, which perhaps leads to it, or of one it does not know as its own."""
+    if not addresses or not host or any(address.host == host for address in addresses):
+        return addresses
+    if ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+        return addresses
+    return [*addresses, msgspec.structs.replace(addresses[0], host=host)]

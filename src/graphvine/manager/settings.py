@@ -69,6 +69,8 @@ class Settings(msgspec.Struct, frozen=True):
     """After so long a plan fails whose task none of the present workers can ever run."""
     demand_s: float = 0.5
     """What the work asks for is told at most so often (see ``demand``)."""
+    encrypted: bool = False
+    """Whether files travel over encrypted links."""
     node: str = ""
     """The node that the manager is on (as ``Hello.node``); its workers read given files for themselves."""
     how_to_join: str = ""

@@ -1,8 +1,6 @@
-"""Whole files over a plain TCP link between two that know the same secret.
+"""Whole files over a TCP link between two that know the same secret.
 
-    both sides     HELLO (8 bytes) | nonce (32 bytes)
-    client         HMAC-SHA256(secret, "client" | server's nonce | client's nonce)
-    server         HMAC-SHA256(secret, "server" | client's nonce | server's nonce)
+    both sides     the greeting, by which each proves that it knows the secret (``protocol.greeting``)
     then, any number of times
     client         file number (u64) | offset of the first byte that is wanted (u64)
                    | 1: the server may be about to get it, and is to wait for that (u8)
@@ -14,16 +12,14 @@ A tree comes in its flat form (``protocol.trees``). A server may send what is ju
 that comes to nothing it closes the link, and the client goes on from another holder, from the byte it has
 come to. A server says -2 again and again while nothing has arrived, so that its client knows it is alive.
 
-A side that gives the wrong answer, or none in time, is cut off before anything else is read. The bytes
-themselves are not encrypted: the link proves who speaks, the checksum that nothing was damaged.
+A side that gives the wrong answer, or none in time, is cut off before anything else is read. On a plain link
+the greeting proves who speaks and the checksum that nothing was damaged, but whoever sits on the way can read
+the bytes and change them. On an encrypted one (``protocol.tls``) all of the above goes through TLS.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import hmac
-import secrets
 import socket
 import struct
 import time
@@ -33,6 +29,7 @@ from typing import ParamSpec, TypeVar
 import xxhash
 
 from graphvine.protocol.dialing import CONNECT_S, dial, is_dead, is_silence
+from graphvine.protocol.greeting import Greeting, MisledError, Role, StrangerError
 from graphvine.protocol.messages import Address, LinkState
 from graphvine.protocol.tree_files import Writer, remove
 from graphvine.protocol.trees import BadTreeError
@@ -40,8 +37,6 @@ from graphvine.protocol.trees import BadTreeError
 P = ParamSpec("P")
 T = TypeVar("T")
 
-HELLO = b"gvbulk2\n"
-_NONCE_BYTES = 32
 _REQUEST = struct.Struct("<QQ?")
 ANSWER = struct.Struct("<q?")
 CHECKSUM = struct.Struct("<Q")
@@ -102,12 +97,14 @@ def fetch(
     size: int,
     tree: str = "",
     timeout_s: float = 30.0,
+    *,
+    encrypted: bool = False,
 ) -> memoryview | None:
     """Fetch a file over a link of its own; addresses are tried in order. Waits.
 
     A value's bytes; None when it is a tree: then it is stored as the directory ``tree``. Raises BulkError,
     OSError when a tree cannot be written; then nothing is left of it."""
-    with connect(addresses, secret, timeout_s) as link:
+    with connect(addresses, secret, timeout_s, encrypted=encrypted) as link:
         if link.ask(file, size):
             _receive_tree(link, tree)
             return None
@@ -131,10 +128,15 @@ def _receive_tree(link: Link, path: str) -> None:
 
 
 def connect(
-    addresses: Sequence[Address], secret: str, timeout_s: float = 30.0, connect_s: float = CONNECT_S
+    addresses: Sequence[Address],
+    secret: str,
+    timeout_s: float = 30.0,
+    connect_s: float = CONNECT_S,
+    *,
+    encrypted: bool = False,
 ) -> Link:
-    """A link to the first of ``addresses`` that answers as it should. Raises UnreachableError,
-    RefusedError."""
+    """A link to the first of ``addresses`` at which the right one answers as it should. Raises
+    UnreachableError, RefusedError."""
     reasons = []
     silent = False
     refused: RefusedError | None = None
@@ -146,10 +148,15 @@ def connect(
                 reasons.append(f"{name}: {connected}")
                 continue
             try:
-                greet(connected, secret, "client")
+                if encrypted:
+                    connected = _encrypt(connected, secret)
+                greet(connected, secret, "client", address.server)
             except RefusedError as error:
                 connected.close()
                 refused = error
+                reasons.append(f"{name}: {error}")
+            except MisledError as error:
+                connected.close()
                 reasons.append(f"{name}: {error}")
             except OSError as error:
                 connected.close()
@@ -160,6 +167,26 @@ def connect(
     if refused is not None and not silent:
         raise RefusedError("; ".join(reasons)) from refused
     raise UnreachableError("; ".join(reasons) or "it has no address", silent)
+
+
+def _encrypt(link: socket.socket, secret: str) -> socket.socket:
+    """An encrypted link over a new one. Waits for the server. Raises RefusedError, OSError; then nothing is
+    left open."""
+    import ssl  # for those who need it
+
+    from graphvine.protocol import tls
+
+    link.settimeout(GREETING_S)
+    encrypted = tls.wrap(link, secret, "client")
+    try:
+        encrypted.do_handshake()
+        tls.check_peer(encrypted, secret)
+    except BaseException as error:
+        encrypted.close()
+        if isinstance(error, ssl.SSLError):
+            raise RefusedError(f"the other side does not know the secret: {error}") from None
+        raise
+    return encrypted
 
 
 class Link:
@@ -260,7 +287,7 @@ class Link:
     def _socket_errors(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return act(*args, **kwargs)
-        except BlockingIOError:
+        except (BlockingIOError, TimeoutError):
             raise StalledError(f"{self.name} is too slow or silent") from None
         except OSError as error:
             raise LinkLostError(f"the link to {self.name} broke: {error}") from None
@@ -277,38 +304,37 @@ def receive_request(link: socket.socket) -> tuple[int, int, bool] | None:
     return file, offset, coming
 
 
-def greet(link: socket.socket, secret: str, role: str) -> None:
-    """Both sides prove that they know ``secret``; ``role`` is "client" or "server".
+def greet(link: socket.socket, secret: str, role: Role, server: int = 0) -> None:
+    """Both sides prove that they know ``secret``. ``server``: this server's number, or that of the one that
+    is wanted (0: any).
 
-    Raises RefusedError when the other does not, OSError when it goes or does not speak."""
+    Raises RefusedError when the other does not, MisledError when it is another one, OSError when it goes
+    or does not speak."""
     set_timeout(link, GREETING_S)
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    mine = secrets.token_bytes(_NONCE_BYTES)
-    link.sendall(HELLO + mine)
-    if receive_exactly(link, len(HELLO), GREETING_S) != HELLO:
-        raise RefusedError("the other side is no graphvine worker")
-    theirs = receive_exactly(link, _NONCE_BYTES, GREETING_S)
-    other = "server" if role == "client" else "client"
-    proof = _prove(secret, role, theirs, mine)
-    expected = _prove(secret, other, mine, theirs)
-    if role == "client":
-        link.sendall(proof)
-    try:
-        given = receive_exactly(link, len(expected), GREETING_S)
-    except ConnectionError as error:
-        raise RefusedError(f"the other side did not accept our secret: {error}") from None
-    if not hmac.compare_digest(given, expected):
-        raise RefusedError("the other side does not know the secret")
-    if role == "server":
-        link.sendall(proof)
-
-
-def _prove(secret: str, role: str, challenge: bytes, own: bytes) -> bytes:
-    return hmac.digest(secret.encode(), role.encode() + challenge + own, hashlib.sha256)
+    greeting = Greeting(secret, role, server)
+    link.sendall(greeting.begin())
+    said = b""
+    while greeting.wanted:
+        try:
+            heard = receive_exactly(link, greeting.wanted, GREETING_S)
+        except ConnectionError as error:
+            if role == "client" and said:
+                raise RefusedError(f"the other side did not accept our secret: {error}") from None
+            raise
+        try:
+            said = greeting.feed(heard)
+        except StrangerError as error:
+            raise RefusedError(str(error)) from None
+        link.sendall(said)
 
 
 def set_timeout(link: socket.socket, seconds: float) -> None:
-    """Let the kernel end every single call on ``link`` after so long (BlockingIOError, or fewer bytes)."""
+    """End every single call on ``link`` after so long (BlockingIOError, TimeoutError, or fewer bytes)."""
+    if type(link) is not socket.socket:
+        link.settimeout(seconds)
+        return
+    # By the kernel, without one call more each time.
     link.settimeout(None)
     value = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
     link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)

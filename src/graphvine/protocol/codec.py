@@ -13,11 +13,14 @@ import msgspec
 
 from graphvine.protocol.messages import PROTOCOL_VERSION, ToFactory, ToManager, ToWorker
 
-#: No honest batch is larger: senders cut theirs at a fraction of it.
-MAX_FRAME_BYTES = 256 * 2**20
-
 #: Senders cut their batches so that frames stay below this: large ones would keep others waiting.
 FRAME_BYTES = 16 * 2**20
+
+#: What a manager sends may be longer: the modules or the set-up of a context go in one piece.
+MAX_FRAME_BYTES = 256 * 2**20
+
+#: No honest batch of a worker is longer: its longest piece is an exception (see ``worker.failures``).
+MAX_TO_MANAGER_BYTES = 2 * FRAME_BYTES
 
 Row = TypeVar("Row")
 
@@ -64,23 +67,27 @@ def portions(rows: Iterable[Row], weigh: Callable[[Row], int]) -> Iterator[list[
 
 def decode_to_worker(frame: bytes | memoryview) -> list[ToWorker]:
     """The messages a manager sent. Raises ProtocolError."""
-    return cast("list[ToWorker]", _decode(frame, _to_worker))
+    return cast("list[ToWorker]", _decode(frame, _to_worker, MAX_FRAME_BYTES))
 
 
 def decode_to_factory(frame: bytes | memoryview) -> list[ToFactory]:
     """The messages a manager sent to a factory. Raises ProtocolError."""
-    return cast("list[ToFactory]", _decode(frame, _to_factory))
+    return cast("list[ToFactory]", _decode(frame, _to_factory, MAX_FRAME_BYTES))
 
 
 def decode_to_manager(frame: bytes | memoryview) -> list[ToManager]:
     """The messages a worker sent. Raises ProtocolError."""
-    return cast("list[ToManager]", _decode(frame, _to_manager))
+    return cast("list[ToManager]", _decode(frame, _to_manager, MAX_TO_MANAGER_BYTES))
 
 
-def _decode(frame: bytes | memoryview, decoder: msgspec.msgpack.Decoder) -> list:  # type: ignore[type-arg]
+def _decode(
+    frame: bytes | memoryview,
+    decoder: msgspec.msgpack.Decoder,  # type: ignore[type-arg]
+    most: int,
+) -> list:  # type: ignore[type-arg]
     view = memoryview(frame)
-    if len(view) > MAX_FRAME_BYTES:
-        raise ProtocolError(f"a frame of {len(view)} bytes; the limit is {MAX_FRAME_BYTES}")
+    if len(view) > most:
+        raise ProtocolError(f"a frame of {len(view)} bytes; the limit is {most}")
     if len(view) == 0:
         raise ProtocolError("an empty frame")
     if view[0] != PROTOCOL_VERSION:

@@ -75,7 +75,10 @@ class Link(Generic[Heard]):
         self.monitor = self._context.socket(zmq.PAIR)
         self.monitor.linger = 0
         self.monitor.connect(endpoint)
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = self.host
+        if ":" in host:
+            socket.setsockopt(zmq.IPV6, 1)
+            host = f"[{host}]"
         socket.connect(f"tcp://{host}:{connection.port}")
 
     def reopen(self) -> None:

@@ -55,10 +55,12 @@ def largest_share(request: Resources, capacity: Resources) -> float:
 
 
 class Address(msgspec.Struct, frozen=True, array_like=True):
-    """Where a worker's transfer server listens. Several addresses are tried in order."""
+    """Where a worker's transfer server listens. Several addresses are tried in order. ``server``: which one
+    it is, since what is reached there may be another (private networks use the same addresses)."""
 
     host: str
     port: int
+    server: int = 0
 
 
 # -- manager to worker --------------------------------------------------------------------------------
@@ -71,6 +73,8 @@ class Welcome(msgspec.Struct, tag="welcome"):
     heartbeat_s: float
     inline_bytes: int
     """A result whose pickle is at most this long travels inside ``TaskDone``."""
+    encrypted: bool = False
+    """Whether bulk links are (see ``tls``)."""
 
 
 class Refused(msgspec.Struct, tag="refused"):

@@ -49,9 +49,10 @@ from graphvine.worker.pool import (
     ZygoteFailed,
     ZygoteReady,
 )
+from graphvine.worker.server import TransferServer
 from graphvine.worker.settings import Settings
 from graphvine.worker.store import SpillFailed, Store
-from graphvine.worker.transfer import Fetched, Fetcher, Probed, TransferServer
+from graphvine.worker.transfer import Fetched, Fetcher, Probed
 from graphvine.worker.unpacking import Unpacking
 
 log = logging.getLogger("graphvine.worker")
@@ -102,7 +103,8 @@ class Loop:
         self._core = Core(self._capacity, settings)
         self._link = Link(connection, settings.lost_s, decode_to_worker)
         self._arrivals = arrivals = Arrivals()
-        self._server = TransferServer(self._held, connection.secret, offer.listen_on)
+        # The manager says how links are to be; until then who comes for files has to wait.
+        self._server = TransferServer(self._held, connection.secret, offer.listen_on, encrypted=None)
         self._fetcher = Fetcher(connection.secret, arrivals)
         self._unpacking = Unpacking(pool.log_directory)
         self._hands = Hands(
@@ -272,6 +274,8 @@ class Loop:
         self._heartbeat_s = welcome.heartbeat_s
         self._next_heartbeat = now + welcome.heartbeat_s
         self._core.on_welcome(welcome)
+        self._fetcher.encrypted = welcome.encrypted
+        self._server.open(welcome.encrypted)
         where = f"{self._link.host}:{self._connection.port}"
         log.info("joined manager %s at %s as worker %d", self._connection.name, where, welcome.worker)
         if self._farewell is not None:

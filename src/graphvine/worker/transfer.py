@@ -1,39 +1,29 @@
-"""Files between workers: a server that hands out what is held here, and a fetcher that brings what is not.
+"""The fetcher brings files that this worker needs, from other workers (``worker.server``) or from this node.
 
-The fetcher also takes in files of this node. Both have their own threads. A link is greeted once and then
-used for any number of files; the fetcher keeps idle links. Bounds (links, fetches per source and in total)
-are waited for, not errors. The agent's loop learns of finished fetches through ``Fetcher.descriptor``.
+It has its own threads. A link is greeted once and then used for any number of files; idle links are kept.
+Bounds (fetches per source and in total) are waited for, not errors. The agent's loop learns of finished
+fetches through ``Fetcher.descriptor``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import logging
-import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
 import msgspec
 
-from graphvine.protocol.addresses import host_addresses
 from graphvine.protocol.bulk import (
     BulkError,
     DamagedError,
     Link,
     LinkLostError,
-    RefusedError,
     UnreachableError,
     connect,
-    greet,
     link_state,
-    receive_request,
-    set_timeout,
 )
-from graphvine.protocol.dialing import keep_alive
 from graphvine.protocol.given_files import UNREADABLE, why
 from graphvine.protocol.messages import Address, LinkState, OnNode
 from graphvine.protocol.trees import BadTreeError
@@ -41,16 +31,7 @@ from graphvine.worker.arrivals import Arrival, Arrivals
 from graphvine.worker.files import HERE
 from graphvine.worker.mailbox import Mailbox
 from graphvine.worker.receiving import read_here, receive
-from graphvine.worker.serving import Held, Served
 
-log = logging.getLogger(__name__)
-
-#: Links on which nothing is asked for so long are closed by the server.
-_IDLE_S = 120.0
-#: Links that became idle just now are not closed to make room.
-_SPARED_S = 0.25
-#: A stranger at the door is worth one line in the log in so long.
-_STRANGER_S = 60.0
 #: Whom a fetch could not reach, those that were asked for at the same time don't try. Later, it is for the
 #: core to say whom to try.
 _UNREACHABLE_S = 5.0
@@ -90,149 +71,6 @@ class FetchFailed(msgspec.Struct):
     kept: bool = False
 
 
-class TransferServer:
-    def __init__(
-        self,
-        lookup: Callable[[int, float], Held],
-        secret: str,
-        host: str = "",
-        *,
-        max_links: int = 64,
-        timeout_s: float = 20.0,
-    ) -> None:
-        """Listens at once, on any free port of ``host`` ("": all interfaces). ``lookup`` is called from
-        threads with a file and how many seconds to wait for it to begin to come: its path, content,
-        or arrival; None when it is not held."""
-        self._lookup = lookup
-        self._secret = secret
-        self._timeout_s = timeout_s
-        self._listener = socket.create_server(
-            (host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=256
-        )
-        self._host = host
-        self._helpers = ThreadPoolExecutor(2, thread_name_prefix="graphvine-hash")
-        self._served = Served(self._helpers)
-        self._strangers = _Strangers()
-        self._max_links = max_links
-        self._changed = threading.Condition()
-        self._links: dict[socket.socket, float] = {}
-        """Open links, and since when each waits to be asked (infinity: it does not wait)."""
-        self._threads: set[threading.Thread] = set()
-        self._full = False
-        self._closing = False
-        self._acceptor = threading.Thread(target=self._accept, name="graphvine-accept", daemon=True)
-        self._acceptor.start()
-
-    @property
-    def addresses(self) -> list[Address]:
-        """Where others find it (one per address of this host that could be reached from outside; loopback
-        only when there is nothing else)."""
-        port = self._listener.getsockname()[1]
-        hosts = [self._host] if self._host not in ("", "0.0.0.0") else host_addresses()
-        return [Address(host, port) for host in hosts]
-
-    def close(self) -> None:
-        with self._changed:
-            self._closing = True
-            _shut(self._listener)
-            for link in self._links:
-                _shut(link)
-            self._changed.notify_all()
-        self._acceptor.join()
-        self._listener.close()
-        for thread in list(self._threads):
-            thread.join()
-        self._helpers.shutdown()
-
-    def _accept(self) -> None:
-        while self._wait_for_room():
-            try:
-                link, peer = self._listener.accept()
-            except OSError as error:
-                if self._closing:
-                    return
-                # Out of descriptors, or the peer gave up: the next one may do better.
-                log.warning("a transfer link could not be accepted: %s", error)
-                with self._changed:
-                    self._changed.wait(0.1)
-                continue
-            self._begin(link, str(peer[0]))
-
-    def _begin(self, link: socket.socket, host: str) -> None:
-        thread = threading.Thread(
-            target=self._serve, args=(link, host), name=f"graphvine-serve-{host}", daemon=True
-        )
-        with self._changed:
-            if self._closing:
-                link.close()
-                return
-            self._links[link] = float("inf")
-            self._threads.add(thread)
-        thread.start()
-
-    def _wait_for_room(self) -> bool:
-        """Until a link may be accepted; the one that was idle longest makes room. False: closing."""
-        with self._changed:
-            while not self._closing and len(self._links) >= self._max_links:
-                self._full = True
-                idlest = min(self._links, key=self._links.__getitem__)
-                # Never one whose first question may be on its way.
-                spared_s = self._links[idlest] + _SPARED_S - time.monotonic()
-                if spared_s <= 0:
-                    _shut(idlest)
-                    spared_s = _SPARED_S
-                self._changed.wait(None if spared_s == float("inf") else spared_s)
-            self._full = False
-            return not self._closing
-
-    def _serve(self, link: socket.socket, host: str) -> None:
-        try:
-            with link:
-                keep_alive(link)
-                greet(link, self._secret, "server")
-                self._answer_all(link)
-        except (BulkError, OSError) as error:
-            if isinstance(error, RefusedError):
-                self._strangers.note(host, error)
-            else:
-                log.debug("a transfer link with %s ended: %s", host, error)
-        finally:
-            with self._changed:
-                del self._links[link]
-                self._threads.discard(threading.current_thread())
-                self._changed.notify_all()
-
-    def _answer_all(self, link: socket.socket) -> None:
-        while True:
-            self._links[link] = time.monotonic()
-            if self._full:
-                with self._changed:
-                    self._changed.notify_all()
-            set_timeout(link, _IDLE_S)
-            request = receive_request(link)
-            if request is None:
-                return
-            self._links[link] = float("inf")
-            set_timeout(link, self._timeout_s)
-            self._served.answer(link, *request, self._lookup)
-
-
-class _Strangers:
-    """Logs those who do not know the secret, each host once in a while."""
-
-    def __init__(self) -> None:
-        self._noted: dict[str, float] = {}
-
-    def note(self, host: str, error: BulkError) -> None:
-        now = time.monotonic()
-        if now - self._noted.get(host, -_STRANGER_S) < _STRANGER_S:
-            return
-        if len(self._noted) >= 1000:
-            self._noted.clear()
-        self._noted[host] = now
-        log.warning("a transfer link from %s was refused: %s", host, error)
-
-
 class _Job(msgspec.Struct):
     file: int
     size: int
@@ -260,8 +98,11 @@ class Fetcher:
         total: int = 8,
         per_source: int = 2,
         timeout_s: float = 20.0,
+        encrypted: bool = False,
     ) -> None:
         self._secret = secret
+        self.encrypted = encrypted
+        """Whether links are to be; set before the first fetch."""
         self._arrivals = arrivals or Arrivals()
         self._per_source = per_source
         self._timeout_s = timeout_s
@@ -508,7 +349,7 @@ class Fetcher:
         if failure is not None and time.monotonic() < until:
             raise UnreachableError(str(failure), failure.silent)
         try:
-            link = connect(addresses, self._secret, self._timeout_s)
+            link = connect(addresses, self._secret, self._timeout_s, encrypted=self.encrypted)
         except UnreachableError as error:
             with self._changed:
                 if len(self._unreachable) >= _UNREACHABLE_REMEMBERED:
@@ -530,7 +371,7 @@ class Fetcher:
 
     def _probe(self, holder: int, addresses: tuple[Address, ...]) -> None:
         try:
-            link = connect(addresses, self._secret, self._timeout_s)
+            link = connect(addresses, self._secret, self._timeout_s, encrypted=self.encrypted)
         except BulkError as error:
             state: LinkState = link_state(error) or "refused"
         else:
@@ -561,9 +402,3 @@ class Fetcher:
             oldest = self._idle.popleft()[1] if too_many else None
         if oldest is not None:
             oldest.close()
-
-
-def _shut(link: socket.socket) -> None:
-    """Make whoever waits on it fail at once."""
-    with contextlib.suppress(OSError):
-        link.shutdown(socket.SHUT_RDWR)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 import zmq
 
 from graphvine.manager.gate import Gate, candidate_ports
-from graphvine.protocol.codec import encode
+from graphvine.protocol.codec import MAX_TO_MANAGER_BYTES, encode
 from graphvine.protocol.connection import Connection, make_connection
 from graphvine.protocol.errors import PortInUseError
 from graphvine.protocol.messages import Goodbye
@@ -136,6 +139,141 @@ def test_a_stranger_that_speaks_something_else_is_refused(
         frames = serve_until(gate, lambda frames: caplog.records or frames)
     assert frames == []
     assert "refused a connection" in caplog.text
+
+
+def test_strangers_that_say_nothing_keep_no_worker_out(
+    gate: Gate,
+    connection: Connection,
+    knock: Knock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with contextlib.ExitStack() as stack:
+        silent = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", gate.port))) for _ in range(1500)
+        ]
+        dealer = knock(connection, connection)
+        dealer.send(b"hello")
+        assert serve_until(gate, lambda frames: frames) == [b"hello"]
+        # Those that came first had to go.
+        serve_until(gate, lambda frames: is_cut(silent[0]))
+        assert is_cut(silent[0])
+        assert len(gate._strangers) <= 1024
+    assert len(caplog.records) == 1
+    assert "too many came at once" in caplog.text
+
+
+def is_cut(link: socket.socket) -> bool:
+    """Whether the other side has closed; takes in what it says."""
+    link.setblocking(False)
+    try:
+        while link.recv(1000):
+            pass
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        pass
+    return True
+
+
+#: What comes before the handshake: the greeting (RFC 37) of a CURVE client.
+ZMTP = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"CURVE".ljust(20, b"\0") + bytes(32)
+
+
+def test_what_strangers_send_is_bounded(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("graphvine.manager.strangers._MOST_BYTES", 4 * 2**20)
+    gate = Gate("127.0.0.1", 0, clock=time.monotonic)
+    head = b"\x06" + (30 * 2**20).to_bytes(8, "big")
+    with contextlib.closing(gate), contextlib.ExitStack() as stack:
+        links = [stack.enter_context(socket.create_connection(("127.0.0.1", gate.port))) for _ in range(4)]
+        quiet, *loud = links
+        quiet.sendall(ZMTP)
+        for link in loud:
+            link.sendall(ZMTP + head)
+            link.settimeout(0.0)
+        sent = [0, 0, 0]
+        block = bytes(2**16)
+
+        def push(_: object) -> bool:
+            """A little more of each; whether all are cut."""
+            for number, link in enumerate(loud):
+                with contextlib.suppress(BlockingIOError, ConnectionError):
+                    sent[number] += link.send(block)
+            return all(is_cut(link) for link in loud)
+
+        poller = zmq.Poller()
+        gate.register(poller)
+        while not push(None):
+            poller.poll(10)
+            gate.answer_knocks()
+        # A little beyond what is allowed, not all that they had announced.
+        assert sum(sent) < 30 * 2**20
+        assert not is_cut(quiet)
+    assert "it has sent much" in caplog.text
+
+
+def test_a_message_that_is_too_long_is_not_taken_in(gate: Gate, connection: Connection, knock: Knock) -> None:
+    dealer = knock(connection, connection)
+    dealer.send(b"hello")
+    assert serve_until(gate, lambda frames: frames) == [b"hello"]
+    dealer.send(bytes(MAX_TO_MANAGER_BYTES + 1))
+    ended: list[int] = []
+    poller = zmq.Poller()
+    gate.register(poller)
+    while not ended:
+        assert poller.poll(WAIT_MS)
+        ended = gate.answer_knocks()
+        assert list(gate.receive()) == []
+    dealer.send(b"made anew")
+    assert serve_until(gate, lambda frames: frames) == [b"made anew"]
+
+
+def test_a_gate_without_security_lets_anybody_in() -> None:
+    gate = Gate("127.0.0.1", 0, clock=lambda: 0.0, secure=False)
+    with contextlib.closing(gate), zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        assert gate.manager_public == ""
+        dealer.linger = 0
+        dealer.connect(f"tcp://127.0.0.1:{gate.port}")
+        dealer.send(b"hello")
+        assert serve_until(gate, lambda frames: frames) == [b"hello"]
+
+
+def test_it_listens_on_ipv6_where_there_is_any() -> None:
+    if not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    for host in ("*", "::1"):
+        with contextlib.closing(Gate(host, 0, clock=lambda: 0.0)) as gate:
+            socket.create_connection(("::1", gate.port)).close()
+            if host == "*":
+                socket.create_connection(("127.0.0.1", gate.port)).close()
+
+
+def has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False
+
+
+def test_gates_that_open_at_the_same_time_find_ports_of_their_own() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        low = min(listener.getsockname()[1], 65535 - 40)
+    start = threading.Barrier(8)
+    opened: list[Gate] = []
+
+    def open_one() -> None:
+        start.wait(10)
+        opened.append(Gate("127.0.0.1", (low, low + 40), clock=lambda: 0.0))
+
+    threads = [threading.Thread(target=open_one) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ports = [gate.port for gate in opened]
+    for gate in opened:
+        gate.close()
+    assert len(set(ports)) == 8
 
 
 def test_a_port_in_use_is_said(gate: Gate) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from graphvine.protocol import bulk
+from graphvine.protocol.greeting import HELLO
 from graphvine.protocol.messages import Address
 
 SECRET = "a secret"
@@ -61,8 +62,8 @@ def test_a_client_without_the_secret_is_refused_before_it_is_told_anything() -> 
 
 def test_a_server_without_the_secret_is_refused() -> None:
     def impostor(link: socket.socket) -> None:
-        link.sendall(bulk.HELLO + bytes(32))
-        bulk.receive_exactly(link, len(bulk.HELLO) + 32 + 32)
+        link.sendall(HELLO + bytes(40))
+        bulk.receive_exactly(link, len(HELLO) + 40 + 32)
         link.sendall(bytes(32))
 
     refusal, _ = both(greeting(SECRET, "client"), impostor)
@@ -72,7 +73,7 @@ def test_a_server_without_the_secret_is_refused() -> None:
 
 def test_an_answer_cannot_be_had_from_the_other_side_itself() -> None:
     def mirror(link: socket.socket) -> None:
-        hello = bulk.receive_exactly(link, len(bulk.HELLO) + 32)
+        hello = bulk.receive_exactly(link, len(HELLO) + 40)
         link.sendall(hello)
         link.sendall(bulk.receive_exactly(link, 32))
 
@@ -80,7 +81,9 @@ def test_an_answer_cannot_be_had_from_the_other_side_itself() -> None:
     assert isinstance(refusal, bulk.RefusedError)
 
 
-@pytest.mark.parametrize("rubbish", [b"GET / HTTP/1.1\r\n\r\n", bytes(100), b"gvbulk1\n" + bytes(64)])
+@pytest.mark.parametrize(
+    "rubbish", [b"GET / HTTP/1.1\r\n\r\n", bytes(100), b"gvbulk1\n" + bytes(64), HELLO + bytes(80)]
+)
 def test_rubbish_is_refused_at_once(rubbish: bytes) -> None:
     def stranger(link: socket.socket) -> None:
         link.sendall(rubbish)
@@ -110,7 +113,7 @@ def test_one_that_speaks_a_byte_at_a_time_is_given_up(monkeypatch: pytest.Monkey
     done = threading.Event()
 
     def trickle(link: socket.socket) -> None:
-        for byte in bulk.HELLO * 100:
+        for byte in HELLO * 100:
             if done.wait(0.1):
                 return
             link.sendall(bytes([byte]))

@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from graphvine.protocol import bulk, tree_files
+from graphvine.protocol import bulk, tls, tree_files
 from graphvine.protocol.messages import Address
 from graphvine.protocol.trees import NewTree
 from graphvine.worker.arrivals import Arrivals
+from graphvine.worker.server import TransferServer
 from graphvine.worker.serving import Held
-from graphvine.worker.transfer import Fetched, Fetcher, FetchFailed, TransferServer
+from graphvine.worker.transfer import Fetched, Fetcher, FetchFailed
 
 SECRET = "a secret"
 MB = 2**20
@@ -28,13 +29,14 @@ MB = 2**20
 class Peer:
     """A worker's transfer server and fetcher, with what it holds."""
 
-    def __init__(self, directory: Path, name: str) -> None:
+    def __init__(self, directory: Path, name: str, encrypted: bool) -> None:
+        self.encrypted = encrypted
         self.directory = directory / name
         self.directory.mkdir()
         self.held: dict[int, str] = {}
         self.arrivals = Arrivals()
-        self.server = TransferServer(self.lookup, SECRET, "127.0.0.1")
-        self.fetcher = Fetcher(SECRET, self.arrivals, timeout_s=10)
+        self.server = TransferServer(self.lookup, SECRET, "127.0.0.1", encrypted=encrypted)
+        self.fetcher = Fetcher(SECRET, self.arrivals, timeout_s=10, encrypted=encrypted)
         self.events: list[Fetched | FetchFailed] = []
 
     def lookup(self, file: int, timeout_s: float) -> Held:
@@ -84,12 +86,17 @@ def flat(path: str) -> bytes:
 MakePeer = Callable[[str], Peer]
 
 
+@pytest.fixture(params=[False, True], ids=["plain", "encrypted"])
+def encrypted(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
 @pytest.fixture
-def peer(tmp_path: Path) -> Iterator[MakePeer]:
+def peer(tmp_path: Path, encrypted: bool) -> Iterator[MakePeer]:
     made: list[Peer] = []
 
     def make(name: str) -> Peer:
-        made.append(Peer(tmp_path, name))
+        made.append(Peer(tmp_path, name, encrypted))
         return made[-1]
 
     yield make
@@ -100,7 +107,8 @@ def peer(tmp_path: Path) -> Iterator[MakePeer]:
 class Origin:
     """A holder that sends only so much until it is told to go on, and cuts its links when it is told."""
 
-    def __init__(self, content: bytes, tree: bool, until: int) -> None:
+    def __init__(self, content: bytes, tree: bool, until: int, encrypted: bool) -> None:
+        self.encrypted = encrypted
         self.content = content
         self.tree = tree
         self.until = until
@@ -137,6 +145,8 @@ class Origin:
                 link, _ = self._listener.accept()
             except OSError:
                 return
+            if self.encrypted:
+                link = tls.wrap(link, SECRET, "server")
             self._links.append(link)
             self._threads.append(threading.Thread(target=self._serve, args=(link,)))
             self._threads[-1].start()
@@ -144,6 +154,8 @@ class Origin:
     def _serve(self, link: socket.socket) -> None:
         # Whoever asked may go at any time.
         with link, contextlib.suppress(OSError):
+            if isinstance(link, tls.TlsSocket):
+                link.do_handshake()
             bulk.greet(link, SECRET, "server")
             while (request := bulk.receive_request(link)) is not None:
                 self.asked.append(request)
@@ -179,8 +191,8 @@ def is_tree(content: bytes) -> bool:
 
 
 @pytest.fixture
-def origin(content: bytes, is_tree: bool) -> Iterator[Origin]:
-    made = Origin(content, is_tree, 12 * MB)
+def origin(content: bytes, is_tree: bool, encrypted: bool) -> Iterator[Origin]:
+    made = Origin(content, is_tree, 12 * MB, encrypted)
     yield made
     made.close()
 
@@ -217,7 +229,7 @@ def test_when_the_holder_is_lost_it_goes_on_from_another(
     origin: Origin, content: bytes, is_tree: bool, peer: MakePeer
 ) -> None:
     first, second = chain(origin, peer, 2)
-    another = Origin(content, is_tree, len(content))
+    another = Origin(content, is_tree, len(content), origin.encrypted)
     another.go_on.set()
     origin.cut()
     failed = first.outcome()
@@ -269,7 +281,7 @@ def test_a_holder_that_has_nothing_yet_keeps_nobody_waiting_for_other_files(
     # The parent's one slot is taken by a file that does not go on; what it was told of next waits.
     parent, child = peer("parent"), peer("child")
     parent.fetcher.close()
-    parent.fetcher = Fetcher(SECRET, parent.arrivals, total=1)
+    parent.fetcher = Fetcher(SECRET, parent.arrivals, total=1, encrypted=parent.encrypted)
     parent.start(1, len(content), origin.addresses)
     wait_for_bytes(parent, MB)
     stored = parent.directory / "stored"
@@ -277,7 +289,7 @@ def test_a_holder_that_has_nothing_yet_keeps_nobody_waiting_for_other_files(
     parent.held[3] = str(stored)
     parent.start(2, len(content), origin.addresses)
     child.fetcher.close()
-    child.fetcher = Fetcher(SECRET, child.arrivals, total=1, per_source=1)
+    child.fetcher = Fetcher(SECRET, child.arrivals, total=1, per_source=1, encrypted=child.encrypted)
     child.start(2, len(content), parent.addresses)
     child.start(3, 4, parent.addresses)
     assert child.outcome() == Fetched(3, 4, 1)
@@ -315,8 +327,9 @@ def test_who_waits_for_one_that_never_gets_it_is_told(content: bytes, peer: Make
 
 def test_a_tree_cannot_go_on_as_a_value(peer: MakePeer) -> None:
     value = bytes(3 * MB)
-    first, second = Origin(value, False, 2 * MB), Origin(value, True, 3 * MB)
     one = peer("one")
+    first = Origin(value, False, 2 * MB, one.encrypted)
+    second = Origin(value, True, 3 * MB, one.encrypted)
     one.start(1, 3 * MB, first.addresses)
     wait_for_bytes(one, MB)
     first.cut()

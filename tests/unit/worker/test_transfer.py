@@ -14,7 +14,8 @@ import pytest
 from graphvine.protocol import bulk
 from graphvine.protocol.addresses import host_addresses
 from graphvine.protocol.messages import Address
-from graphvine.worker.transfer import Fetched, Fetcher, FetchFailed, TransferServer
+from graphvine.worker.server import TransferServer
+from graphvine.worker.transfer import Fetched, Fetcher, FetchFailed
 
 SECRET = "a secret"
 MB = 2**20
@@ -44,16 +45,21 @@ def files(tmp_path: Path) -> Files:
     return Files(tmp_path)
 
 
+@pytest.fixture(params=[False, True], ids=["plain", "encrypted"])
+def encrypted(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
 @pytest.fixture
-def server(files: Files) -> Iterator[TransferServer]:
-    made = TransferServer(files.lookup, SECRET, "127.0.0.1", max_links=4)
+def server(files: Files, encrypted: bool) -> Iterator[TransferServer]:
+    made = TransferServer(files.lookup, SECRET, "127.0.0.1", max_links=4, encrypted=encrypted)
     yield made
     made.close()
 
 
 @pytest.fixture
-def fetcher() -> Iterator[Fetcher]:
-    made = Fetcher(SECRET, timeout_s=10)
+def fetcher(encrypted: bool) -> Iterator[Fetcher]:
+    made = Fetcher(SECRET, timeout_s=10, encrypted=encrypted)
     yield made
     made.close()
 
@@ -82,11 +88,12 @@ def test_a_file_arrives_whole(
     assert (tmp_path / "here").read_bytes() == data
 
 
-def test_the_manager_fetches_into_memory(files: Files, server: TransferServer) -> None:
+def test_the_manager_fetches_into_memory(files: Files, server: TransferServer, encrypted: bool) -> None:
     data = files.add(1, os.urandom(5 * MB + 1))
-    assert bulk.fetch([dead_address(), *server.addresses], 1, SECRET, len(data)) == data
+    addresses = [dead_address(), *server.addresses]
+    assert bulk.fetch(addresses, 1, SECRET, len(data), encrypted=encrypted) == data
     files.held[2] = b"in memory"
-    assert bulk.fetch(server.addresses, 2, SECRET, 9) == b"in memory"
+    assert bulk.fetch(server.addresses, 2, SECRET, 9, encrypted=encrypted) == b"in memory"
 
 
 def test_links_are_used_again(
@@ -94,7 +101,9 @@ def test_links_are_used_again(
 ) -> None:
     made: list[object] = []
     connect = bulk.connect
-    monkeypatch.setattr("graphvine.worker.transfer.connect", lambda *a: made.append(a) or connect(*a))
+    monkeypatch.setattr(
+        "graphvine.worker.transfer.connect", lambda *a, **k: made.append(a) or connect(*a, **k)
+    )
     for file in range(5):
         files.add(file, b"x" * file)
         fetcher.start(file, file, 1, server.addresses, str(tmp_path / str(file)))
@@ -102,8 +111,10 @@ def test_links_are_used_again(
     assert len(made) == 1
 
 
-def test_more_at_once_than_links_and_threads(files: Files, server: TransferServer, tmp_path: Path) -> None:
-    fetchers = [Fetcher(SECRET, per_source=4) for _ in range(4)]
+def test_more_at_once_than_links_and_threads(
+    files: Files, server: TransferServer, tmp_path: Path, encrypted: bool
+) -> None:
+    fetchers = [Fetcher(SECRET, per_source=4, encrypted=encrypted) for _ in range(4)]
     for file in range(20):
         files.add(file, bytes([file]) * (100 * file))
     for number, fetcher in enumerate(fetchers):
@@ -161,7 +172,9 @@ def test_a_peer_that_cannot_be_reached_fails_and_is_remembered(
 ) -> None:
     tried: list[object] = []
     connect = bulk.connect
-    monkeypatch.setattr("graphvine.worker.transfer.connect", lambda *a: tried.append(a) or connect(*a))
+    monkeypatch.setattr(
+        "graphvine.worker.transfer.connect", lambda *a, **k: tried.append(a) or connect(*a, **k)
+    )
     address = dead_address()
     for file in (1, 2, 3):
         fetcher.start(file, 5, 9, [address], str(tmp_path / "x"))
@@ -204,44 +217,49 @@ def test_a_full_disk_is_told_apart(
 
 
 def test_a_stranger_is_cut_off_and_logged_once(
-    files: Files, server: TransferServer, fetcher: Fetcher, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    files: Files,
+    server: TransferServer,
+    fetcher: Fetcher,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    encrypted: bool,
 ) -> None:
     files.add(1, b"x")
-    with caplog.at_level(logging.WARNING, logger="graphvine.worker.transfer"):
+    with caplog.at_level(logging.WARNING, logger="graphvine"):
         for _ in range(3):
             with pytest.raises(bulk.RefusedError):
-                bulk.fetch(server.addresses, 1, "wrong", 1)
-        stranger = Fetcher("wrong too")
+                bulk.fetch(server.addresses, 1, "wrong", 1, encrypted=encrypted)
+        stranger = Fetcher("wrong too", encrypted=encrypted)
         stranger.start(1, 1, 9, server.addresses, str(tmp_path / "x"))
         (event,) = outcomes(stranger, 1)
         stranger.close()
     assert isinstance(event, FetchFailed)
     assert files.asked == []
     assert len(caplog.records) == 1
-    assert "does not know the secret" in caplog.text
+    assert "a transfer link from 127.0.0.1 was refused" in caplog.text
     fetcher.start(1, 1, 9, server.addresses, str(tmp_path / "x"))
     assert outcomes(fetcher, 1) == [Fetched(1, 1, 9)]
 
 
-def test_idle_links_make_room_for_new_ones(files: Files, server: TransferServer) -> None:
+def test_idle_links_make_room_for_new_ones(files: Files, server: TransferServer, encrypted: bool) -> None:
     files.add(1, b"x")
-    idle = [bulk.connect(server.addresses, SECRET) for _ in range(4)]
+    idle = [bulk.connect(server.addresses, SECRET, encrypted=encrypted) for _ in range(4)]
     for link in idle:
         link.ask(1, 1)
         link.receive(memoryview(bytearray(1)))
-    bulk.fetch(server.addresses, 1, SECRET, 1)
+    bulk.fetch(server.addresses, 1, SECRET, 1, encrypted=encrypted)
     for link in idle:
         link.close()
 
 
 def test_a_kept_link_that_the_other_side_closed_is_made_anew(
-    files: Files, fetcher: Fetcher, tmp_path: Path
+    files: Files, fetcher: Fetcher, tmp_path: Path, encrypted: bool
 ) -> None:
     files.add(1, b"x")
-    server = TransferServer(files.lookup, SECRET, "127.0.0.1", max_links=1)
+    server = TransferServer(files.lookup, SECRET, "127.0.0.1", max_links=1, encrypted=encrypted)
     fetcher.start(1, 1, 9, server.addresses, str(tmp_path / "x"))
     assert outcomes(fetcher, 1) == [Fetched(1, 1, 9)]
-    bulk.fetch(server.addresses, 1, SECRET, 1)
+    bulk.fetch(server.addresses, 1, SECRET, 1, encrypted=encrypted)
     fetcher.start(1, 1, 9, server.addresses, str(tmp_path / "x"))
     assert outcomes(fetcher, 1) == [Fetched(1, 1, 9)]
     server.close()
