@@ -160,7 +160,7 @@ def test_a_conda_environment_is_mended_and_activated_and_the_users_lines_count_m
             "etc/conda/activate.d/root.sh": ACTIVATION,
         }
     )
-    spec = make_spec(archive="env", environment={"U": "mine"}, prologue=["X=z$W"])
+    spec = make_spec(environment="env", variables={"U": "mine"}, prologue=["X=z$W"])
     code, said = node.run(spec)
     prefix = node.scratch / "graphvine-environment"
     assert code == 0
@@ -172,7 +172,7 @@ def test_a_conda_environment_is_mended_and_activated_and_the_users_lines_count_m
 def test_what_the_job_asked_for_is_what_the_worker_offers(node: Node) -> None:
     node.bring()
     spec = make_spec(
-        archive="e", cores=4, memory="8GB", disk="20GB", wall_time="2h", idle=60, features=["big"]
+        environment="e", cores=4, memory="8GB", disk="20GB", wall_time="2h", idle=60, features=["big"]
     )
     node.around = Surroundings(
         connection_file='"$SCRATCH/manager.json"',
@@ -209,7 +209,7 @@ def test_credentials_are_files_that_variables_name(node: Node) -> None:
         proxy='"$SCRATCH/x509"',
         token='"$SCRATCH/token"',
     )
-    said = node.run(make_spec(archive="e", proxy="/mine/x509", token="/mine/token"))[1]
+    said = node.run(make_spec(environment="e", proxy="/mine/x509", token="/mine/token"))[1]
     assert f"\nX509_USER_PROXY={node.scratch}/x509\n" in said
     assert f"\nBEARER_TOKEN_FILE={node.scratch}/token\n" in said
 
@@ -345,7 +345,7 @@ def test_the_whole_script_runs_in_the_image(node: Node) -> None:
     node.around = Surroundings(
         connection_file='"$SHARED/manager.json"', archive='"$SCRATCH/env.tar.gz"', scratch='"$SCRATCH"'
     )
-    code, said = node.run(make_spec(archive="e", container="/images/my image.sif", gpus=1))
+    code, said = node.run(make_spec(environment="e", container="/images/my image.sif", gpus=1))
     assert code == 0
     head = said.splitlines()[0]
     scratch = node.scratch
@@ -361,5 +361,5 @@ def test_no_container_runtime(node: Node) -> None:
     for tool in ("date", "uname", "sh"):
         (bare / tool).symlink_to(shutil.which(tool) or tool)
     node.variables["PATH"] = str(bare)
-    code, complained = node.run(make_spec(archive="e", container="image.sif"))
+    code, complained = node.run(make_spec(environment="e", container="image.sif"))
     assert (code, "neither apptainer nor singularity" in complained) == (70, True)

@@ -12,6 +12,7 @@ A spec is plain data: each batch system renders it in its own words (`deploy.htc
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
@@ -48,7 +49,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """How long the batch system lets a job that it has asked to end go on."""
     features: tuple[str, ...] = ()
     archive: str = ""
-    """A packed environment (tar.gz) that the job brings; see ``deploy.environments``."""
+    """The environment that the job brings: a tar.gz once ``deploy.environments`` has seen to it, until then
+    what that is made from."""
     python: str = ""
     """Or: an interpreter with graphvine that the nodes see (shared file system, CVMFS, container)."""
     container: str = ""
@@ -86,11 +88,11 @@ def make_spec(
     idle: float | str | None = None,
     grace: float | str | None = None,
     features: Iterable[str] = (),
-    environment: Mapping[str, str] | None = None,
+    environment: str | os.PathLike[str] = "",
+    variables: Mapping[str, str] | None = None,
     prologue: str | Iterable[str] = (),
     directives: str | Iterable[str] = (),
     worker_options: str | Iterable[str] = (),
-    archive: str = "",
     python: str = "",
     container: str = "",
     connection_file: str = "",
@@ -103,6 +105,9 @@ def make_spec(
 ) -> WorkerSpec:
     """The spec of what a user wrote: "8GB", "2h", one line or several. Numbers alone are MB and seconds.
 
+    ``environment``: what jobs bring: "current", an archive, a prefix; packed when it is needed
+    (``deploy.environments``). ``variables``: for the worker and its tasks.
+
     Raises DeployError, with everything that is wrong in one message."""
     problems = _Problems()
     spec = WorkerSpec(
@@ -114,13 +119,13 @@ def make_spec(
         idle_s=problems.of("idle", parse_s, idle),
         grace_s=problems.of("grace", parse_s, grace),
         features=lines(features),
-        archive=archive,
+        archive=os.fspath(environment),
         python=python,
         container=container,
         connection_file=connection_file,
         name=name,
         prologue=lines(prologue),
-        environment={key: str(value) for key, value in (environment or {}).items()},
+        environment={key: str(value) for key, value in (variables or {}).items()},
         directives=lines(directives),
         worker_options=(worker_options,) if isinstance(worker_options, str) else tuple(worker_options),
         account=account,

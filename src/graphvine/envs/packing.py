@@ -106,7 +106,7 @@ def _to_output(packed: PackedEnvironment, output: str | None) -> PackedEnvironme
     return msgspec.structs.replace(packed, path=output)
 
 
-def _directory() -> str:
+def directory() -> str:
     """Where packed archives are kept. Raises CacheError."""
     directory = os.path.join(cache.default_directory(), "packed")
     cache.make_directory(os.path.dirname(directory))
@@ -124,7 +124,7 @@ def _result(entry: Entry) -> PackedEnvironment:
 def name_archive(path: str) -> PackedEnvironment:
     """Name an archive that is there. Reads all of it once. Raises PackedEnvironmentError, OSError."""
     path = os.path.abspath(path)
-    known = Index(_directory())
+    known = Index(directory())
     seen = index.see(path)
     entry = known.find(path, _RECIPE)
     if entry is None:
@@ -144,7 +144,7 @@ class _Packing:
         self._prefix = prefix
         self._compression = compression
         self._progress = progress
-        self._directory = _directory()
+        self._directory = directory()
         self._index = Index(self._directory)
         progress("looking at files", 0, 0)
         python = sys.executable if is_current else _python_in(prefix)

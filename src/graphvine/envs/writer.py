@@ -12,7 +12,7 @@ import gzip
 import hashlib
 import os
 import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO, Protocol
 
@@ -45,18 +45,30 @@ def write(
     """Write the archive; returns the digest of its bytes, 32 hexadecimal digits. ``contents`` may give an
     item other contents of the same size. ``progress`` is called with how many bytes went in. Raises
     ChangedError, OSError."""
+    with _appearing(path) as output, _compressor(compression, output) as compressed:
+        _write_tar(compressed, items, contents, progress or (lambda size: None))
+    return output.digest.hexdigest()[:32]
+
+
+def write_gzip(path: str, blocks: Iterable[bytes]) -> None:
+    """A file of these bytes, compressed. Raises OSError, and what ``blocks`` raises."""
+    with _appearing(path) as output, _compressor("gz", output) as compressed:
+        for block in blocks:
+            compressed.write(block)
+
+
+@contextlib.contextmanager
+def _appearing(path: str) -> Iterator[_Digested]:
+    """A file that is there once it is whole, or not at all."""
     temporary = f"{path}.{os.getpid()}.part"
     try:
         with open(temporary, "wb") as file:
-            output = _Digested(file)
-            with _compressor(compression, output) as compressed:
-                _write_tar(compressed, items, contents, progress or (lambda size: None))
+            yield _Digested(file)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-    return output.digest.hexdigest()[:32]
 
 
 def digest_of(path: str) -> str:

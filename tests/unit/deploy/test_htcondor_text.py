@@ -33,7 +33,7 @@ def settings(text: str) -> dict[str, str]:
 
 def test_all_that_is_asked_of_the_worker_is_asked_of_htcondor() -> None:
     spec = make_spec(
-        archive="e",
+        environment="e",
         cores=2.5,
         memory="8GB",
         disk="20GB",
@@ -56,14 +56,14 @@ def test_all_that_is_asked_of_the_worker_is_asked_of_htcondor() -> None:
 
 
 def test_many_workers_are_one_submission() -> None:
-    text = render_description(make_spec(archive="e"), 50, FILES)
+    text = render_description(make_spec(environment="e"), 50, FILES)
     assert text.splitlines()[-1] == "queue 50"
     assert text.count("queue") == 1
 
 
 def test_what_is_brought_and_what_comes_back() -> None:
     files = Files(**{**{name: getattr(FILES, name) for name in FILES.__struct_fields__}, "token": "/s/token"})
-    told = settings(render_description(make_spec(archive="e", token="t"), 1, files))
+    told = settings(render_description(make_spec(environment="e", token="t"), 1, files))
     assert told["transfer_input_files"] == "/s/connection.json, /s/env.tar.gz, /s/token"
     assert told["encrypt_input_files"] == "connection.json"
     assert told["transfer_output_files"] == '""'

@@ -35,7 +35,7 @@ def test_users_words_are_quoted() -> None:
     spec = make_spec(
         python="/shared/my env/bin/python",
         container="docker://image with spaces",
-        environment={"B": "it's $HOME", "A": "1\n2"},
+        variables={"B": "it's $HOME", "A": "1\n2"},
         prologue="echo 'as it is' $HOME",
     )
     script = render_script(spec, AROUND)

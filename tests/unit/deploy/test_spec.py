@@ -72,7 +72,7 @@ def test_a_spec_of_what_a_user_writes() -> None:
         wall_time="2h",
         idle="15m",
         prologue="module load gcc\n\nulimit -c 0\n",
-        environment={"ANALYSIS": "top"},
+        variables={"ANALYSIS": "top"},
         directives=["+JobFlavour = 'x'"],
     )
     assert spec == WorkerSpec(
@@ -100,10 +100,10 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
             memory="lots",
             wall_time=2,
             gpus=-1,
-            environment={"A B": "c"},
+            variables={"A B": "c"},
             features=["no space"],
             account="x\nqueue 1000",
-            archive="env.tar.gz",
+            environment="env.tar.gz",
             python="/usr/bin/python3",
             name="a b",
         )
