@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors: the names of _HOME, no others (a test compares them)
+    from graphvine.deploy.cluster import HTCondorCluster as HTCondorCluster
     from graphvine.deploy.cluster import LocalCluster as LocalCluster
     from graphvine.deploy.cluster import SlurmCluster as SlurmCluster
     from graphvine.deploy.cluster import TemplateCluster as TemplateCluster
@@ -65,6 +66,7 @@ _HOME = {
     "GivenFileError": _ERRORS + "GivenFileError",
     "GraphError": _ERRORS + "GraphError",
     "GraphvineError": _ERRORS + "GraphvineError",
+    "HTCondorCluster": _CLUSTER + "HTCondorCluster",
     "LibraryError": _ERRORS + "LibraryError",
     "LibraryTask": "graphvine.taskvine.libraries:LibraryTask",
     "LocalCluster": _CLUSTER + "LocalCluster",

@@ -25,6 +25,7 @@ PUBLIC = {
     "GivenFileError",
     "GraphError",
     "GraphvineError",
+    "HTCondorCluster",
     "LibraryError",
     "LibraryTask",
     "LocalCluster",

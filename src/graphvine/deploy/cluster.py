@@ -150,8 +150,10 @@ class Cluster:
         return f"<graphvine.{type(self).__name__} {self._system.name}: {counts}>"
 
     def _prepared(self) -> WorkerSpec:
-        """The spec with all that a job needs to start."""
-        return self._spec
+        """The spec with all that a job needs to start. Raises DeployError."""
+        from graphvine.deploy.environments import prepared
+
+        return prepared(self._spec)
 
 
 class LocalCluster(Cluster):
@@ -179,6 +181,49 @@ class LocalCluster(Cluster):
         super().__init__(
             Local(bound=True), spec, scratch_dir=scratch_dir, keep=keep, limits=limits or _LOCAL_LIMITS
         )
+
+
+class HTCondorCluster(Cluster):
+    """Workers as HTCondor jobs: one cluster of jobs for each submission."""
+
+    def __init__(
+        self,
+        *,
+        cores: float = 1,
+        memory: float | str | None = None,
+        disk: float | str | None = None,
+        environment: str | os.PathLike[str] = "current",
+        tools: str | os.PathLike[str] = "",
+        config: str | os.PathLike[str] = "",
+        schedd: str = "",
+        pool: str = "",
+        spool: bool = False,
+        stream: bool = True,
+        containers: bool = True,
+        scratch_dir: str | os.PathLike[str] | None = None,
+        keep: bool = False,
+        limits: Limits | None = None,
+        **more: Any,
+    ) -> None:
+        """``environment``: what jobs bring: "current", an archive, a conda or virtual environment; or say
+        ``python=``, an interpreter with graphvine that nodes have. ``tools`` to ``containers``: see
+        ``deploy.htcondor.HTCondor``. Others: see ``Cluster`` and ``deploy.spec.make_spec`` (``wall_time``,
+        ``gpus``, ``account``, ``requirements``, ``prologue``, ``directives``, ...). Raises DeployError."""
+        from graphvine.deploy.htcondor import HTCondor
+
+        if not more.get("python"):
+            more["environment"] = environment
+        spec = make_spec(cores=cores, memory=memory, disk=disk, **more)
+        system = HTCondor(
+            tools=tools,
+            config=config,
+            schedd=schedd,
+            pool=pool,
+            spool=spool,
+            stream=stream,
+            containers=containers,
+        )
+        super().__init__(system, spec, scratch_dir=scratch_dir, keep=keep, limits=limits)
 
 
 class SlurmCluster(Cluster):
