@@ -289,7 +289,7 @@ def test_the_addresses_of_a_manager_are_tried_in_turn(manager: FakeManager, tmp_
     [
         (["127.0.0.1", "1"], 1, "no connection file for port 1"),
         (["--connection-file", "/nowhere"], 1, "cannot read the connection file /nowhere"),
-        ([], 2, "name the manager's HOST and PORT"),
+        ([], 2, "name the manager: HOST PORT"),
     ],
 )
 def test_a_worker_that_is_started_wrongly_says_what_to_do(arguments: list[str], code: int, said: str) -> None:

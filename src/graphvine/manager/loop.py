@@ -523,7 +523,7 @@ class Loop:
 
     def _say_goodbye(self, reason: str) -> None:
         for peer in list(self._peers):
-            self._say(peer.worker, [Leave(reason)])
+            self._say(peer.worker, [Leave(reason, closing=True)])
         self._audience.say_goodbye(reason)
 
     def _end(self, crash: BaseException | None) -> None:

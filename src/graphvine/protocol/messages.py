@@ -214,9 +214,11 @@ class Cancel(msgspec.Struct, tag="cancel"):
 
 
 class Leave(msgspec.Struct, tag="leave"):
-    """The manager is done with this worker: stop everything and exit."""
+    """The manager is done with this worker: stop everything and exit. ``closing``: with all workers, for it
+    closes."""
 
     reason: str
+    closing: bool = False
 
 
 # -- manager to factory -------------------------------------------------------------------------------

@@ -5,18 +5,22 @@ The zygote is started before anything else of ours is imported, so that both get
 
 from __future__ import annotations
 
-import argparse
 import logging
+import math
 import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graphvine.worker.launch import Launched, zygote_log
+from graphvine.worker.options import ignored, parse
 
 if TYPE_CHECKING:
+    import argparse
+
     from graphvine.protocol.connection import Connection
     from graphvine.worker.loop import Ending
     from graphvine.worker.pool import Pool
@@ -27,20 +31,59 @@ log = logging.getLogger("graphvine.worker")
 #: Where results lie in memory, unless ``--memory-dir`` or GRAPHVINE_MEMORY_DIR names another place.
 _MEMORY_DIRECTORY = "/dev/shm"
 _LOOPBACK = "127.0.0.1"
-#: Slurm's default from SIGTERM to SIGKILL (KillWait) is 30 s, the shortest of the usual ones (HTCondor's is
-#: ten minutes): less, so that what is on its way at the end still arrives. Where a site gives more, its jobs
-#: say so with ``--grace``.
-_GRACE_S = 25.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a worker until its end. Returns the exit code. Raises ConnectionFileError."""
-    parser = _parser()
-    options = parser.parse_args(argv)
-    if not options.embedded and not options.connection_file and options.port is None:
-        parser.error("name the manager's HOST and PORT, or give its --connection-file")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    options = parse(argv)
+    _begin_log(options)
+    for line in ignored(options):
+        log.info("%s", line)
     wake = _catch_signals()
+    if options.parent_death:
+        from graphvine.worker.forking import die_with
+
+        die_with(os.getppid(), signal.SIGTERM)
+    until = time.monotonic() + options.wall_time if options.wall_time else math.inf
+    if options.manager:
+        return _serve_one_after_another(options, wake, until)
+    return _conclude(_work(options, None, wake, until))
+
+
+def _serve_one_after_another(options: argparse.Namespace, wake: int, until: float) -> int:
+    """Work for the manager of a name, and then for the next one of that name. Raises ConnectionFileError when
+    there was none in time."""
+    from graphvine.protocol.connection import ConnectionFileError
+    from graphvine.worker.finding import Search
+
+    search = Search(options.manager, wake)
+    ending: Ending | None = None
+    while True:
+        log.info("looking for a manager named %s", options.manager)
+        try:
+            connection = search.next(min(options.timeout, max(0.0, until - time.monotonic())))
+        except ConnectionFileError as error:
+            if ending is None:
+                raise
+            log.info("%s", error)
+            return 0
+        if connection is None:
+            log.info("stopped by a signal")
+            return 0
+        ending = _work(options, connection, wake, until)
+        code = _conclude(ending)
+        if options.single_shot or not ending.alone:
+            return code
+
+
+def _conclude(ending: Ending) -> int:
+    """Say how it ended. Returns the exit code."""
+    log.log(logging.INFO if ending.clean else logging.ERROR, "%s", ending.reason)
+    return 0 if ending.clean else 1
+
+
+def _work(options: argparse.Namespace, connection: Connection | None, wake: int, until: float) -> Ending:
+    """Work for one manager. Raises ConnectionFileError."""
     # Where its output goes must be known: without a directory for logs that is the store's, which is slower.
     launched = None
     if options.log_dir:
@@ -56,18 +99,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         pool = Pool(store.scratch, logs, watched=store.directories, zygote=launched)
         try:
             pool.start_zygote()
-            ending = _run(options, store, pool, wake)
+            return _run(options, connection or _connection(options), store, pool, wake, until)
         finally:
             pool.close()
     finally:
         store.close()
-    log.log(logging.INFO if ending.clean else logging.ERROR, "%s", ending.reason)
-    return 0 if ending.clean else 1
 
 
-def _run(options: argparse.Namespace, store: Store, pool: Pool, wake: int) -> Ending:
-    connection = _embedded_connection() if options.embedded else _connection(options)
-    from graphvine.worker.loop import Loop, Offer
+def _run(
+    options: argparse.Namespace, connection: Connection, store: Store, pool: Pool, wake: int, until: float
+) -> Ending:
+    from graphvine.worker.loop import Loop, Offer, Stay
     from graphvine.worker.settings import Settings
 
     name = options.name or ("local" if options.embedded else f"{socket.gethostname()}-{os.getpid()}")
@@ -75,15 +117,39 @@ def _run(options: argparse.Namespace, store: Store, pool: Pool, wake: int) -> En
     listen_on = _LOOPBACK if options.embedded and connection.hosts == (_LOOPBACK,) else ""
     # Two batch systems may have the same number for a job.
     job = f"{options.fleet}:{options.job}" if options.fleet else options.job
-    offer = Offer(name, options.cores, options.memory, options.disk, listen_on, tuple(options.feature), job)
-    loop = Loop(connection, store, pool, offer, Settings())
+    offer = Offer(
+        name,
+        options.cores,
+        options.memory,
+        options.disk,
+        listen_on,
+        tuple(options.feature),
+        job,
+        options.gpus,
+    )
+    stay = Stay(until, 0.0 if options.embedded else options.grace, options.timeout)
+    loop = Loop(connection, store, pool, offer, Settings(), stay)
     try:
-        loop.watch_signals(wake, 0.0 if options.embedded else options.grace)
+        loop.watch_signals(wake)
         if options.embedded or options.lifeline:
             loop.watch(sys.stdin.fileno(), "the manager's process is gone")
         return loop.run()
     finally:
         loop.close()
+
+
+def _begin_log(options: argparse.Namespace) -> None:
+    """Where this process logs, and how much. Raises ConnectionFileError."""
+    target = options.debug_file or ":stderr"
+    handler: logging.Handler
+    if target in (":stderr", ":stdout"):
+        handler = logging.StreamHandler(sys.stdout if target == ":stdout" else sys.stderr)
+    else:
+        from logging.handlers import RotatingFileHandler
+
+        handler = RotatingFileHandler(target, maxBytes=options.debug_max_rotate, backupCount=1)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.DEBUG if options.debug else logging.INFO, handlers=[handler])
 
 
 def _catch_signals() -> int:
@@ -110,61 +176,11 @@ def _embedded_connection() -> Connection:
 
 
 def _connection(options: argparse.Namespace) -> Connection:
-    from pathlib import Path
+    if options.embedded:
+        return _embedded_connection()
+    from graphvine.worker.finding import stated
 
-    import msgspec
-
-    from graphvine.protocol.connection import find_connection, read_connection
-
-    if options.connection_file:
-        connection = read_connection(Path(options.connection_file))
-    else:
-        connection = find_connection(options.port)
-    if options.host:
-        connection = msgspec.structs.replace(connection, hosts=(options.host,))
-    if options.port:
-        connection = msgspec.structs.replace(connection, port=options.port)
-    return connection
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="graphvine worker",
-        usage="%(prog)s HOST PORT [options]\n       %(prog)s --connection-file FILE [options]",
-        description="Offer this machine's cores to a graphvine manager, until it sends the worker away.",
-    )
-    parser.add_argument("host", nargs="?", metavar="HOST", help="where the manager runs")
-    parser.add_argument("port", nargs="?", type=int, metavar="PORT", help="the manager's port")
-    parser.add_argument("--connection-file", metavar="FILE", help="the manager's connection file")
-    parser.add_argument("--cores", type=float, metavar="N", help="default: all this process may use")
-    parser.add_argument("--memory", type=float, metavar="MB", help="default: all")
-    parser.add_argument(
-        "--disk", type=float, metavar="MB", help="default: what is free in the work directory"
-    )
-    parser.add_argument("--name", help="default: host and process id")
-    parser.add_argument(
-        "--feature", metavar="NAME", action="append", default=[], help="what tasks may ask for; repeatable"
-    )
-    parser.add_argument("--job", metavar="ID", default="", help="the batch job that this is, by its number")
-    parser.add_argument("--lifeline", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--fleet", metavar="ID", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--workdir", metavar="DIR", help="where large results go that memory has no room for")
-    parser.add_argument(
-        "--memory-dir",
-        metavar="DIR",
-        help="where results lie in memory (default: $GRAPHVINE_MEMORY_DIR, else /dev/shm)",
-    )
-    parser.add_argument("--log-dir", metavar="DIR", help="keep the executors' output here")
-    parser.add_argument(
-        "--grace",
-        metavar="SECONDS",
-        type=float,
-        default=_GRACE_S,
-        help="how long after a signal (SIGTERM, SIGINT) running tasks may go on, while what only this worker "
-        f"holds is handed over (default: {_GRACE_S:g}); a second signal ends it at once",
-    )
-    parser.add_argument("--embedded", action="store_true", help=argparse.SUPPRESS)
-    return parser
+    return stated(options)
 
 
 def _start() -> int:

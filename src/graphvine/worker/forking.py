@@ -68,9 +68,10 @@ def fork() -> int:
         return os.fork()
 
 
-def die_with(parent: int) -> None:
-    """Have this process killed when its parent is gone (at once, if it is gone already)."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with(parent: int, number: int = signal.SIGKILL) -> None:
+    """Have this process killed, or sent another signal, when its parent is gone (at once ended, if it is gone
+    already)."""
+    _libc.prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         os._exit(1)
 

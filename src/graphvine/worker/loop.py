@@ -8,6 +8,7 @@ Heartbeats leave from here, so they go on whatever the executors do. Nothing in 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import socket
@@ -72,13 +73,32 @@ class Offer(msgspec.Struct, frozen=True):
     features: tuple[str, ...] = ()
     job: str = ""
     """The batch job that this worker is."""
+    gpus: float | None = None
+
+
+class Stay(msgspec.Struct, frozen=True):
+    """How long a worker stays, in seconds but for ``until``, a time as ``time.monotonic`` has it."""
+
+    until: float = math.inf
+    """When its batch job ends."""
+    grace_s: float = 0.0
+    """So long it may take to leave; 0: it leaves at once."""
+    idle_s: float = math.inf
+    """It leaves when it had nothing to do for so long, if the manager can do without it; and when no manager
+    could be reached for so long."""
+
+    def leave_at(self, began: float) -> float:
+        """When it has to begin to leave. (Of a short time at least three quarters are left for tasks.)"""
+        return self.until - min(self.grace_s, (self.until - began) / 4)
 
 
 class Ending(msgspec.Struct, frozen=True):
-    """Why the loop ended. ``clean``: nobody needs to worry."""
+    """Why the loop ended. ``clean``: nobody needs to worry. ``alone``: its manager closed, or is gone; it
+    might work for another."""
 
     reason: str
     clean: bool
+    alone: bool = False
 
 
 class Farewell(msgspec.Struct, frozen=True):
@@ -88,18 +108,27 @@ class Farewell(msgspec.Struct, frozen=True):
     until: float
 
 
+FOR_EVER = Stay()
+
+
 class Loop:
     """One worker, from its first ``Hello`` to its end."""
 
     def __init__(
-        self, connection: Connection, store: Store, pool: Pool, offer: Offer, settings: Settings
+        self,
+        connection: Connection,
+        store: Store,
+        pool: Pool,
+        offer: Offer,
+        settings: Settings,
+        stay: Stay = FOR_EVER,
     ) -> None:
         self._connection = connection
         self._settings = settings
         self._store = store
         self._pool = pool
         self._offer = offer
-        self._capacity = capacity(store.directory, offer.cores, offer.memory_mb, offer.disk_mb)
+        self._capacity = capacity(store.directory, offer.cores, offer.memory_mb, offer.disk_mb, offer.gpus)
         self._core = Core(self._capacity, settings)
         self._link = Link(connection, settings.lost_s, decode_to_worker)
         self._arrivals = arrivals = Arrivals()
@@ -122,10 +151,13 @@ class Loop:
         self._answer_by = now + self._patience_s()
         self._ending: Ending | None = None
         self._last_words_s = 0.0
+        self._stay = stay
+        self._leave_at = stay.leave_at(now)
+        self._idle_since = now
+        self._lost_s = settings.lost_s if stay.idle_s == math.inf else stay.idle_s
         self._farewell: Farewell | None = None
         self._watched: dict[int, tuple[str, float]] = {}
         self._signals = -1
-        self._grace_s = 0.0
         self._poller = zmq.Poller()
 
     # -- from outside ----------------------------------------------------------------------------------
@@ -136,11 +168,11 @@ class Loop:
         The goodbye to the manager may take ``last_words_s``."""
         self._watched[descriptor] = (reason, last_words_s)
 
-    def watch_signals(self, descriptor: int, grace_s: float) -> None:
-        """Leave when a signal's number can be read from ``descriptor``, within ``grace_s``; at once at a
+    def watch_signals(self, descriptor: int) -> None:
+        """Leave when a signal's number can be read from ``descriptor``, within the grace time; at once at a
         second one."""
         self._watched[descriptor] = ("stopped by a signal", 1.0)
-        self._signals, self._grace_s = descriptor, grace_s
+        self._signals = descriptor
 
     def run(self) -> Ending:
         """Run until the end; then everything of this worker is gone but the pool and the store."""
@@ -185,8 +217,9 @@ class Loop:
         deadline = self._core.deadline()
         if deadline is not None and deadline < due:
             due = deadline
-        if self._farewell is not None:
-            due = min(due, self._farewell.until)
+        due = min(due, self._leave_at if self._farewell is None else self._farewell.until)
+        if self._joined and self._core.idle():
+            due = min(due, self._idle_since + self._stay.idle_s)
         return max(0, int((due - now) * 1000) + 1)
 
     def _turn(self, events: list[tuple[object, int]]) -> None:
@@ -202,8 +235,8 @@ class Loop:
                 self._beat(now)
         else:
             self._wait_for_manager(now)
-        if self._farewell is not None and self._farewell.until <= now and self._ending is None:
-            self._leave(f"{self._farewell.reason}; the time for leaving is over", 1.0)
+        if self._ending is None:
+            self._leave_in_time(now)
 
     def _on_source(self, source: object, now: float) -> None:
         if source is self._link.socket:
@@ -242,9 +275,14 @@ class Loop:
             addresses=self._server.addresses,
             holds=self._core.holds(),
             features=list(self._offer.features),
+            left_s=self._left_s(),
             job=self._offer.job,
         )
         self._link.say([hello])
+
+    def _left_s(self) -> float:
+        """How long tasks may take here; 0: as long as they like."""
+        return 0.0 if self._leave_at == math.inf else max(0.001, self._leave_at - time.monotonic())
 
     def _on_link(self, now: float) -> None:
         try:
@@ -262,11 +300,11 @@ class Loop:
                 self._on_rejoin(now)
             case Refused(reason):
                 self._ending = Ending(f"the manager refused this worker: {reason}", clean=False)
-            case Leave(reason):
+            case Leave(reason, closing):
                 text = f"the manager sent this worker away: {reason}"
                 if self._farewell is not None:
                     text = f"{self._farewell.reason}; whatever was needed of it lies elsewhere"
-                self._ending = Ending(text, clean=True)
+                self._ending = Ending(text, clean=True, alone=closing and self._farewell is None)
 
     def _on_welcome(self, welcome: Welcome, now: float) -> None:
         self._joined = True
@@ -322,10 +360,10 @@ class Loop:
         return self._settings.connect_s if len(self._connection.hosts) > 1 else self._settings.answer_s
 
     def _wait_for_manager(self, now: float) -> None:
-        if now - self._alone_since >= self._settings.lost_s:
+        if now - self._alone_since >= self._lost_s:
             where = f"{', '.join(self._connection.hosts)} port {self._connection.port}"
-            seconds = self._settings.lost_s
-            self._ending = Ending(f"no manager answered at {where} for {seconds:g} s", clean=False)
+            text = f"no manager answered at {where} for {self._lost_s:g} s"
+            self._ending = Ending(text, clean=False, alone=True)
         elif now >= self._answer_by:
             self._reopen(now)
 
@@ -346,10 +384,36 @@ class Loop:
             return
         number = os.read(descriptor, 1)[0]
         name = signal.Signals(number).name
-        if self._farewell is None and self._grace_s > 0 and (self._joined or self._core.holds()):
-            self._begin_to_leave(f"it was told to stop ({name})", self._grace_s, now)
+        if self._farewell is None and self._is_needed():
+            self._begin_to_leave(f"it was told to stop ({name})", self._stay.grace_s, now)
         else:
             self._leave(f"stopped by {name}", last_words_s)
+
+    def _is_needed(self) -> bool:
+        """Whether there is something to hand over, and time for it."""
+        return self._stay.grace_s > 0 and (self._joined or bool(self._core.holds()))
+
+    def _leave_in_time(self, now: float) -> None:
+        """See to it that this worker leaves when its time is over, or when nobody needs it."""
+        if self._farewell is not None:
+            if self._farewell.until <= now:
+                self._leave(f"{self._farewell.reason}; the time for leaving is over", 1.0)
+        elif self._leave_at <= now:
+            if self._is_needed():
+                self._begin_to_leave("its wall time ends", max(0.0, self._stay.until - now), now)
+            else:
+                self._leave("its wall time ends", 1.0)
+        elif self._stay.idle_s < math.inf:
+            self._look_whether_idle(now)
+
+    def _look_whether_idle(self, now: float) -> None:
+        if not self._joined or not self._core.idle():
+            self._idle_since = now
+        elif now - self._idle_since >= self._stay.idle_s:
+            # If it is not sent away, it asks again after as long.
+            self._idle_since = now
+            reason = f"it had nothing to do for {self._stay.idle_s:g} s"
+            self._say([Leaving(reason, 0.0, idle=True)])
 
     def _begin_to_leave(self, reason: str, grace_s: float, now: float) -> None:
         """Begin nothing more; go when the manager has what it needs, at the latest in ``grace_s``."""

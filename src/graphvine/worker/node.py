@@ -74,12 +74,16 @@ def visible_gpus() -> float:
 
 
 def capacity(
-    directory: str, cores: float | None = None, memory_mb: float | None = None, disk_mb: float | None = None
+    directory: str,
+    cores: float | None = None,
+    memory_mb: float | None = None,
+    disk_mb: float | None = None,
+    gpus: float | None = None,
 ) -> Resources:
     """What a worker with its files in ``directory`` offers; what is stated is taken as it is."""
     return Resources(
         cores=usable_cores() if cores is None else cores,
         memory_mb=usable_memory_mb() if memory_mb is None else memory_mb,
         disk_mb=free_disk_mb(directory) if disk_mb is None else disk_mb,
-        gpus=visible_gpus(),
+        gpus=visible_gpus() if gpus is None else gpus,
     )

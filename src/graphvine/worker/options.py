@@ -1,0 +1,242 @@
+"""The worker's command line: ``graphvine worker``, ``python -m graphvine.worker``, and ``vine_worker``.
+
+Options of TaskVine's ``vine_worker`` that mean something here mean it. Those that do not are accepted, with a
+line that says why there is nothing to do; an unknown one is an error that names the nearest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Sequence
+from typing import NoReturn
+
+#: Slurm's default from SIGTERM to SIGKILL (KillWait) is 30 s, the shortest of the usual ones (HTCondor's is
+#: ten minutes): less, so that what is on its way at the end still arrives. Where a site gives more, its jobs
+#: say so with ``--grace``.
+GRACE_S = 25.0
+#: TaskVine's: how long a worker that looks for its manager by name stays without work, or without a manager.
+TIMEOUT_S = 900.0
+
+#: TaskVine's options that there is nothing to do for: whether they take a value, and why.
+NOTHING_TO_DO: dict[tuple[str, ...], tuple[bool, str]] = {
+    ("-a", "--advertise"): (False, "managers are always found by their connection files"),
+    ("-C", "--catalog"): (True, "there is no catalog server: managers are found by their connection files"),
+    ("--debug-release-reset",): (False, "one log goes on from manager to manager"),
+    ("-w", "--tcp-window-size"): (True, "the system chooses"),
+    ("-i", "--min-backoff"): (True, "a manager is looked for again after a second"),
+    ("-b", "--max-backoff"): (True, "a manager is looked for again after ten seconds at the latest"),
+    ("-A", "--arch"): (True, "tasks are not chosen by architecture: give --feature NAME"),
+    ("-O", "--os"): (True, "tasks are not chosen by system: give --feature NAME"),
+    ("--volatility",): (True, "no worker fails on purpose"),
+    ("--connection-mode",): (True, "all of a manager's addresses are tried"),
+    ("--ssl",): (False, "all is encrypted"),
+    ("--tls-sni",): (True, "all is encrypted, with the manager's own key"),
+    ("--transfer-port",): (True, "any free port serves"),
+    ("--contact-hostport",): (True, "all addresses of this machine are told"),
+}
+
+_NUMBER = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)", re.IGNORECASE)
+_S_OF = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_MB_OF = {"": 1.0, "k": 2.0**-10, "m": 1.0, "g": 2.0**10, "t": 2.0**20}
+
+
+class Parser(argparse.ArgumentParser):
+    """As argparse's, but for unknown options."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: None = None) -> argparse.Namespace:  # type: ignore[override]
+        options, rest = self.parse_known_args(args, namespace)
+        if rest:
+            self._refuse(rest)
+        return options
+
+    def _refuse(self, rest: list[str]) -> NoReturn:
+        unknown = next((word for word in rest if word.startswith("-")), "")
+        if not unknown:
+            self.error(f"what is {rest[0]!r}? Give HOST PORT, or HOST:PORT, and options")
+        import difflib
+
+        name = unknown.partition("=")[0]
+        known = [option for action in self._actions for option in action.option_strings]
+        nearest = difflib.get_close_matches(name, known, 1, 0.5)
+        self.error(f"there is no option {name}" + (f"; did you mean {nearest[0]}?" if nearest else ""))
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options of a worker. Prints what is wrong and exits."""
+    parser = make_parser()
+    options = parser.parse_args(argv)
+    _take_address(parser, options)
+    named = options.manager or options.connection_file or options.port is not None
+    if not options.embedded and not named:
+        parser.error("name the manager: HOST PORT, -M NAME, or --connection-file FILE")
+    if options.cores == 0:
+        options.cores = None
+    if options.gpus is not None and options.gpus < 0:
+        options.gpus = None
+    if options.timeout is None:
+        options.timeout = TIMEOUT_S if options.manager else math.inf
+    return options
+
+
+def _take_address(parser: Parser, options: argparse.Namespace) -> None:
+    """HOST PORT, or HOST:PORT."""
+    if options.host and options.port is None:
+        if ";" in options.host:
+            parser.error("one manager at a time: start a worker for each, or give -M NAME")
+        host, colon, port = options.host.rpartition(":")
+        if not colon or not port.isdigit():
+            parser.error(f"{options.host!r}: give HOST PORT, or HOST:PORT")
+        options.host, options.port = host.strip("[]"), int(port)
+
+
+def seconds(text: str) -> float:
+    """Seconds: a number, or with a unit (s, m, h, d)."""
+    return _quantity(text, _S_OF, "seconds, or a time like 90m or 2h")
+
+
+def megabytes(text: str) -> float:
+    """Megabytes of 2**20 bytes: a number, or with a unit (KB, MB, GB, TB)."""
+    return _quantity(re.sub(r"(?i)i?b$", "", text.strip()), _MB_OF, "megabytes, or a size like 4GB")
+
+
+def _quantity(text: str, units: dict[str, float], wanted: str) -> float:
+    match = _NUMBER.fullmatch(text.strip())
+    factor = units.get(match[2].lower()) if match else None
+    if match is None or factor is None:
+        raise argparse.ArgumentTypeError(f"{text!r}: give {wanted}")
+    return float(match[1]) * factor
+
+
+def _cores(text: str) -> float:
+    try:
+        count = float(text)
+    except ValueError:
+        count = -1.0
+    if not 0 <= count < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number of cores; 0 for all")
+    return count
+
+
+def make_parser() -> Parser:
+    """Everything a worker can be told."""
+    parser = Parser(
+        prog="graphvine worker",
+        usage="%(prog)s HOST PORT [options]\n       %(prog)s -M NAME [options]\n"
+        "       %(prog)s --connection-file FILE [options]",
+        description="Offer this machine's cores to a graphvine manager, until it sends the worker away.",
+    )
+    from graphvine import __version__
+
+    parser.add_argument("-v", "--version", action="version", version=f"graphvine {__version__}")
+    _add_manager(parser.add_argument_group("which manager"))
+    _add_offer(parser.add_argument_group("what it offers"))
+    _add_stay(parser.add_argument_group("how long it stays"))
+    _add_places(parser.add_argument_group("where it keeps what"))
+    for names, (takes_value, _) in NOTHING_TO_DO.items():
+        parser.add_argument(*names, help=argparse.SUPPRESS, action="store" if takes_value else "store_true")
+    for hidden in ("--embedded", "--lifeline"):
+        parser.add_argument(hidden, action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--fleet", default="", help=argparse.SUPPRESS)
+    return parser
+
+
+def _add_manager(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("host", nargs="?", metavar="HOST", help="where the manager runs")
+    group.add_argument("port", nargs="?", type=int, metavar="PORT", help="the manager's port")
+    group.add_argument("--connection-file", metavar="FILE", help="the manager's connection file")
+    group.add_argument(
+        "-M",
+        "--manager",
+        "--manager-name",
+        metavar="NAME",
+        help="find the connection file of that name in your state directory; wait for it, and when its "
+        "manager has closed, for the next one of that name",
+    )
+    group.add_argument(
+        "-P",
+        "--password",
+        "--password-file",
+        dest="password_file",
+        metavar="FILE",
+        help="with HOST PORT: the password that the manager was given, too, in a file",
+    )
+    group.add_argument("--single-shot", action="store_true", help="with -M: end with the first manager")
+
+
+def _add_offer(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--cores", type=_cores, metavar="N", help="default, and 0: all this process may use")
+    group.add_argument("--memory", type=megabytes, metavar="MB", help="default: all")
+    group.add_argument(
+        "--disk", type=megabytes, metavar="MB", help="default: what is free in the work directory"
+    )
+    group.add_argument("--gpus", type=float, metavar="N", help="default: those that this process sees")
+    group.add_argument(
+        "--feature", metavar="NAME", action="append", default=[], help="what tasks may ask for; repeatable"
+    )
+    group.add_argument("--name", help="default: host and process id")
+    group.add_argument("--job", metavar="ID", default="", help="the batch job that this is, by its number")
+
+
+def _add_stay(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "-t",
+        "--timeout",
+        "--idle-timeout",
+        type=seconds,
+        metavar="SECONDS",
+        help="leave after so long without work (unless it alone holds what is needed), or without a manager "
+        f"(default: with -M {TIMEOUT_S:g}; else as long as the manager is there)",
+    )
+    group.add_argument(
+        "--wall-time",
+        type=seconds,
+        metavar="SECONDS",
+        help="it will be gone after so long (or 2h): nothing is begun that can't end before",
+    )
+    group.add_argument(
+        "--grace",
+        type=seconds,
+        metavar="SECONDS",
+        default=GRACE_S,
+        help="how long after SIGTERM or SIGINT running tasks may go on, while what only this worker holds is "
+        f"handed over (default: {GRACE_S:g}); a second signal ends it at once",
+    )
+    group.add_argument("--parent-death", action="store_true", help="leave when its parent process is gone")
+
+
+def _add_places(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "-s", "--workdir", metavar="DIR", help="where large results go that memory has no room for"
+    )
+    group.add_argument(
+        "--memory-dir",
+        metavar="DIR",
+        help="where results lie in memory (default: $GRAPHVINE_MEMORY_DIR, else /dev/shm)",
+    )
+    group.add_argument("--log-dir", metavar="DIR", help="keep the executors' output here")
+    group.add_argument("-d", "--debug", metavar="WHAT", action="append", help="log more (all of it)")
+    group.add_argument(
+        "-o", "--debug-file", metavar="FILE", help="log to a file (:stderr is the default, or :stdout)"
+    )
+    group.add_argument(
+        "--debug-max-rotate",
+        type=int,
+        default=10_000_000,
+        metavar="BYTES",
+        help="begin a new log file after so many, and keep one old one (default: 10 MB; 0: never)",
+    )
+
+
+def ignored(options: argparse.Namespace) -> list[str]:
+    """What is to be said about options for which there is nothing to do. They are taken out."""
+    said = []
+    if options.password_file and (options.manager or options.connection_file):
+        options.password_file = None
+        said.append("--password: nothing to do, the connection file has keys of its own")
+    for names, (_, why) in NOTHING_TO_DO.items():
+        attribute = next(name for name in names if name.startswith("--"))[2:].replace("-", "_")
+        if getattr(options, attribute):
+            said.append(f"{names[-1]}: nothing to do, {why}")
+    return said
