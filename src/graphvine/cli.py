@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["worker"]:
         # The worker knows its own options; they are not spelled out twice.
         return worker_main(arguments[1:])
+    if arguments[:1] == ["factory"]:
+        return factory_main(arguments[1:])
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command is None:
@@ -44,6 +46,12 @@ def worker_main(argv: Sequence[str] | None = None) -> int:
     """The ``vine_worker`` command. Returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     return _guarded(lambda: _worker(arguments))
+
+
+def factory_main(argv: Sequence[str] | None = None) -> int:
+    """The ``vine_factory`` command. Returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return _guarded(lambda: _factory(arguments))
 
 
 def _guarded(command: Callable[[], int]) -> int:
@@ -72,6 +80,12 @@ def _worker(arguments: list[str]) -> int:
     from graphvine.worker.__main__ import main as worker_main
 
     return worker_main(arguments)
+
+
+def _factory(arguments: list[str]) -> int:
+    from graphvine.deploy.factory import main as factory_main
+
+    return factory_main(arguments)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -106,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"graphvine {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("worker", help="offer this machine's cores to a manager", add_help=False)
+    commands.add_parser("factory", help="keep workers for a manager, from a batch system", add_help=False)
     _add_demo(commands.add_parser("demo", help="run a small analysis and draw what it found"))
     _add_env(commands.add_parser("env", help="pack, inspect and unpack environments for workers"))
     return parser

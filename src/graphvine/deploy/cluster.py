@@ -30,7 +30,7 @@ from graphvine.protocol.errors import ManagerClosedError
 from graphvine.protocol.messages import Demand
 
 #: Workers on this machine start at once, and their end is soon known.
-_LOCAL_LIMITS = Limits(ask_s=0.5, ask_most_s=5.0, ask_calm_s=5.0, first_wait_s=1.0)
+LOCAL_LIMITS = Limits(ask_s=0.5, ask_most_s=5.0, ask_calm_s=5.0, first_wait_s=1.0)
 
 
 class Manager(Protocol):
@@ -179,7 +179,7 @@ class LocalCluster(Cluster):
 
         spec = make_spec(cores=cores, memory=memory, disk=disk, python=python, **more)
         super().__init__(
-            Local(bound=True), spec, scratch_dir=scratch_dir, keep=keep, limits=limits or _LOCAL_LIMITS
+            Local(bound=True), spec, scratch_dir=scratch_dir, keep=keep, limits=limits or LOCAL_LIMITS
         )
 
 

@@ -55,6 +55,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """After so long without any start there is a warning; the next one after twice as long, and so on."""
     connect_s: float = 60.0
     """A job that runs and has not connected after so long is explained."""
+    per_cycle: int = 0
+    """In each ``cycle_s`` at most so many jobs are submitted; 0: any number."""
+    cycle_s: float = 30.0
     per_submission: int = 1000
     """So many jobs are submitted at once."""
 
@@ -182,6 +185,9 @@ class Fleet:
         """Jobs failed, and none has connected since."""
         self._not_before = float("-inf")
         self._failures: deque[float] = deque()
+        #: Submissions of this cycle: when it began, and how many jobs.
+        self._cycle_at = float("-inf")
+        self._cycle = 0
         self._said: dict[str, float] = {}
         self._waiting_since: float | None = None
         self._start_warning_s = limits.start_s
@@ -205,6 +211,10 @@ class Fleet:
         """So many workers are wanted, and there may never be more than ``most`` jobs."""
         self._now = now
         self._target, self._most = min(count, most), most
+
+    def on_limits(self, limits: Limits) -> None:
+        """From now on this patient."""
+        self._limits = limits
 
     def on_wish(self) -> None:
         """The user wants something else now: whatever failed before, try again at once."""
@@ -418,7 +428,7 @@ class Fleet:
         limits = self._limits
         times = [] if self._ask_at is None or not self.jobs else [self._ask_at]
         if not self._closing and self._may_submit():
-            times.append(max(self._not_before, self._window_opens()))
+            times.append(self._may_submit_at())
         for job in self.jobs.values():
             if job.cancelled_at is not None:
                 times.append(job.cancelled_at + limits.again_s)
@@ -462,11 +472,24 @@ class Fleet:
             job.connected_at is not None for job in self.jobs.values() if job.active
         )
 
+    def _may_submit_at(self) -> float:
+        """When the next jobs may be submitted."""
+        cycle = float("-inf")
+        if self._limits.per_cycle and self._cycle >= self._limits.per_cycle:
+            cycle = self._cycle_at + self._limits.cycle_s
+        return max(self._not_before, self._window_opens(), cycle)
+
     def _submit(self, count: int) -> None:
-        if not self._may_submit() or self._now < max(self._not_before, self._window_opens()):
+        if not self._may_submit() or self._now < self._may_submit_at():
             return
+        limits = self._limits
+        if self._now >= self._cycle_at + limits.cycle_s:
+            self._cycle_at, self._cycle = self._now, 0
         # After a failure one job tries for all.
-        count = 1 if self._doubtful else min(count, self._most - self.alive, self._limits.per_submission)
+        count = 1 if self._doubtful else min(count, self._most - self.alive, limits.per_submission)
+        if limits.per_cycle:
+            count = min(count, limits.per_cycle - self._cycle)
+        self._cycle += count
         self._submitting = count
         self._out.append(Submit(count))
 

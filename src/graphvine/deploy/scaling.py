@@ -40,6 +40,8 @@ class Size(msgspec.Struct, frozen=True):
     disk_mb: float | None = None
     gpus: float = 0.0
     features: tuple[str, ...] = ()
+    tasks: int = 0
+    """So many tasks are counted for one worker, whatever they ask for; 0: as many as it can run at once."""
 
 
 class Need(msgspec.Struct, frozen=True):
@@ -91,7 +93,7 @@ def need_of(demand: Iterable[Wanted], size: Size, finish_s: float) -> Need:
     for wanted in demand:
         if wanted.names or misfit(wanted, size):
             continue
-        at_once = slots(wanted.request, size)
+        at_once = size.tasks or slots(wanted.request, size)
         width += wanted.able / at_once
         work += (wanted.seconds / finish_s + wanted.unmeasured) / at_once
         left = left or wanted.left > 0

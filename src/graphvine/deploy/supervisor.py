@@ -71,14 +71,16 @@ class Supervisor:
         employer: Employer,
         *,
         limits: Limits | None = None,
+        tasks_per_worker: int = 0,
         close_s: float = 15.0,
     ) -> None:
-        """``directory`` is its own: what submissions leave lies there. ``close_s``: how long closing may wait
-        for the batch system to say that all jobs are over."""
+        """``directory`` is its own: what submissions leave lies there. ``tasks_per_worker``: see
+        ``scaling.Size.tasks``. ``close_s``: how long closing may wait for the batch system to say that all
+        jobs are over."""
         self._system = system
         self.token = secrets.token_hex(4)
-        options = (*spec.worker_options, "--fleet", self.token)
-        self._spec = msgspec.structs.replace(spec, worker_options=options)
+        self._spec = self._marked(spec)
+        self._tasks_per_worker = tasks_per_worker
         self._directory = directory
         self._employer = employer
         self._close_s = close_s
@@ -113,9 +115,17 @@ class Supervisor:
         """As many as the work asks for."""
         self.call(lambda: self._on_wish(None, policy))
 
+    def replan(self, spec: WorkerSpec, limits: Limits, policy: Policy, tasks_per_worker: int = 0) -> None:
+        """From now on submit such workers, this patiently, and as many as the work asks for."""
+        self.call(lambda: self._on_replan(self._marked(spec), limits, policy, tasks_per_worker))
+
     def on_demand(self, demand: Demand) -> None:
         """What the manager's work asks for; called in the manager's thread."""
         self.call(lambda: self._on_demand(demand))
+
+    def on_manager_lost(self) -> None:
+        """The manager can't be heard: what it says next is all there is."""
+        self.call(lambda: self._fleet.on_manager_gone(time.monotonic()))
 
     def close(self, keep: bool = False) -> None:
         """Cancel all jobs (or leave them where they are: ``keep``), and end the thread. Waits for that, which
@@ -181,8 +191,14 @@ class Supervisor:
     def _on_wish(self, count: int | None, policy: Policy | None) -> None:
         self._fleet.on_wish()
         self._count = count
-        self._scaler = None if policy is None else Scaler(policy, _size(self._spec))
+        size = _size(self._spec, self._tasks_per_worker)
+        self._scaler = None if policy is None else Scaler(policy, size)
         self._look_at(self._wanted)
+
+    def _on_replan(self, spec: WorkerSpec, limits: Limits, policy: Policy, tasks_per_worker: int) -> None:
+        self._spec, self._tasks_per_worker = spec, tasks_per_worker
+        self._fleet.on_limits(limits)
+        self._on_wish(None, policy)
 
     def _on_demand(self, demand: Demand) -> None:
         self._fleet.on_workers(self._ours(demand.workers), time.monotonic())
@@ -198,6 +214,10 @@ class Supervisor:
             if text not in self._told:
                 self._told.add(text)
                 log.warning("%s", text)
+
+    def _marked(self, spec: WorkerSpec) -> WorkerSpec:
+        """The spec of workers that say that they are ours."""
+        return msgspec.structs.replace(spec, worker_options=(*spec.worker_options, "--fleet", self.token))
 
     def _ours(self, news: Sequence[WorkerNews]) -> list[WorkerNews]:
         """News of our own workers, by the names that the batch system has for their jobs."""
@@ -292,10 +312,10 @@ class Supervisor:
         self._fleet.on_output(read, text, time.monotonic())
 
 
-def _size(spec: WorkerSpec) -> Size:
+def _size(spec: WorkerSpec, tasks_per_worker: int) -> Size:
     memory = None if spec.memory_mb is None else float(spec.memory_mb)
     disk = None if spec.disk_mb is None else float(spec.disk_mb)
-    return Size(spec.cores, memory, disk, float(spec.gpus), spec.features)
+    return Size(spec.cores, memory, disk, float(spec.gpus), spec.features, tasks_per_worker)
 
 
 def describe_misfit(wanted: Wanted, spec: WorkerSpec) -> str:

@@ -34,6 +34,13 @@ def test_very_many_are_several(site: MakeBelieve):
     assert [count for _, count in site.submissions] == [1000, 1000, 500]
 
 
+def test_no_more_in_a_cycle_than_agreed():
+    site = MakeBelieve(Limits(per_cycle=5, cycle_s=30.0))
+    site.want(12)
+    site.wait(100.0)
+    assert site.submissions == [(0.0, 5), (30.0, 5), (60.0, 2)]
+
+
 def test_what_has_not_started_goes_first(site: MakeBelieve):
     site.want(4)
     site.connect("0.0")

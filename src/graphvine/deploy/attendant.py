@@ -1,0 +1,134 @@
+"""A factory's connection to one manager: it attends, hears what is asked for, and has workers retired.
+
+A connection that ended is made again, at each of the manager's addresses in turn; a manager that does not
+answer for long is gone. Used in one thread, but for ``retire``.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+
+import graphvine
+from graphvine.protocol.codec import ProtocolError, decode_to_factory
+from graphvine.protocol.connection import Connection
+from graphvine.protocol.link import Link
+from graphvine.protocol.messages import (
+    PROTOCOL_VERSION,
+    Attend,
+    Demand,
+    Goodbye,
+    Leave,
+    Refused,
+    Retire,
+    ToFactory,
+)
+
+#: How long to stay with one address, and with one that refused; a manager unheard for so long is gone.
+_ANSWER_S = 10.0
+_REFUSED_S = 0.5
+_LOST_S = 60.0
+
+
+class Attendant:
+    """``on_demand(demand)`` is called for each word of the manager, ``on_lost()`` when a connection ended:
+    the next word says all anew. ``ending``: why there is nothing more to hear; None while there may be."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        name: str,
+        now: float,
+        on_demand: Callable[[Demand], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        self.ending: str | None = None
+        self._name = name
+        self._on_demand = on_demand
+        self._on_lost = on_lost
+        self._link: Link[ToFactory] = Link(connection, _LOST_S, decode_to_factory)
+        self._retired: collections.deque[Retire] = collections.deque()
+        self._wake_receiver, self._wake_sender = os.pipe()
+        os.set_blocking(self._wake_receiver, False)
+        os.set_blocking(self._wake_sender, False)
+        self._attended = False
+        self._alone_since = now
+        self._answer_by = now + _ANSWER_S
+        self._attend()
+
+    # -- any thread ------------------------------------------------------------------------------------
+
+    def retire(self, *workers: str, reason: str) -> None:
+        """Have the workers of these batch jobs leave."""
+        self._retired.append(Retire(list(workers), reason))
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_sender, b"x")
+
+    # -- one thread ------------------------------------------------------------------------------------
+
+    def sources(self) -> list[object]:
+        """What to wait for. They change when a connection is made anew."""
+        return [self._link.socket, self._link.monitor, self._wake_receiver]
+
+    def deadline(self) -> float | None:
+        """When ``turn`` is next to be called though nothing happened."""
+        return None if self._attended else self._answer_by
+
+    def turn(self, now: float) -> None:
+        """See to all that has happened."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_receiver, 4096)
+        try:
+            for message in self._link.receive():
+                self._hear(message)
+        except ProtocolError as error:
+            self.ending = f"it speaks another language: {error}"
+        if self.ending is None:
+            self._look_at_link(now)
+        while self._attended and self._retired:
+            self._link.say([self._retired.popleft()])
+
+    def close(self) -> None:
+        """Say goodbye."""
+        if self._attended and self.ending is None:
+            self._link.say([Goodbye("the factory ends")])
+        self._link.close(1.0)
+        os.close(self._wake_receiver)
+        os.close(self._wake_sender)
+
+    def _hear(self, message: ToFactory) -> None:
+        if isinstance(message, Demand):
+            self._attended = True
+            self._on_demand(message)
+        elif isinstance(message, Leave):
+            self.ending = message.reason
+        elif isinstance(message, Refused):
+            self.ending = f"it refused this factory: {message.reason}"
+        else:
+            self._attend()  # it had forgotten us
+
+    def _look_at_link(self, now: float) -> None:
+        news = self._link.news()
+        if news == "ended" and self._attended:
+            self._attended, self._alone_since = False, now
+            self._on_lost()
+            self._reopen(now)
+        elif news in ("ended", "refused"):
+            self._answer_by = min(self._answer_by, now + _REFUSED_S)
+        if self._attended:
+            return
+        if now >= self._alone_since + _LOST_S:
+            self.ending = f"it has not answered for {_LOST_S:g} s"
+        elif now >= self._answer_by:
+            self._reopen(now)
+
+    def _reopen(self, now: float) -> None:
+        self._link.reopen()
+        self._answer_by = now + _ANSWER_S
+        self._attend()
+
+    def _attend(self) -> None:
+        self._link.say([Attend(PROTOCOL_VERSION, graphvine.__version__, self._name, socket.gethostname())])

@@ -1,0 +1,413 @@
+"""A factory: keeps workers for a manager in another process, or on another machine, and for the next one.
+
+It waits for a manager of its name, hears from it what its work asks for, and has a supervisor keep as many
+workers. When that manager ends, its jobs are cancelled, and the next manager of that name is waited for.
+
+For what a directory holds (connection files of managers, the configuration file) it looks whenever it is
+awake, and is awake every two seconds at least: these directories often lie on network file systems, where
+the kernel tells nobody of what other machines write.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import zmq
+
+from graphvine.deploy.attendant import Attendant
+from graphvine.deploy.batch import BatchSystem
+from graphvine.deploy.cluster import JobsDirectory
+from graphvine.deploy.errors import DeployError
+from graphvine.deploy.factory_options import FactoryOptions, make_options, parse_config
+from graphvine.deploy.fleet import Limits
+from graphvine.deploy.spec import WorkerSpec, parse_s
+from graphvine.deploy.supervisor import Supervisor
+from graphvine.protocol.connection import (
+    Connection,
+    ConnectionFileError,
+    read_connection,
+    state_directory,
+    sweep_connections,
+)
+
+log = logging.getLogger("graphvine.factory")
+
+_LOOK_S = 2.0
+#: A manager that has ended, or can't be reached, is left alone for so long, if its file is still there.
+_AVOID_S = 60.0
+
+
+class Factory:
+    """``said``: the options, by name, without those of the configuration file. ``ends`` are descriptors that
+    end it when they can be read. ``stays``: asked at each look whether to go on."""
+
+    def __init__(
+        self,
+        said: Mapping[str, Any],
+        config_file: str = "",
+        ends: Sequence[int] = (),
+        stays: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Raises DeployError."""
+        self._said = dict(said)
+        self._config_file = config_file
+        self._config_seen: object = None
+        self._ends = ends
+        self._stays = stays
+        self.options = self._read_options()
+        self._system, self._limits = system_for(self.options)
+        self._session: _Session | None = None
+        self._avoided: dict[str, float] = {}
+        """Public keys of managers that could not be served, and until when they are left alone."""
+        self._seen_at = time.monotonic()
+
+    def run(self) -> str:
+        """Until it is told to end, or no manager was seen for the stated time. Returns why it ended."""
+        try:
+            while True:
+                why = self._turn()
+                if why is not None:
+                    return why
+        finally:
+            self._end_session()
+
+    def _turn(self) -> str | None:
+        ended = self._wait()
+        now = time.monotonic()
+        if ended or not self._stays():
+            return "it was told to end"
+        self._look_at_config()
+        if self._session is None:
+            return self._look_for_manager(now)
+        self._session.attendant.turn(now)
+        if self._session.attendant.ending is not None:
+            log.info("manager %s: %s", self._session.name, self._session.attendant.ending)
+            self._end_session()
+            self._seen_at = now
+        return None
+
+    def _wait(self) -> bool:
+        """Until something is to be seen to. True when it is to end."""
+        poller = zmq.Poller()
+        for descriptor in self._ends:
+            poller.register(descriptor, zmq.POLLIN)
+        due_s = _LOOK_S
+        if self._session is not None:
+            for source in self._session.attendant.sources():
+                poller.register(source, zmq.POLLIN)
+            deadline = self._session.attendant.deadline()
+            if deadline is not None:
+                due_s = min(due_s, max(0.0, deadline - time.monotonic()))
+        return any(source in self._ends for source, _ in poller.poll(int(due_s * 1000) + 1))
+
+    # -- options ---------------------------------------------------------------------------------------
+
+    def _read_options(self) -> FactoryOptions:
+        said = dict(self._said)
+        if self._config_file:
+            self._config_seen = _state_of(self._config_file)
+            try:
+                text = Path(self._config_file).read_text(encoding="utf-8")
+            except (OSError, UnicodeError) as error:
+                raise DeployError(f"can't read {self._config_file}: {error}") from None
+            said.update(parse_config(text, self._config_file))
+        return make_options(said)
+
+    def _look_at_config(self) -> None:
+        """Read the configuration file again when it has changed."""
+        if not self._config_file or _state_of(self._config_file) == self._config_seen:
+            return
+        before = self.options
+        try:
+            self.options = self._read_options()
+        except DeployError as error:
+            log.warning("the configuration stays as it was: %s", error)
+            return
+        if self.options == before:
+            return
+        log.info("%s has changed", self._config_file)
+        fixed = ("batch_type", "scratch_dir")
+        if any(getattr(before, name) != getattr(self.options, name) for name in fixed):
+            log.warning("batch-type and scratch-dir can't be changed while a factory runs")
+        session = self._session
+        if session is None:
+            return
+        whose = ("manager_name", "connection_file")
+        if any(getattr(before, name) != getattr(self.options, name) for name in whose):
+            log.info("another manager is wanted")
+            self._end_session()
+            self._avoided.clear()
+        else:
+            session.plan(self.options, self._limits)
+
+    # -- managers --------------------------------------------------------------------------------------
+
+    def _look_for_manager(self, now: float) -> str | None:
+        for path, connection in self._candidates():
+            if now < self._avoided.get(connection.manager_public, now):
+                continue
+            log.info("manager %s on %s port %d", connection.name, connection.host, connection.port)
+            self._session = _Session(self._system, path, connection, self.options, self._limits)
+            return None
+        patience = self.options.factory_timeout
+        if patience is not None and now - self._seen_at >= parse_s(patience):
+            return f"no manager was there for {parse_s(patience):g} s"
+        return None
+
+    def _candidates(self) -> Iterator[tuple[Path, Connection]]:
+        """Connection files of managers that are meant, the latest first."""
+        if self.options.connection_file:
+            paths = [Path(self.options.connection_file)]
+        else:
+            sweep_connections()
+            found = state_directory().glob("*.json")
+            paths = sorted((p for p in found if self.options.matches(p.stem)), key=_changed_at, reverse=True)
+        for path in paths:
+            with contextlib.suppress(ConnectionFileError):
+                yield path, read_connection(path)
+
+    def _end_session(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            self._avoided[session.key] = time.monotonic() + _AVOID_S
+            session.close()
+
+
+class _Session:
+    """One manager, while it is there."""
+
+    def __init__(
+        self, system: BatchSystem, path: Path, connection: Connection, options: FactoryOptions, limits: Limits
+    ) -> None:
+        self.name, self.key = connection.name, connection.manager_public
+        self._path = path
+        self._home = JobsDirectory(options.scratch_dir or None, keep=False)
+        self.attendant = Attendant(
+            connection, f"factory-{os.getpid()}", time.monotonic(), self._on_demand, self._on_lost
+        )
+        spec = self._spec(options)
+        self._supervisor = Supervisor(
+            system,
+            spec,
+            self._home.path,
+            self.attendant,
+            limits=options.limits(limits),
+            tasks_per_worker=options.tasks_per_worker,
+        )
+        self._supervisor.start()
+        self._supervisor.adapt(options.policy())
+
+    def plan(self, options: FactoryOptions, limits: Limits) -> None:
+        """Other options, from now on."""
+        self._supervisor.replan(
+            self._spec(options), options.limits(limits), options.policy(), options.tasks_per_worker
+        )
+
+    def close(self) -> None:
+        """Cancel all jobs, and part from the manager."""
+        try:
+            self._supervisor.close()
+        finally:
+            self.attendant.close()
+            self._home.remove()
+
+    def _spec(self, options: FactoryOptions) -> WorkerSpec:
+        spec = prepared(options)
+        return msgspec.structs.replace(spec, connection_file=str(self._path))
+
+    def _on_demand(self, demand: Any) -> None:
+        self._supervisor.on_demand(demand)
+
+    def _on_lost(self) -> None:
+        log.warning("lost the connection to manager %s; trying again", self.name)
+        self._supervisor.on_manager_lost()
+
+
+def prepared(options: FactoryOptions) -> WorkerSpec:
+    """What each worker is, with the environment that it starts from. Raises DeployError."""
+    spec = options.spec()
+    if options.batch_type == "local" and not options.python_env and not spec.python:
+        return msgspec.structs.replace(spec, python=sys.executable)
+    if options.python_env:
+        return msgspec.structs.replace(spec, archive=options.python_env)
+    return spec
+
+
+def system_for(options: FactoryOptions) -> tuple[BatchSystem, Limits]:
+    """The batch system of that name, and how patient to be with it. Raises DeployError."""
+    kind = options.batch_type
+    if kind == "local":
+        from graphvine.deploy.cluster import LOCAL_LIMITS
+        from graphvine.deploy.local import Local
+
+        return Local(bound=True), LOCAL_LIMITS
+    if kind in ("htcondor", "condor"):
+        from graphvine.deploy.htcondor import HTCondor
+
+        return HTCondor(), Limits()
+    if kind == "slurm":
+        from graphvine.deploy.slurm import Slurm
+
+        return Slurm(), Limits()
+    from graphvine.deploy.templated import Templated
+
+    return Templated({"uge": "sge", "torque": "pbs", "moab": "pbs"}.get(kind, kind)), Limits()
+
+
+def _state_of(path: str) -> object:
+    """What tells whether a file has changed."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _changed_at(path: Path) -> float:
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0
+
+
+# -- the command ----------------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``graphvine factory``, ``vine_factory``. Returns the exit code. Raises DeployError."""
+    arguments = vars(_parser().parse_args(argv))
+    config_file = arguments.pop("config_file") or ""
+    parent_death = arguments.pop("parent_death")
+    lifeline = arguments.pop("lifeline")
+    arguments["env"] = dict(_variable(text) for text in arguments["env"] or ()) or None
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    parent = os.getppid()
+    ends = [_catch_signals(), *([sys.stdin.fileno()] if lifeline else [])]
+    stays = (lambda: os.getppid() == parent) if parent_death else (lambda: True)
+    factory = Factory(arguments, config_file, ends, stays)
+    log.info("factory %d (%s) begins", os.getpid(), factory.options.batch_type)
+    log.info("factory %d ends: %s", os.getpid(), factory.run())
+    return 0
+
+
+def _catch_signals() -> int:
+    """A descriptor that becomes readable when this process is asked to stop."""
+    receiver, sender = os.pipe()
+    os.set_blocking(sender, False)
+    signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    return receiver
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    return (name, value) if sign else (name, os.environ.get(name, ""))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="graphvine factory",
+        description="Keep as many workers as a manager's work asks for, from a batch system; when that "
+        "manager has ended, for the next one of its name. Ends, with its jobs, on SIGTERM and Ctrl-C.",
+    )
+    add = parser.add_argument
+    add(
+        "-M",
+        "--manager",
+        "--manager-name",
+        dest="manager_name",
+        metavar="NAME",
+        help="may be a regular expression",
+    )
+    add("--connection-file", metavar="FILE", help="of the manager, instead of its name")
+    add(
+        "-T",
+        "--batch-type",
+        metavar="TYPE",
+        help="htcondor, slurm, local, or a template: pbs, lsf, sge, dirac, FILE",
+    )
+    add(
+        "-C",
+        "--config",
+        "--config-file",
+        dest="config_file",
+        metavar="FILE",
+        help="JSON; read again when it changes",
+    )
+    add("-S", "--scratch-dir", metavar="DIR", help="where submissions and their output lie")
+    add("--factory-timeout", metavar="TIME", help="end after so long without a manager")
+    add("--parent-death", action="store_true", help="end when the parent process does")
+    add("--lifeline", action="store_true", help=argparse.SUPPRESS)
+    _add_numbers(parser.add_argument_group("how many"))
+    _add_worker(parser.add_argument_group("what each worker is"))
+    return parser
+
+
+def _add_numbers(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("-w", "--min", "--min-workers", dest="min_workers", type=int, metavar="N", help="default: 0")
+    add("-W", "--max", "--max-workers", dest="max_workers", type=int, metavar="N", help="default: 100")
+    add(
+        "--workers-per-cycle",
+        type=int,
+        metavar="N",
+        help="at most so many new ones in 30 s (default: any number)",
+    )
+    add("--tasks-per-worker", type=int, metavar="N", help="default: as many as it can run at once")
+    add(
+        "--target-duration",
+        metavar="TIME",
+        help="as many as finish all known work in so long (default: 60 s)",
+    )
+    add("--hold", metavar="TIME", help="let a worker go that was not needed for so long (default: 60 s)")
+    add("--lull", metavar="TIME", help="... or for so long, while much work waits (default: 600 s)")
+
+
+def _add_worker(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--cores", metavar="N", help="default: 1")
+    add("--memory", metavar="MB", help="or with a unit: 8GB")
+    add("--disk", metavar="MB", help="or with a unit: 20GB")
+    add("--gpus", type=int, metavar="N")
+    add("--wall-time", metavar="TIME", help="how long a job may run")
+    add(
+        "-t", "--timeout", metavar="TIME", help="a worker that had nothing to do for so long leaves by itself"
+    )
+    add(
+        "--env", metavar="NAME=VALUE", action="append", help="an environment variable for workers; repeatable"
+    )
+    add("-E", "--extra-options", metavar="OPTIONS", help="for each worker's command line")
+    add("--python-env", metavar="FILE", help="the packed environment that each job brings")
+    add("--python", metavar="PATH", help="or: a Python with graphvine that the nodes see")
+    add("--container", metavar="IMAGE")
+    add("--condor-requirements", metavar="EXPRESSION", action="append", help="repeatable: all must hold")
+    add("--requirements", metavar="TEXT", help="which nodes will do, in the batch system's words")
+    add("--account", metavar="NAME")
+    add("--queue", "--partition", dest="queue", metavar="NAME")
+    add(
+        "-B",
+        "--batch-options",
+        metavar="LINE",
+        action="append",
+        help="a line for the batch system; repeatable",
+    )
+    add("--proxy", metavar="FILE", help="an X.509 proxy that tasks use")
+    add("--token", metavar="FILE", help="a bearer token that tasks use")
+    add("--prologue", metavar="LINE", action="append", help="shell that runs before the worker; repeatable")
+    add(
+        "--feature",
+        dest="features",
+        metavar="NAME",
+        action="append",
+        help="what tasks may ask for; repeatable",
+    )

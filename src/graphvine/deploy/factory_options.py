@@ -1,0 +1,168 @@
+"""What a factory is told: its command line and its configuration file, checked, as plain data.
+
+Names are those of TaskVine's ``vine_factory`` where it has one for the same thing. A configuration file is a
+JSON object of the same names ("max-workers", or "max_workers"), and counts for more than the command line.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from graphvine.deploy.errors import DeployError
+from graphvine.deploy.fleet import Limits
+from graphvine.deploy.scaling import Policy
+from graphvine.deploy.spec import WorkerSpec, make_spec, parse_s
+
+#: What TaskVine's files say that there is nothing to do for.
+_IGNORED = frozenset({"foremen_name", "capacity", "catalog", "debug", "debug_file"})
+_ALIASES = {
+    "task_per_worker": "tasks_per_worker",
+    "worker_extra_options": "extra_options",
+    "min": "min_workers",
+    "max": "max_workers",
+    "manager": "manager_name",
+    "config": "config_file",
+}
+
+
+class FactoryOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All that can be said. What is a size, a time or a number may be text ("8GB", "2h")."""
+
+    manager_name: str = ""
+    """Of one manager, or a regular expression."""
+    connection_file: str = ""
+    batch_type: str = "local"
+    min_workers: int = 0
+    max_workers: int = 100
+    workers_per_cycle: int = 0
+    tasks_per_worker: int = 0
+    timeout: float | str | None = None
+    factory_timeout: float | str | None = None
+    scratch_dir: str = ""
+    target_duration: float | str = 60.0
+    hold: float | str = 60.0
+    lull: float | str = 600.0
+    cores: float | str = 1
+    memory: float | str | None = None
+    disk: float | str | None = None
+    gpus: int = 0
+    wall_time: float | str | None = None
+    env: dict[str, str] = {}
+    extra_options: str = ""
+    python_env: str = ""
+    python: str = ""
+    container: str = ""
+    condor_requirements: str | list[str] = ""
+    requirements: str = ""
+    account: str = ""
+    queue: str = ""
+    proxy: str = ""
+    token: str = ""
+    batch_options: str | list[str] = ""
+    prologue: str | list[str] = ""
+    features: list[str] = []
+
+    def policy(self) -> Policy:
+        """How many workers there should be. Raises DeployError."""
+        if not 0 <= self.min_workers <= self.max_workers or not self.max_workers:
+            raise DeployError(f"{self.min_workers} to {self.max_workers} workers make no sense")
+        return Policy(
+            minimum=self.min_workers,
+            maximum=self.max_workers,
+            finish_s=parse_s(self.target_duration),
+            hold_s=parse_s(self.hold),
+            lull_s=parse_s(self.lull),
+        )
+
+    def limits(self, base: Limits) -> Limits:
+        """How patient to be."""
+        return msgspec.structs.replace(base, per_cycle=self.workers_per_cycle)
+
+    def spec(self) -> WorkerSpec:
+        """What each worker is, but for where its manager and its environment are. Raises DeployError."""
+        asked = (
+            [self.condor_requirements]
+            if isinstance(self.condor_requirements, str)
+            else self.condor_requirements
+        )
+        requirements = [part for part in (self.requirements, *asked) if part]
+        cores = self.cores
+        try:
+            cores = float(cores)
+        except ValueError:
+            raise DeployError(f"cores: {self.cores!r} is no number of cores") from None
+        return make_spec(
+            cores=cores,
+            memory=self.memory,
+            disk=self.disk,
+            gpus=self.gpus,
+            wall_time=self.wall_time,
+            idle=self.timeout,
+            environment=self.env,
+            worker_options=shlex.split(self.extra_options),
+            python=self.python,
+            container=self.container,
+            requirements=requirements[0]
+            if len(requirements) == 1
+            else " && ".join(f"({r})" for r in requirements),
+            account=self.account,
+            queue=self.queue,
+            proxy=self.proxy,
+            token=self.token,
+            directives=self.batch_options,
+            prologue=self.prologue,
+            features=self.features,
+        )
+
+    def matches(self, name: str) -> bool:
+        """Whether a manager of this name is meant. Raises DeployError."""
+        try:
+            return name == self.manager_name or re.fullmatch(self.manager_name, name) is not None
+        except re.error as error:
+            raise DeployError(
+                f"{self.manager_name!r} is no name, and no regular expression: {error}"
+            ) from None
+
+    def check(self) -> FactoryOptions:
+        """Itself, when it makes sense. Raises DeployError."""
+        if not self.manager_name and not self.connection_file:
+            raise DeployError("say whose workers these are: --manager NAME, or --connection-file FILE")
+        self.policy()
+        self.spec()
+        self.matches("")
+        if self.factory_timeout is not None:
+            parse_s(self.factory_timeout)
+        return self
+
+
+def make_options(said: Mapping[str, Any]) -> FactoryOptions:
+    """The options of what was said, by name; what is None was not said. Raises DeployError."""
+    named = {_name(key): value for key, value in said.items() if value is not None}
+    wanted = {key: value for key, value in named.items() if key not in _IGNORED}
+    try:
+        options = msgspec.convert(wanted, FactoryOptions, strict=False)
+    except msgspec.ValidationError as error:
+        raise DeployError(f"the factory's options: {error}") from None
+    return options.check()
+
+
+def parse_config(text: str, origin: str) -> dict[str, Any]:
+    """What a configuration file says. Raises DeployError."""
+    try:
+        said = json.loads(text)
+    except ValueError as error:
+        raise DeployError(f"{origin} is no JSON: {error}") from None
+    if not isinstance(said, dict):
+        raise DeployError(f"{origin} holds no JSON object")
+    return {_name(key): value for key, value in said.items()}
+
+
+def _name(key: str) -> str:
+    key = key.replace("-", "_")
+    return _ALIASES.get(key, key)

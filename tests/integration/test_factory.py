@@ -1,0 +1,140 @@
+"""The factory as a process of its own: for the manager of its name, and for the next one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from tests.integration.conftest import family
+
+from graphvine.manager.manager import Manager
+
+TIMEOUT_S = 60.0
+#: For which a worker is kept that nobody needs.
+HOLD = ("--hold", "0.1")
+
+StartFactory = Callable[..., "subprocess.Popen[bytes]"]
+
+
+def double(number: int) -> int:
+    return 2 * number
+
+
+def take(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
+@pytest.fixture
+def start_factory(tmp_path: Path) -> Iterator[StartFactory]:
+    """Starts factories of local workers; asks those that are left at the end to end, which they must."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*options: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "graphvine.cli", "factory", "-T", "local", *options]
+        with open(tmp_path / f"factory-{len(started)}.log", "wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.terminate()
+    for process in started:
+        process.wait(TIMEOUT_S)
+
+
+def log_of(tmp_path: Path, number: int = 0) -> str:
+    return (tmp_path / f"factory-{number}.log").read_text()
+
+
+def public(name: str = "barney") -> Manager:
+    """A manager that factories find, on this machine alone."""
+    return Manager(name=name, host="127.0.0.1", local_workers=0)
+
+
+def wait_until(holds: Callable[[], object], what: object = "") -> None:
+    end = time.monotonic() + TIMEOUT_S
+    while not holds():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
+def test_it_waits_for_its_manager_and_serves_the_next_one_too(start_factory: StartFactory):
+    factory = start_factory("-M", "barn.*", "--max", "2")
+    for name in ("barney", "barnes"):
+        with public(name) as manager, manager.executor() as executor:
+            assert executor.submit(double, 4).result(TIMEOUT_S) == 8
+            jobs = family(factory.pid)
+            assert jobs
+        _, alive = psutil.wait_procs(jobs, TIMEOUT_S)
+        assert alive == []
+    factory.terminate()
+    assert factory.wait(TIMEOUT_S) == 0
+
+
+def test_workers_come_with_the_work_and_go_after_it(start_factory: StartFactory):
+    start_factory("--manager", "barney", "--max", "3", *HOLD)
+    with public() as manager:
+        with manager.executor() as executor:
+            workers = set(executor.map(take, [1.0] * 12))
+        assert 2 <= len(workers) <= 3
+        wait_until(lambda: manager.counts().workers == 0)
+
+
+def test_a_minimum_is_there_without_work_and_is_there_again(start_factory: StartFactory):
+    factory = start_factory("--manager", "barney", "-w", "2", "-W", "2")
+    with public() as manager:
+        wait_until(lambda: manager.counts().workers == 2)
+        family(factory.pid)[0].kill()
+        wait_until(lambda: manager.counts().workers < 2)
+        wait_until(lambda: manager.counts().workers == 2)
+
+
+def test_a_configuration_that_changes_is_followed(start_factory: StartFactory, tmp_path: Path):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"manager-name": "barney", "min-workers": 1, "max-workers": 1}))
+    start_factory("--config", str(config), *HOLD)
+    with public() as manager:
+        wait_until(lambda: manager.counts().workers == 1)
+        config.write_text("{")
+        wait_until(lambda: "the configuration stays as it was" in log_of(tmp_path))
+        config.write_text(json.dumps({"manager-name": "barney", "min-workers": 3, "max-workers": 3}))
+        wait_until(lambda: manager.counts().workers == 3)
+        config.write_text(json.dumps({"manager-name": "fred", "min-workers": 1, "max-workers": 1}))
+        wait_until(lambda: manager.counts().workers == 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_its_jobs_end_with_it(start_factory: StartFactory, number: signal.Signals):
+    factory = start_factory("--manager", "barney", "-w", "2", "-W", "2")
+    with public() as manager:
+        wait_until(lambda: manager.counts().workers == 2)
+        jobs = family(factory.pid)
+        factory.send_signal(number)
+        assert factory.wait(TIMEOUT_S) == 0
+        assert [job for job in jobs if job.is_running()] == []
+        wait_until(lambda: manager.counts().workers == 0)
+
+
+def test_it_ends_when_no_manager_comes(start_factory: StartFactory, tmp_path: Path):
+    factory = start_factory("--manager", "nobody", "--factory-timeout", "0.5")
+    assert factory.wait(TIMEOUT_S) == 0
+    assert "no manager was there for 0.5 s" in log_of(tmp_path)
+
+
+def test_what_makes_no_sense_is_one_line(start_factory: StartFactory, tmp_path: Path):
+    factory = start_factory("--manager", "barney", "--memory", "much")
+    assert factory.wait(TIMEOUT_S) == 1
+    assert log_of(tmp_path).splitlines() == [
+        "graphvine: memory: 'much' is no size: write 8000 (in MB), '500MB' or '8GB'"
+    ]
