@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import dask.array as da
 import psutil
 import pytest
 from tests.integration.conftest import family
@@ -104,6 +105,35 @@ def test_a_manager_with_a_cluster_starts_no_worker_of_its_own():
         assert manager.counts().workers == 1
         assert worker != os.getpid()
         assert psutil.Process(int(job.job)).ppid() == os.getpid()
+
+
+def wait_and_tell(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getppid()
+
+
+def test_workers_come_and_go_with_the_work():
+    with LocalCluster(cores=1) as cluster, Manager(cluster=cluster) as manager:
+        cluster.adapt(0, 3, hold=0.2)
+        news = News(manager)
+        with manager.executor() as executor:
+            assert 2 <= len(set(executor.map(wait_and_tell, [1.0] * 12))) <= 3
+        news.wait_for(0)
+        wait_until(cluster, lambda status: status.jobs == [])
+        cluster.adapt(1, 3)
+        news.wait_for(1)
+
+
+def test_fewer_workers_keep_what_the_others_held():
+    with LocalCluster(cores=1) as cluster, Manager(cluster=cluster) as manager:
+        cluster.scale(3)
+        news = News(manager)
+        news.wait_for(3)
+        kept = manager.persist(da.ones((3000, 1000), chunks=(500, 1000)) + 1)
+        assert kept.sum().compute(scheduler=manager.get) == 6e6
+        cluster.scale(1)
+        news.wait_for(1)
+        assert kept.sum().compute(scheduler=manager.get) == 6e6
 
 
 def test_a_worker_that_dies_is_replaced():

@@ -39,6 +39,7 @@ from graphvine.protocol.connection import (
     state_directory,
     sweep_connections,
 )
+from graphvine.protocol.messages import Demand
 
 log = logging.getLogger("graphvine.factory")
 
@@ -65,6 +66,7 @@ class Factory:
         self._ends = ends
         self._stays = stays
         self.options = self._read_options()
+        self._spec = prepared(self.options)
         self._system, self._limits = system_for(self.options)
         self._session: _Session | None = None
         self._avoided: dict[str, float] = {}
@@ -129,12 +131,14 @@ class Factory:
             return
         before = self.options
         try:
-            self.options = self._read_options()
+            options = self._read_options()
+            self._spec = prepared(options)
         except DeployError as error:
             log.warning("the configuration stays as it was: %s", error)
             return
-        if self.options == before:
+        if options == before:
             return
+        self.options = options
         log.info("%s has changed", self._config_file)
         fixed = ("batch_type", "scratch_dir")
         if any(getattr(before, name) != getattr(self.options, name) for name in fixed):
@@ -148,7 +152,7 @@ class Factory:
             self._end_session()
             self._avoided.clear()
         else:
-            session.plan(self.options, self._limits)
+            session.plan(self.options, self._spec, self._limits)
 
     # -- managers --------------------------------------------------------------------------------------
 
@@ -157,7 +161,7 @@ class Factory:
             if now < self._avoided.get(connection.manager_public, now):
                 continue
             log.info("manager %s on %s port %d", connection.name, connection.host, connection.port)
-            self._session = _Session(self._system, path, connection, self.options, self._limits)
+            self._session = _Session(self._system, path, connection, self.options, self._spec, self._limits)
             return None
         patience = self.options.factory_timeout
         if patience is not None and now - self._seen_at >= parse_s(patience):
@@ -187,7 +191,13 @@ class _Session:
     """One manager, while it is there."""
 
     def __init__(
-        self, system: BatchSystem, path: Path, connection: Connection, options: FactoryOptions, limits: Limits
+        self,
+        system: BatchSystem,
+        path: Path,
+        connection: Connection,
+        options: FactoryOptions,
+        spec: WorkerSpec,
+        limits: Limits,
     ) -> None:
         self.name, self.key = connection.name, connection.manager_public
         self._path = path
@@ -195,10 +205,9 @@ class _Session:
         self.attendant = Attendant(
             connection, f"factory-{os.getpid()}", time.monotonic(), self._on_demand, self._on_lost
         )
-        spec = self._spec(options)
         self._supervisor = Supervisor(
             system,
-            spec,
+            self._connected(spec),
             self._home.path,
             self.attendant,
             limits=options.limits(limits),
@@ -207,10 +216,10 @@ class _Session:
         self._supervisor.start()
         self._supervisor.adapt(options.policy())
 
-    def plan(self, options: FactoryOptions, limits: Limits) -> None:
+    def plan(self, options: FactoryOptions, spec: WorkerSpec, limits: Limits) -> None:
         """Other options, from now on."""
         self._supervisor.replan(
-            self._spec(options), options.limits(limits), options.policy(), options.tasks_per_worker
+            self._connected(spec), options.limits(limits), options.policy(), options.tasks_per_worker
         )
 
     def close(self) -> None:
@@ -221,11 +230,10 @@ class _Session:
             self.attendant.close()
             self._home.remove()
 
-    def _spec(self, options: FactoryOptions) -> WorkerSpec:
-        spec = prepared(options)
+    def _connected(self, spec: WorkerSpec) -> WorkerSpec:
         return msgspec.structs.replace(spec, connection_file=str(self._path))
 
-    def _on_demand(self, demand: Any) -> None:
+    def _on_demand(self, demand: Demand) -> None:
         self._supervisor.on_demand(demand)
 
     def _on_lost(self) -> None:
@@ -238,9 +246,9 @@ def prepared(options: FactoryOptions) -> WorkerSpec:
     spec = options.spec()
     if options.batch_type == "local" and not options.python_env and not spec.python:
         return msgspec.structs.replace(spec, python=sys.executable)
-    if options.python_env:
-        return msgspec.structs.replace(spec, archive=options.python_env)
-    return spec
+    from graphvine.deploy.environments import prepared as with_environment
+
+    return with_environment(spec)
 
 
 def system_for(options: FactoryOptions) -> tuple[BatchSystem, Limits]:
