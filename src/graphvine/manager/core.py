@@ -89,7 +89,13 @@ class Core:
         joined.blocked = blocking.is_blocked(state, joined)
         blocking.enter(state, joined)
         joined.outbox.also().first.append(
-            Welcome(worker, self.settings.heartbeat_s, self.settings.inline_bytes, self.settings.encrypted)
+            Welcome(
+                worker,
+                self.settings.heartbeat_s,
+                self.settings.inline_bytes,
+                self.settings.encrypted,
+                self.settings.told_secret,
+            )
         )
         returning.on_held(state, joined, hello.holds)
         demand.note_joined(state, joined)

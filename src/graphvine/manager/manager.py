@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from graphvine.dask_adapter.client import DaskClient
 from graphvine.manager.local import LocalWish, LocalWorker
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from graphvine.protocol.messages import Demand
 
 #: TaskVine's options that there is nothing to do for.
-_ACCEPTED = frozenset({"shutdown", "ssl", "run_info_path", "status_display_interval"})
+_ACCEPTED = frozenset({"shutdown", "run_info_path", "status_display_interval"})
 
 
 class Manager(TaskClient, DaskClient):
@@ -53,6 +53,8 @@ class Manager(TaskClient, DaskClient):
         staging_path: str | os.PathLike[str] | None = None,
         init_fn: Callable[[Manager], object] | None = None,
         cluster: Cluster | None = None,
+        security: Literal["curve", "none"] = "curve",
+        encrypt_transfers: bool = False,
         **taskvine: Any,
     ) -> None:
         """``port``: one to listen on; 0 or None for any free one; a pair for the first free one in a range.
@@ -65,18 +67,26 @@ class Manager(TaskClient, DaskClient):
         with one the manager can be reached from other machines if the cluster's workers are there, and has no
         local worker unless one is asked for.
 
-        Other options of TaskVine's are accepted, with nothing to do for them: ``shutdown`` (workers leave
-        with their manager), ``ssl`` (all is encrypted), ``run_info_path``, ``status_display_interval``.
+        ``security``: "curve" (only holders of the connection file can join, and all that is said to them is
+        encrypted) or "none" (anybody can, from any machine). ``encrypt_transfers``: files that go from worker
+        to worker, and from there to the manager, are encrypted, too. See ``docs/security.md``.
+
+        Of TaskVine's other options ``ssl`` means ``encrypt_transfers``, and these are accepted, with nothing
+        to do for them: ``shutdown`` (workers leave with their manager), ``run_info_path``,
+        ``status_display_interval``.
         Raises PortInUseError, ValueError, TypeError, NestedManagerError in a worker that imports the module
         which makes a manager, and what the cluster raises.
         """
         refuse_nesting()
+        encrypted = bool(taskvine.pop("ssl", False)) or encrypt_transfers
         unknown = sorted(set(taskvine) - _ACCEPTED)
         if unknown:
             raise TypeError(f"Manager has no option {', '.join(unknown)}")
         if name is not None:
             _check_name(name)
-        public = port is not None or name is not None or (cluster is not None and cluster.remote)
+        _check_security(security, encrypted)
+        keyless = security == "none"
+        public = keyless or port is not None or name is not None or (cluster is not None and cluster.remote)
         if cluster is not None and local_workers is None:
             local_workers = 0
         wish = LocalWish.stated(local_workers, public)
@@ -91,7 +101,19 @@ class Manager(TaskClient, DaskClient):
                 worker.launch()
             from graphvine.manager.opening import Opening
 
-            self._opening = Opening(port, name, host, public, wish, worker, scratch, settings, show_output)
+            self._opening = Opening(
+                port,
+                name,
+                host,
+                public,
+                wish,
+                worker,
+                scratch,
+                settings,
+                show_output,
+                secure=not keyless,
+                encrypted=encrypted,
+            )
         except BaseException:
             worker.stop(0.0)
             scratch.remove()
@@ -99,6 +121,7 @@ class Manager(TaskClient, DaskClient):
         self._loop = self._opening.loop
         super().__init__()
         self._staging = os.path.join(scratch.path, "staging")
+        self._encrypted = encrypted
         try:
             if cluster is not None:
                 cluster.attach(self)
@@ -255,6 +278,15 @@ class Manager(TaskClient, DaskClient):
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"on port {self.port}"
         return f"<graphvine.Manager {self.name}, {state}>"
+
+
+def _check_security(security: Any, encrypted: bool) -> None:
+    if security not in ("curve", "none"):
+        raise ValueError(
+            f'security={security!r}: give "curve" (the default), or "none" for no security at all'
+        )
+    if encrypted and security == "none":
+        raise ValueError('encrypt_transfers needs security="curve": without it everybody is told the secret')
 
 
 def _check_name(name: Any) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import logging
 import os
 import socket
 import time
@@ -38,6 +39,12 @@ _counter = itertools.count(1)
 #: A local worker may take so long to start (a cold file system, a busy machine) before anybody is alarmed.
 _LOCAL_WORKER_S = 30.0
 _LOOPBACK = "127.0.0.1"
+_NO_SECURITY = (
+    'security="none" was asked for: whoever reaches port %d of this machine can join as a worker, read and '
+    "change all data, and have this process run what it likes"
+)
+
+log = logging.getLogger("graphvine.manager")
 
 
 class Opening:
@@ -54,20 +61,29 @@ class Opening:
         scratch: OwnedDirectory,
         settings: Settings | None,
         show_output: bool,
+        secure: bool,
+        encrypted: bool,
     ) -> None:
         """Arguments as those of ``Manager``; ``public``: other machines can reach it; ``worker`` may be
         launched already. Raises PortInUseError, ValueError."""
-        gate = Gate(host or ("*" if public else _LOOPBACK), port, time.monotonic)
+        gate = Gate(host or ("*" if public else _LOOPBACK), port, time.monotonic, secure=secure)
         hosts = _reachable_hosts() if public and host in (None, "*") else (host or _LOOPBACK,)
         name = name or f"graphvine-{os.getpid()}-{next(_counter)}"
         self.connection = make_connection(name, hosts, gate.port, gate.manager_public)
-        gate.admit(self.connection)
+        if secure:
+            gate.admit(self.connection)
+        else:
+            log.warning(_NO_SECURITY, gate.port)
         try:
             self.connection_files = [_announce(self.connection)]
         except ValueError:
             gate.close()
             raise
-        settings = self._advised(settings or Settings(), public, wish)
+        settings = msgspec.structs.replace(
+            self._advised(settings or Settings(), public, wish),
+            encrypted=encrypted,
+            told_secret="" if secure else self.connection.secret,
+        )
         trees = os.path.join(scratch.path, "trees")
         self.loop = Loop(gate, Core(settings), node_id(), self.connection.secret, trees)
         self.embedded = Embedded(self.loop, self.connection, wish, worker)
@@ -116,7 +132,9 @@ class Opening:
             settings = msgspec.structs.replace(settings, first_worker_s=patience_s)
         host = self.connection.hosts[0] if public else "localhost"
         advice = f"start one with: graphvine worker {host} {self.connection.port}"
-        if public:
+        if not self.connection.manager_public:
+            advice += " --security none"
+        elif public:
             file = self.connection_files[-1]
             advice += f" (from another machine: graphvine worker --connection-file {file})"
         return msgspec.structs.replace(
@@ -128,12 +146,13 @@ def _announce(connection: Connection) -> Path:
     """Write the connection file. Raises ValueError when another manager has that name."""
     path = state_directory() / f"{connection.name}.json"
     sweep_connections()
-    if path.exists():
+    try:
+        write_connection(connection, path)
+    except FileExistsError:
         raise ValueError(
             f"a manager named {connection.name!r} runs already: choose another name, "
             f"or remove {path} if it does not run any more"
-        )
-    write_connection(connection, path)
+        ) from None
     return path
 
 

@@ -71,6 +71,8 @@ class Settings(msgspec.Struct, frozen=True):
     """What the work asks for is told at most so often (see ``demand``)."""
     encrypted: bool = False
     """Whether files travel over encrypted links."""
+    told_secret: str = ""
+    """The secret that bulk links prove, where workers need no key and are told it."""
     node: str = ""
     """The node that the manager is on (as ``Hello.node``); its workers read given files for themselves."""
     how_to_join: str = ""

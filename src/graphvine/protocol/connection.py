@@ -19,7 +19,8 @@ from graphvine.protocol.node import process_exists
 
 
 class Connection(msgspec.Struct, frozen=True):
-    """How to reach one manager. Keys are in Z85, ``secret`` in hex."""
+    """How to reach one manager, at one of several hosts. Keys are in Z85, "" where the manager has none (it
+    was told to take anybody), ``secret`` in hex."""
 
     name: str
     hosts: tuple[str, ...]
@@ -47,8 +48,9 @@ def state_directory() -> Path:
 
 
 def make_connection(name: str, hosts: tuple[str, ...], port: int, manager_public: str) -> Connection:
-    """A connection to the manager of that public key, with a fresh worker key and secret."""
-    worker_public, worker_secret = zmq.curve_keypair()
+    """A connection to the manager of that public key, with a fresh worker key and secret. "" for the public
+    key: there are no keys, but a secret for the bulk links."""
+    worker_public, worker_secret = zmq.curve_keypair() if manager_public else (b"", b"")
     return Connection(
         name=name,
         hosts=hosts,
@@ -62,14 +64,34 @@ def make_connection(name: str, hosts: tuple[str, ...], port: int, manager_public
     )
 
 
+def keyless_connection(host: str, port: int) -> Connection:
+    """To a manager that takes anybody, by whoever has no connection file of it. The manager tells the
+    secret."""
+    return Connection(f"{host}:{port}", (host,), port, "", "", "", "", host, 0)
+
+
 def write_connection(connection: Connection, path: Path) -> None:
-    """Write it so that nobody else can read it, at no time."""
+    """Write it so that nobody else can read it, at no time, and nobody finds half of it. Raises
+    FileExistsError, OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    data = msgspec.json.format(msgspec.json.encode(connection))
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    _write_new(scratch, data)
+    try:
+        os.link(scratch, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A file system without links.
+        _write_new(path, data)
+    finally:
+        scratch.unlink()
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(connection)))
-    scratch.replace(path)
+        file.write(data)
 
 
 def sweep_connections() -> None:
@@ -93,25 +115,43 @@ def parse_connection(data: bytes, origin: str) -> Connection:
 
 
 def read_connection(path: Path) -> Connection:
-    """Read a connection file. Raises ConnectionFileError."""
+    """Read a connection file. Raises ConnectionFileError: also when it is another user's, since who made it
+    says what this process is to run."""
     try:
-        mode = path.stat().st_mode
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            state = os.fstat(file.fileno())
+            data = file.read()
     except OSError as error:
         raise ConnectionFileError(f"cannot read the connection file {path}: {error.strerror}") from None
-    if mode & 0o077:
+    if state.st_mode & 0o077:
         raise ConnectionFileError(f"{path} can be read by others; run: chmod 600 {path}")
+    # In a container the user may be root, and the file lie on a disk that comes from outside.
+    if os.geteuid() not in (0, state.st_uid):
+        raise ConnectionFileError(f"{path} belongs to another user; copy it, and use the copy")
     return parse_connection(data, str(path))
 
 
 def find_connection(port: int) -> Connection:
     """The connection of this user's manager on ``port``. Raises ConnectionFileError."""
     directory = state_directory()
-    for path in sorted(directory.glob("*.json"), key=lambda p: p.stat().st_mtime, reverse=True):
-        connection = read_connection(path)
+    problem = ""
+    for path in sorted(directory.glob("*.json"), key=_modified_s, reverse=True):
+        try:
+            connection = read_connection(path)
+        except ConnectionFileError as error:
+            # Perhaps the one that is looked for, perhaps one that goes away just now.
+            problem = problem or f" ({error})"
+            continue
         if connection.port == port:
             return connection
     raise ConnectionFileError(
-        f"no connection file for port {port} in {directory}. The manager writes one "
+        f"no connection file for port {port} in {directory}{problem}. The manager writes one "
         "(manager.connection_file): copy it to this machine and give it with --connection-file."
     )
+
+
+def _modified_s(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

@@ -57,9 +57,10 @@ class Link(Generic[Heard]):
         connection = self._connection
         self.host = next(self._hosts)
         socket = self.socket = self._context.socket(zmq.DEALER)
-        socket.curve_serverkey = connection.manager_public.encode()
-        socket.curve_publickey = connection.worker_public.encode()
-        socket.curve_secretkey = connection.worker_secret.encode()
+        if connection.manager_public:
+            socket.curve_serverkey = connection.manager_public.encode()
+            socket.curve_publickey = connection.worker_public.encode()
+            socket.curve_secretkey = connection.worker_secret.encode()
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.SNDHWM, _HIGH_WATER)
         socket.setsockopt(zmq.RCVHWM, _HIGH_WATER)

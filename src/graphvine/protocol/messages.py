@@ -75,6 +75,8 @@ class Welcome(msgspec.Struct, tag="welcome"):
     """A result whose pickle is at most this long travels inside ``TaskDone``."""
     encrypted: bool = False
     """Whether bulk links are (see ``tls``)."""
+    secret: str = ""
+    """What bulk links prove, for workers without a connection file; "" where those are needed."""
 
 
 class Refused(msgspec.Struct, tag="refused"):

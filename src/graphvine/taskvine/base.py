@@ -17,6 +17,7 @@ class DeskClient:
         super().__init__()
         self._desk_made: Desk | None = None
         self._staging = ""
+        self._encrypted = False
 
     @property
     def _engine(self) -> TaskEngine:

@@ -239,5 +239,5 @@ class SteeringClient(DeskClient):
 
     @property
     def using_ssl(self) -> bool:
-        """Every connection is encrypted."""
-        return True
+        """Whether files, too, travel over encrypted connections only."""
+        return self._encrypted

@@ -18,6 +18,7 @@ from graphvine.protocol.connection import (
     Connection,
     ConnectionFileError,
     find_connection,
+    keyless_connection,
     read_connection,
     state_directory,
 )
@@ -28,6 +29,8 @@ _LONGEST_PAUSE_S = 10.0
 
 def stated(options: argparse.Namespace) -> Connection:
     """The connection that the command line names. Raises ConnectionFileError."""
+    if options.security == "none":
+        return keyless_connection(options.host, options.port)
     if options.password_file:
         from graphvine.protocol.passwords import connection_by_password
 

@@ -133,7 +133,7 @@ class Loop:
         self._link = Link(connection, settings.lost_s, decode_to_worker)
         self._arrivals = arrivals = Arrivals()
         # The manager says how links are to be; until then who comes for files has to wait.
-        self._server = TransferServer(self._held, connection.secret, offer.listen_on, encrypted=None)
+        self._server = TransferServer(self._held, connection.secret, offer.listen_on, opened=False)
         self._fetcher = Fetcher(connection.secret, arrivals)
         self._unpacking = Unpacking(pool.log_directory)
         self._hands = Hands(
@@ -312,8 +312,9 @@ class Loop:
         self._heartbeat_s = welcome.heartbeat_s
         self._next_heartbeat = now + welcome.heartbeat_s
         self._core.on_welcome(welcome)
-        self._fetcher.encrypted = welcome.encrypted
-        self._server.open(welcome.encrypted)
+        secret = self._connection.secret or welcome.secret
+        self._fetcher.open(secret, welcome.encrypted)
+        self._server.open(secret, welcome.encrypted)
         where = f"{self._link.host}:{self._connection.port}"
         log.info("joined manager %s at %s as worker %d", self._connection.name, where, welcome.worker)
         if self._farewell is not None:

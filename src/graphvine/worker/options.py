@@ -71,6 +71,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     named = options.manager or options.connection_file or options.port is not None
     if not options.embedded and not named:
         parser.error("name the manager: HOST PORT, -M NAME, or --connection-file FILE")
+    if options.security == "none" and not (options.port is not None and _is_bare(options)):
+        parser.error("--security none goes with the manager's HOST and PORT, and nothing else that names it")
     if options.cores == 0:
         options.cores = None
     if options.gpus is not None and options.gpus < 0:
@@ -78,6 +80,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if options.timeout is None:
         options.timeout = TIMEOUT_S if options.manager else math.inf
     return options
+
+
+def _is_bare(options: argparse.Namespace) -> bool:
+    return not (options.manager or options.connection_file or options.password_file)
 
 
 def _take_address(parser: Parser, options: argparse.Namespace) -> None:
@@ -146,6 +152,12 @@ def _add_manager(group: argparse._ArgumentGroup) -> None:
     group.add_argument("host", nargs="?", metavar="HOST", help="where the manager runs")
     group.add_argument("port", nargs="?", type=int, metavar="PORT", help="the manager's port")
     group.add_argument("--connection-file", metavar="FILE", help="the manager's connection file")
+    group.add_argument(
+        "--security",
+        choices=["curve", "none"],
+        default="curve",
+        help='"none": join the manager at HOST PORT without any key, and without knowing who it is',
+    )
     group.add_argument(
         "-M",
         "--manager",

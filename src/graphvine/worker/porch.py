@@ -46,10 +46,10 @@ class _Guest:
 class Porch:
     """Used by one thread, but for ``wake``."""
 
-    def __init__(self, listener: socket.socket, secret: str, number: int) -> None:
+    def __init__(self, listener: socket.socket, number: int) -> None:
         """``number``: of this server (see ``Address``). Nobody is greeted before ``open``."""
         self._listener = listener
-        self._secret = secret
+        self._secret = ""
         self._number = number
         self._encrypted = False
         self._not_yet: tuple[type[OSError], ...] = (BlockingIOError,)
@@ -62,8 +62,9 @@ class Porch:
         self._paused_until = 0.0
         listener.setblocking(False)
 
-    def open(self, encrypted: bool) -> None:
+    def open(self, secret: str, encrypted: bool) -> None:
         """Greet whoever comes. ``encrypted``: links are to be."""
+        self._secret = secret
         if encrypted:
             import ssl  # for those who need it
 

@@ -43,12 +43,13 @@ class TransferServer:
         *,
         max_links: int = 64,
         timeout_s: float = 20.0,
-        encrypted: bool | None = False,
+        encrypted: bool = False,
+        opened: bool = True,
     ) -> None:
         """Listens at once, on any free port of ``host`` ("": all interfaces). ``lookup`` is called from
         threads with a file and how many seconds to wait for it to begin to come: its path, content,
-        or arrival; None when it is not held. ``encrypted``: whether links are; None: that is not known yet,
-        and who comes has to wait for ``open``."""
+        or arrival; None when it is not held. ``encrypted``: links are. ``opened`` False: that, or the
+        secret, is not known yet, and who comes has to wait for ``open``."""
         self._lookup = lookup
         self._timeout_s = timeout_s
         self._listener = listen(host)
@@ -56,7 +57,7 @@ class TransferServer:
         self._number = secrets.randbits(63) | 1
         self._helpers = ThreadPoolExecutor(2, thread_name_prefix="graphvine-hash")
         self._served = Served(self._helpers)
-        self._porch = Porch(self._listener, secret, self._number)
+        self._porch = Porch(self._listener, self._number)
         self._max_links = max_links
         self._lock = threading.Lock()
         self._links: dict[socket.socket, float] = {}
@@ -66,13 +67,13 @@ class TransferServer:
         self._threads: set[threading.Thread] = set()
         self._closing = False
         self._thread = threading.Thread(target=self._main, name="graphvine-porch", daemon=True)
-        if encrypted is not None:
-            self.open(encrypted)
+        if opened:
+            self.open(secret, encrypted)
 
-    def open(self, encrypted: bool) -> None:
-        """Begin to let others in. Harmless when that was done before."""
+    def open(self, secret: str, encrypted: bool) -> None:
+        """Begin to let others in. Does nothing when that was done before."""
         if self._thread.ident is None:
-            self._porch.open(encrypted)
+            self._porch.open(secret, encrypted)
             self._thread.start()
 
     @property

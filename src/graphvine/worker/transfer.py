@@ -101,8 +101,7 @@ class Fetcher:
         encrypted: bool = False,
     ) -> None:
         self._secret = secret
-        self.encrypted = encrypted
-        """Whether links are to be; set before the first fetch."""
+        self._encrypted = encrypted
         self._arrivals = arrivals or Arrivals()
         self._per_source = per_source
         self._timeout_s = timeout_s
@@ -121,6 +120,10 @@ class Fetcher:
         self._busy = 0
         self._parked = 0
         self._closing = False
+
+    def open(self, secret: str, encrypted: bool) -> None:
+        """What links prove, and whether they are encrypted: where it becomes known before the first fetch."""
+        self._secret, self._encrypted = secret, encrypted
 
     @property
     def descriptor(self) -> int:
@@ -349,7 +352,7 @@ class Fetcher:
         if failure is not None and time.monotonic() < until:
             raise UnreachableError(str(failure), failure.silent)
         try:
-            link = connect(addresses, self._secret, self._timeout_s, encrypted=self.encrypted)
+            link = connect(addresses, self._secret, self._timeout_s, encrypted=self._encrypted)
         except UnreachableError as error:
             with self._changed:
                 if len(self._unreachable) >= _UNREACHABLE_REMEMBERED:
@@ -371,7 +374,7 @@ class Fetcher:
 
     def _probe(self, holder: int, addresses: tuple[Address, ...]) -> None:
         try:
-            link = connect(addresses, self._secret, self._timeout_s, encrypted=self.encrypted)
+            link = connect(addresses, self._secret, self._timeout_s, encrypted=self._encrypted)
         except BulkError as error:
             state: LinkState = link_state(error) or "refused"
         else:

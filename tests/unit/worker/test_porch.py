@@ -160,13 +160,13 @@ def test_another_worker_at_that_address_is_found_out(server: TransferServer, enc
 
 
 def test_nobody_is_greeted_before_it_is_known_how() -> None:
-    server = TransferServer(lambda file, timeout_s: b"x", SECRET, "127.0.0.1", encrypted=None)
+    server = TransferServer(lambda file, timeout_s: b"x", SECRET, "127.0.0.1", opened=False)
     with contextlib.closing(server), knock(server) as link:
         link.settimeout(0.1)
         with pytest.raises(TimeoutError):
             link.recv(1)
-        server.open(True)
-        server.open(True)
+        server.open(SECRET, True)
+        server.open(SECRET, True)
         fetch(server, True)
 
 
