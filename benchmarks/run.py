@@ -44,6 +44,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "vs_parsl": ("parsl",),
     "core_cost": (),
     "peer_rate": (),
+    "many_workers": (),
     "spread": (),
     "env_pack": (),
 }

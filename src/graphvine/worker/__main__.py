@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from graphvine.worker.launch import Launched, zygote_log
+from graphvine.worker.launch import Launched, Zygote, zygote_log
 from graphvine.worker.options import ignored, parse
 
 if TYPE_CHECKING:
@@ -36,21 +36,61 @@ _LOOPBACK = "127.0.0.1"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a worker until its end. Returns the exit code. Raises ConnectionFileError."""
     options = parse(argv)
-    _begin_log(options)
-    for line in ignored(options):
-        log.info("%s", line)
-    wake = _catch_signals()
     if options.parent_death:
         from graphvine.worker.forking import die_with
 
         die_with(os.getppid(), signal.SIGTERM)
+    if options.workers > 1:
+        from graphvine.worker.several import run_several
+
+        share_out(options)
+        return run_several(options.workers, lambda number: _serve_forked(numbered(options, number)))
+    return _serve(options)
+
+
+def share_out(options: argparse.Namespace) -> None:
+    """Where several workers are started and it is not said what each offers, each offers its share."""
+    from graphvine.worker import node
+
+    options.cores = options.cores or max(1.0, node.usable_cores() // options.workers)
+    options.memory = options.memory or node.usable_memory_mb() / options.workers
+
+
+def numbered(options: argparse.Namespace, number: int) -> argparse.Namespace:
+    """The options of one of several workers."""
+    import argparse
+
+    name = options.name or socket.gethostname()
+    own = argparse.Namespace(**{**vars(options), "name": f"{name}-{number}"})
+    if options.log_dir:
+        own.log_dir = os.path.join(options.log_dir, str(number))
+    return own
+
+
+def _serve_forked(options: argparse.Namespace) -> int:
+    """Be one of several workers, in its process."""
+    from graphvine.protocol.connection import ConnectionFileError
+
+    try:
+        return _serve(options, forked=True)
+    except ConnectionFileError as error:
+        print(f"graphvine: {error}", file=sys.stderr)
+        return 1
+
+
+def _serve(options: argparse.Namespace, *, forked: bool = False) -> int:
+    """Be a worker until its end. Returns the exit code. Raises ConnectionFileError."""
+    _begin_log(options)
+    for line in ignored(options):
+        log.info("%s", line)
+    wake = _catch_signals()
     until = time.monotonic() + options.wall_time if options.wall_time else math.inf
     if options.manager:
-        return _serve_one_after_another(options, wake, until)
-    return _conclude(_work(options, None, wake, until))
+        return _serve_one_after_another(options, wake, until, forked)
+    return _conclude(_work(options, None, wake, until, forked))
 
 
-def _serve_one_after_another(options: argparse.Namespace, wake: int, until: float) -> int:
+def _serve_one_after_another(options: argparse.Namespace, wake: int, until: float, forked: bool) -> int:
     """Work for the manager of a name, and then for the next one of that name. Raises ConnectionFileError when
     there was none in time."""
     from graphvine.protocol.connection import ConnectionFileError
@@ -70,7 +110,8 @@ def _serve_one_after_another(options: argparse.Namespace, wake: int, until: floa
         if connection is None:
             log.info("stopped by a signal")
             return 0
-        ending = _work(options, connection, wake, until)
+        # A process that has worked has had threads: it forks no zygote.
+        ending = _work(options, connection, wake, until, forked and ending is None)
         code = _conclude(ending)
         if options.single_shot or not ending.alone:
             return code
@@ -82,13 +123,16 @@ def _conclude(ending: Ending) -> int:
     return 0 if ending.clean else 1
 
 
-def _work(options: argparse.Namespace, connection: Connection | None, wake: int, until: float) -> Ending:
-    """Work for one manager. Raises ConnectionFileError."""
+def _work(
+    options: argparse.Namespace, connection: Connection | None, wake: int, until: float, forked: bool
+) -> Ending:
+    """Work for one manager. ``forked``: so is the zygote. Raises ConnectionFileError."""
     # Where its output goes must be known: without a directory for logs that is the store's, which is slower.
-    launched = None
+    launched: Zygote | None = None
     if options.log_dir:
         os.makedirs(options.log_dir, exist_ok=True)
-        launched = Launched(zygote_log(options.log_dir))
+        if not forked:
+            launched = Launched(zygote_log(options.log_dir))
     from graphvine.worker.pool import Pool
     from graphvine.worker.store import Store
 
@@ -96,6 +140,10 @@ def _work(options: argparse.Namespace, connection: Connection | None, wake: int,
     store = Store(memory_directory, options.workdir or os.environ.get("TMPDIR", "/tmp"))
     try:
         logs = options.log_dir or store.scratch
+        if forked:
+            from graphvine.worker.several import ForkedZygote
+
+            launched = ForkedZygote(zygote_log(logs))
         pool = Pool(store.scratch, logs, watched=store.directories, zygote=launched)
         try:
             pool.start_zygote()

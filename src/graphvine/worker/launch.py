@@ -11,9 +11,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from typing import Any, Protocol
 
 #: One core per executor is the rule: libraries that start a thread per core would fight over them.
-_ONE_THREAD = (
+ONE_THREAD = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -61,8 +62,32 @@ class Inside:
         return {**kept, "CONDA_PREFIX": self.prefix, "PATH": path, **self._variables}
 
 
+class Process(Protocol):
+    """A zygote's process, as far as it is of interest here."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | Any: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def kill(self) -> None: ...
+
+
+class Zygote(Protocol):
+    """A zygote's process, and our end of the link to it; where in its log its own lines begin."""
+
+    control: socket.socket
+    log_begin: int
+
+    @property
+    def process(self) -> Process: ...
+
+
 class Launched:
-    """A zygote's process, and our end of the link to it."""
+    """A zygote that was started as a program."""
 
     def __init__(
         self, log: str, environment: Mapping[str, str] | None = None, inside: Inside | None = None
@@ -80,7 +105,7 @@ class Launched:
                 stdout=output,
                 stderr=output,
                 pass_fds=[link] if inside is None else [link, inside.hold],
-                env=dict.fromkeys(_ONE_THREAD, "1") | inherited | dict(environment or {}),
+                env=dict.fromkeys(ONE_THREAD, "1") | inherited | dict(environment or {}),
                 start_new_session=True,
             )
         self.control.setblocking(False)

@@ -187,7 +187,15 @@ def _add_offer(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--feature", metavar="NAME", action="append", default=[], help="what tasks may ask for; repeatable"
     )
-    group.add_argument("--name", help="default: host and process id")
+    group.add_argument(
+        "--workers",
+        metavar="N",
+        type=int,
+        default=1,
+        help="start so many, each of which offers what is said here (default: an equal share); quicker than "
+        "starting them one by one",
+    )
+    group.add_argument("--name", help="default: host and process id, or host and number of several")
     group.add_argument("--job", metavar="ID", default="", help="the batch job that this is, by its number")
 
 

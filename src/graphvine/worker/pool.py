@@ -22,7 +22,7 @@ import msgspec
 from graphvine.worker import scratch as scratch_directories
 from graphvine.worker.deaths import OutOfMemoryKills, explain, last_lines_of, tail
 from graphvine.worker.executor import temporary_name
-from graphvine.worker.launch import Inside, Launched, zygote_log
+from graphvine.worker.launch import Inside, Launched, Zygote, zygote_log
 from graphvine.worker.marks import make_page, map_page, read_mark
 from graphvine.worker.output import Outlet, Pipe, Printed
 from graphvine.worker.packets import (
@@ -138,7 +138,7 @@ class _Executor:
 class _Zygote:
     """A running zygote and the link to it. Messages that find the link full wait here."""
 
-    def __init__(self, key: str, launched: Launched, log: str) -> None:
+    def __init__(self, key: str, launched: Zygote, log: str) -> None:
         self.key = key
         self.control = launched.control
         self.process = launched.process
@@ -197,7 +197,7 @@ class Pool:
         *,
         watched: tuple[str, ...] = (),
         environment: dict[str, str] | None = None,
-        zygote: Launched | None = None,
+        zygote: Zygote | None = None,
     ) -> None:
         """``watched``: directories the zygote removes when this process is gone, and at ``close``.
         ``environment``: variables of the executors, on top of this process's own. ``zygote``: the first
@@ -264,7 +264,7 @@ class Pool:
             known.say(Watch([]), [])
         known.end()
 
-    def _adopt(self, key: str, launched: Launched, log: str) -> _Zygote:
+    def _adopt(self, key: str, launched: Zygote, log: str) -> _Zygote:
         zygote = self._zygotes[key] = _Zygote(key, launched, log)
         self._by_control[zygote.control.fileno()] = zygote
         self._epoll.register(zygote.control, select.EPOLLIN)

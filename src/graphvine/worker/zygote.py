@@ -45,7 +45,7 @@ from graphvine.worker.packets import MAX_MESSAGE_BYTES, ContextRef
 from graphvine.worker.passing import refer
 
 #: What executors need sooner or later, and the agent, which knows this module, never.
-_WARM = ("cloudpickle", "zipfile")
+WARM = ("cloudpickle", "zipfile")
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -389,11 +389,16 @@ def main() -> None:
     if sys.path and sys.path[0] in ("", os.getcwd()) and not getattr(sys.flags, "safe_path", False):
         # Put there by -m: what lies in the working directory is no module of ours or the user's.
         del sys.path[0]
-    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    become_task_runner()
     control = socket.socket(fileno=int(sys.argv[1]))
     del sys.argv[1:]
-    for name in _WARM:
+    serve(control)
+
+
+def serve(control: socket.socket) -> None:
+    """Be a zygote until the agent, at the other end of ``control``, is gone."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    become_task_runner()
+    for name in WARM:
         importlib.import_module(name)
     Zygote(control).serve()
 
