@@ -40,9 +40,12 @@ gv_write_connection() {
 
 gv_run() {
     [ -n "$gv_made" ] || exec "$@"
+    # A signal may come before there is anybody to hand it to.
+    gv_child= gv_told=
+    trap 'gv_told=1; [ -z "$gv_child" ] || kill -TERM "$gv_child" 2>/dev/null' TERM INT HUP
     "$@" &
     gv_child=$!
-    trap 'kill -TERM "$gv_child" 2>/dev/null' TERM INT HUP
+    [ -z "$gv_told" ] || kill -TERM "$gv_child" 2>/dev/null
     # A signal ends the first wait; its process is not waited for until it is gone.
     while :; do
         wait "$gv_child"

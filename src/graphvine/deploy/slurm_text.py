@@ -124,9 +124,10 @@ def _value(key: str, value: str | int) -> str:
     text = str(value)
     if re.fullmatch(r"[\w@%+=:,./-]+", text, re.ASCII):
         return f"={text}"
-    if "'" in text or "\n" in text or "\\" in text:
-        raise DeployError(f"{key}={text!r}: quotes, backslashes and line breaks can't be told to Slurm")
-    return f"='{text}'"
+    quote = "'" if "'" not in text else '"'
+    if quote in text or "\n" in text or "\\" in text:
+        raise DeployError(f"{key}={text!r}: Slurm can't be told this: quotes of both kinds, or a backslash")
+    return f"={quote}{text}{quote}"
 
 
 # -- jobs' names --------------------------------------------------------------------------------------------

@@ -230,8 +230,11 @@ def test_a_short_job_is_not_told_to_end_at_once() -> None:
 
 
 def test_what_sbatch_could_not_read() -> None:
-    with pytest.raises(DeployError, match="quotes, backslashes and line breaks"):
-        slurm_text.render_directives(make_spec(account="a'b c"), "/tmp/o", "/tmp")
+    lines = slurm_text.render_directives(make_spec(account="it's"), "/tmp/o", "/tmp")
+    assert '#SBATCH --account="it\'s"' in lines
+    for account in ("a'b\"c", "a\\b"):
+        with pytest.raises(DeployError, match="quotes of both kinds, or a backslash"):
+            slurm_text.render_directives(make_spec(account=account), "/tmp/o", "/tmp")
 
 
 def test_a_percent_sign_in_a_path_is_no_pattern() -> None:
