@@ -115,11 +115,25 @@ def test_a_second_signal_ends_a_worker_at_once(
     wait_for((marks / "begun").exists)
     leaver.terminate()
     wait_for(lambda: "leaving within" in (tmp_path / "leaver.log").read_text())
-    leaver.terminate()
-    assert "stopped by SIGTERM" in ended(leaver, tmp_path, "leaver")
+    leaver.send_signal(signal.SIGINT)
+    assert "stopped by SIGINT" in ended(leaver, tmp_path, "leaver")
     (marks / "go on").touch()
     start_worker(bare_manager, 1, "other")
     assert int(future.result(60)[0]) == 0
+
+
+def test_being_told_twice_by_a_batch_system_changes_nothing(
+    bare_manager: Manager, start_worker: StartWorker, tmp_path: Path, marks: Path
+) -> None:
+    leaver = start_worker(bare_manager, 1, "leaver")
+    future = bare_manager.compute(Delayed("slow", {"slow": (make_when_told, str(marks), 0)}))
+    wait_for((marks / "begun").exists)
+    leaver.terminate()
+    wait_for(lambda: "leaving within" in (tmp_path / "leaver.log").read_text())
+    leaver.terminate()
+    (marks / "go on").touch()
+    assert int(future.result(60)[0]) == 0
+    assert "whatever was needed of it lies elsewhere" in ended(leaver, tmp_path, "leaver")
 
 
 def test_what_does_not_end_in_time_is_done_elsewhere(

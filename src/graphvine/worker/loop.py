@@ -170,7 +170,7 @@ class Loop:
 
     def watch_signals(self, descriptor: int) -> None:
         """Leave when a signal's number can be read from ``descriptor``, within the grace time; at once at a
-        second one."""
+        second one, unless that is SIGTERM, which says the same however often it comes."""
         self._watched[descriptor] = ("stopped by a signal", 1.0)
         self._signals = descriptor
 
@@ -385,7 +385,11 @@ class Loop:
             return
         number = os.read(descriptor, 1)[0]
         name = signal.Signals(number).name
-        if self._farewell is None and self._is_needed():
+        if self._farewell is not None and number == signal.SIGTERM:
+            # Batch systems signal a job's shell, which hands it on, and all its processes, too.
+            until = min(self._farewell.until, now + self._stay.grace_s)
+            self._farewell = Farewell(self._farewell.reason, until)
+        elif self._farewell is None and self._is_needed():
             self._begin_to_leave(f"it was told to stop ({name})", self._stay.grace_s, now)
         else:
             self._leave(f"stopped by {name}", last_words_s)

@@ -221,7 +221,7 @@ def _add_stay(group: argparse._ArgumentGroup) -> None:
         metavar="SECONDS",
         default=GRACE_S,
         help="how long after SIGTERM or SIGINT running tasks may go on, while what only this worker holds is "
-        f"handed over (default: {GRACE_S:g}); a second signal ends it at once",
+        f"handed over (default: {GRACE_S:g}); a second Ctrl-C ends it at once",
     )
     group.add_argument("--parent-death", action="store_true", help="leave when its parent process is gone")
 
