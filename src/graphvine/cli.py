@@ -21,6 +21,7 @@ examples:
   graphvine demo                       a small analysis on this machine's cores
   graphvine worker localhost 9123      join the manager that listens on port 9123
   graphvine env pack                   the environment you are in, as one archive
+  graphvine submit slurm -M NAME 50    fifty workers for the manager of that name
   graphvine COMMAND --help             the options of a command
 """
 
@@ -33,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return worker_main(arguments[1:])
     if arguments[:1] == ["factory"]:
         return factory_main(arguments[1:])
+    if arguments[:1] == ["submit"]:
+        return _guarded(lambda: _submit(arguments[1:]))
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command is None:
@@ -88,6 +91,12 @@ def _factory(arguments: list[str]) -> int:
     return factory_main(arguments)
 
 
+def _submit(arguments: list[str]) -> int:
+    from graphvine.deploy.submit import main as submit_main
+
+    return submit_main(arguments)
+
+
 def _demo(options: argparse.Namespace) -> int:
     from graphvine.demo import run_demo
 
@@ -121,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("worker", help="offer this machine's cores to a manager", add_help=False)
     commands.add_parser("factory", help="keep workers for a manager, from a batch system", add_help=False)
+    commands.add_parser("submit", help="submit workers to a batch system", add_help=False)
     _add_demo(commands.add_parser("demo", help="run a small analysis and draw what it found"))
     _add_env(commands.add_parser("env", help="pack, inspect and unpack environments for workers"))
     return parser
