@@ -31,6 +31,7 @@ log = logging.getLogger("graphvine.worker")
 #: Where results lie in memory, unless ``--memory-dir`` or GRAPHVINE_MEMORY_DIR names another place.
 _MEMORY_DIRECTORY = "/dev/shm"
 _LOOPBACK = "127.0.0.1"
+_MB = 2**20
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -133,11 +134,18 @@ def _work(
         os.makedirs(options.log_dir, exist_ok=True)
         if not forked:
             launched = Launched(zygote_log(options.log_dir))
+    from graphvine.worker.node import usable_memory_mb
     from graphvine.worker.pool import Pool
     from graphvine.worker.store import Store
 
     memory_directory = options.memory_dir or os.environ.get("GRAPHVINE_MEMORY_DIR", _MEMORY_DIRECTORY)
-    store = Store(memory_directory, options.workdir or os.environ.get("TMPDIR", "/tmp"))
+    memory_mb = usable_memory_mb() if options.memory is None else options.memory
+    store = Store(
+        memory_directory,
+        options.workdir or os.environ.get("TMPDIR", "/tmp"),
+        memory_limit_bytes=memory_mb * _MB,
+        disk_limit_bytes=math.inf if options.disk is None else options.disk * _MB,
+    )
     try:
         logs = options.log_dir or store.scratch
         if forked:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from graphvine.protocol.messages import Resources
@@ -37,16 +38,31 @@ def _quota(root: Path) -> float | None:
 
 
 def usable_memory_mb() -> float:
-    """Memory of the machine, cut down to the control group's limit."""
+    """Memory of the machine, cut down to the limits of this process's control groups."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        try:
-            limit = (Path("/sys/fs/cgroup") / name).read_text().strip()
-        except OSError:
+    try:
+        membership = Path("/proc/self/cgroup").read_text()
+    except OSError:
+        membership = "0::/\n0:memory:/\n"
+    return min([total, *_memory_limits(Path("/sys/fs/cgroup"), membership)]) / _MB
+
+
+def _memory_limits(root: Path, membership: str) -> Iterator[int]:
+    """Bytes that the control groups allow in which a process is (``membership``: its /proc/PID/cgroup), and
+    those around them. In a container the names of groups may be those outside: then its own root counts."""
+    for line in membership.splitlines():
+        _, controllers, group = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
             continue
-        if limit.isdigit():
-            total = min(total, int(limit))
-    return total / _MB
+        base, name = (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
+        parts = [part for part in group.split("/") if part and part != ".."]
+        for depth in range(len(parts) + 1):
+            try:
+                limit = base.joinpath(*parts[:depth], name).read_text().strip()
+            except OSError:
+                continue
+            if limit.isdigit():
+                yield int(limit)
 
 
 def free_disk_mb(directory: str) -> float:

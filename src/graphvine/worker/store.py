@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import stat
 import threading
@@ -79,18 +80,26 @@ class _Copied(msgspec.Struct):
 
 class Store:
     def __init__(
-        self, memory_directory: str | None, disk_directory: str, memory_budget_bytes: int | None = None
+        self,
+        memory_directory: str | None,
+        disk_directory: str,
+        memory_budget_bytes: int | None = None,
+        memory_limit_bytes: float = math.inf,
+        disk_limit_bytes: float = math.inf,
     ) -> None:
         """Makes ``graphvine-<uid>-<host>-<random>`` (mode 0700) in each of the two parents, after removing
         those that dead workers of this user left there.
 
         ``memory_directory``: usually "/dev/shm"; None, a missing or a tiny one means everything is on disk.
-        ``memory_budget_bytes``: None is a share of what is free there.
+        ``memory_budget_bytes``: None is a share of what is free there, and of ``memory_limit_bytes``, all
+        that this worker and its tasks may use. ``disk_limit_bytes``: files that come from elsewhere are
+        refused when so much lies on disk.
         """
         os.makedirs(disk_directory, exist_ok=True)
         sweep(disk_directory)
         self._disk = OwnedDirectory(disk_directory)
-        self._memory = _memory_tier(memory_directory, memory_budget_bytes)
+        self._disk_limit = disk_limit_bytes
+        self._memory = _memory_tier(memory_directory, memory_budget_bytes, memory_limit_bytes)
         self.directory = self._memory.path if self._memory else self._disk.path
         """Where every file is found by number (what ``Hello.store`` says)."""
         self.scratch = os.path.join(self._disk.path, "scratch")
@@ -99,7 +108,9 @@ class Store:
         self._budget = 0
         if memory_directory is not None and self._memory:
             self._budget = (
-                default_budget(memory_directory) if memory_budget_bytes is None else memory_budget_bytes
+                default_budget(memory_directory, memory_limit_bytes)
+                if memory_budget_bytes is None
+                else memory_budget_bytes
             )
         self._spares = Spares(self._memory.path, self._budget // _SPARE_SHARE) if self._memory else None
         self._sizes: dict[int, int] = {}
@@ -175,8 +186,13 @@ class Store:
     def incoming(self, file: int, size: int) -> str:
         """A temporary path to which a file may be written that is on its way (a fetch, pieces), in the tier
         that has room; then ``adopt`` (which renames), or ``discard``. A spare may lie there: it is written
-        over and cut to ``size``, not truncated first."""
+        over and cut to ``size``, not truncated first. Raises StoreFullError where the limit is reached."""
         directory = self.directory if self._room_in_memory(size) else self._disk.path
+        if directory == self._disk.path and self._disk_bytes + size > self._disk_limit:
+            text = (
+                f"this worker may use {self._disk_limit:.0f} bytes of disk, and has used {self._disk_bytes}"
+            )
+            raise StoreFullError(errno.EDQUOT, text)
         path = self._temporary(directory, file)
         spare.take(directory, size, path)
         self._set_incoming(file, path, size)
@@ -407,10 +423,12 @@ class _Spiller:
         raise OSError(errno.ECANCELED, "the store is being closed")
 
 
-def default_budget(memory_directory: str) -> int:
-    """Half of what is free in ``memory_directory``, and not more than a third of the free memory."""
+def default_budget(memory_directory: str, limit_bytes: float = math.inf) -> int:
+    """Half of what is free in ``memory_directory``, and not more than a third of the free memory, and of what
+    this worker may use of it."""
     state = os.statvfs(memory_directory)
-    return min(state.f_bavail * state.f_frsize // 2, _available_memory_bytes() // 3)
+    memory = min(_available_memory_bytes(), limit_bytes)
+    return int(min(state.f_bavail * state.f_frsize // 2, memory // 3))
 
 
 def _available_memory_bytes() -> int:
@@ -421,11 +439,11 @@ def _available_memory_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _memory_tier(parent: str | None, budget_bytes: int | None) -> OwnedDirectory | None:
+def _memory_tier(parent: str | None, budget_bytes: int | None, limit_bytes: float) -> OwnedDirectory | None:
     if parent is None or not os.path.isdir(parent) or not os.access(parent, os.W_OK):
         return None
     sweep(parent)
-    if budget_bytes is None and default_budget(parent) < _TINY_BYTES // 2:
+    if budget_bytes is None and default_budget(parent, limit_bytes) < _TINY_BYTES // 2:
         return None
     return OwnedDirectory(parent)
 

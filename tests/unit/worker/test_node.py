@@ -18,8 +18,8 @@ def test_an_offer_is_what_may_be_used(tmp_path: Path) -> None:
 
 
 def test_what_is_stated_is_taken_as_it_is(tmp_path: Path) -> None:
-    offer = node.capacity(str(tmp_path), 64, 1000, 10)
-    assert (offer.cores, offer.memory_mb, offer.disk_mb) == (64, 1000, 10)
+    offer = node.capacity(str(tmp_path), 64, 1000, 10, 2)
+    assert (offer.cores, offer.memory_mb, offer.disk_mb, offer.gpus) == (64, 1000, 10, 2)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,30 @@ def test_a_control_groups_quota(tmp_path: Path, files: dict[str, str], cores: fl
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     assert node._quota(tmp_path) == cores
+
+
+@pytest.mark.parametrize(
+    ("files", "membership", "limits"),
+    [
+        ({"memory.max": "max\n", "job/memory.max": "4000\n"}, "0::/job/step", [4000]),
+        (
+            {"memory.max": "9000\n", "a/memory.max": "5000\n", "a/b/memory.max": "max\n"},
+            "0::/a/b",
+            [9000, 5000],
+        ),
+        ({"memory/memory.limit_in_bytes": "7000\n"}, "4:memory:/of/the/host\n1:cpu:/", [7000]),
+        ({"memory/slurm/job_7/memory.limit_in_bytes": "3000"}, "4:cpu,memory:/slurm/job_7\n0::/", [3000]),
+        ({}, "0::/", []),
+    ],
+)
+def test_the_control_groups_around_a_job_limit_its_memory(
+    tmp_path: Path, files: dict[str, str], membership: str, limits: list[int]
+) -> None:
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert list(node._memory_limits(tmp_path, membership)) == limits
 
 
 @pytest.mark.parametrize(("named", "gpus"), [("0,1", 2), ("", 0), ("-1", 0), ("GPU-1234", 1)])

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from graphvine.protocol import tree_files
 from graphvine.protocol.trees import NewTree
-from graphvine.worker.store import Spilled, SpillFailed, Store, StoreEvent, StoreFullError
+from graphvine.worker.store import Spilled, SpillFailed, Store, StoreEvent, StoreFullError, default_budget
 
 KB = 1024
 
@@ -395,5 +395,30 @@ def test_what_is_on_its_way_is_written_over_a_spare(tmp_path: Path) -> None:
         second = store.put_bytes(2, content)
         assert os.stat(second).st_ino == inode
         assert Path(second).read_bytes() == content
+    finally:
+        store.close()
+
+
+def test_memory_is_a_third_of_what_the_worker_may_use(tmp_path: Path) -> None:
+    assert default_budget(str(tmp_path), 3000.0) == 1000
+    assert default_budget(str(tmp_path)) > 1000
+
+
+def test_a_worker_that_may_use_little_memory_keeps_all_on_disk(tmp_path: Path) -> None:
+    store = Store(str(tmp_path), str(tmp_path / "d"), memory_limit_bytes=100 * 2**20)
+    try:
+        assert store.directories == (store.fallback_directory,)
+    finally:
+        store.close()
+
+
+def test_no_more_comes_in_than_the_disk_that_may_be_used(tmp_path: Path) -> None:
+    store = Store(None, str(tmp_path / "d"), disk_limit_bytes=1000)
+    try:
+        store.put_bytes(1, bytes(600))
+        with pytest.raises(StoreFullError, match="may use 1000 bytes of disk, and has used 600"):
+            store.incoming(2, 500)
+        store.drop([1])
+        store.put_bytes(2, bytes(500))
     finally:
         store.close()
