@@ -61,5 +61,9 @@ def _usable(stream: TextIO) -> TextIO:
     descriptor = 1 if stream.errors != "backslashreplace" else 2
     raw = io.FileIO(descriptor, "w", closefd=False)
     return io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding=stream.encoding, errors=stream.errors, line_buffering=True
+        io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=True,
+        write_through=stream.write_through,  # type: ignore[attr-defined]
     )

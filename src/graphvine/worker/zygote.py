@@ -20,6 +20,7 @@ import faulthandler
 import gc
 import importlib
 import os
+import pickle
 import select
 import shutil
 import signal
@@ -30,13 +31,13 @@ import time
 import traceback
 import types
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import msgspec
 
 from graphvine.protocol.node import become_task_runner
 from graphvine.worker import executor as executor_module
-from graphvine.worker import library
+from graphvine.worker import library, scratch
 from graphvine.worker.failures import describe, pickle_error
 from graphvine.worker.forking import die_with, fork, reseed
 from graphvine.worker.marks import map_page
@@ -67,14 +68,15 @@ class Watch(msgspec.Struct, array_like=True, tag=1):
 
 class Prepare(msgspec.Struct, array_like=True, tag=2):
     """Import ``imports``, then run the set-up in the file ``setup`` ("": none) with the modules of
-    ``archive``
-    ("": none). The answer is ``Prepared`` or ``PrepareFailed``, or an end after ``limit_s``."""
+    ``archive`` ("": none). The answer is ``Prepared`` or ``PrepareFailed``, or an end after ``limit_s``.
+    ``inputs``: paths of the files that the set-up is given, and whether each is an inline pickle."""
 
     setup: str
     archive: str
     imports: list[str]
     scratch: str
     limit_s: float
+    inputs: list[tuple[str, bool]] = []
 
 
 class Forked(msgspec.Struct, array_like=True, tag=0):
@@ -185,15 +187,20 @@ class Zygote:
         return True
 
     def _on_prepare(self, prepare: Prepare) -> None:
-        began = time.perf_counter()
+        began, process = time.perf_counter(), os.getpid()
         answer: FromZygote
         try:
             with _LookOut(self._control, self._leave_at_once):
                 self._import(prepare.imports)
                 self._set_up(prepare)
         except BaseException as error:  # noqa: BLE001 -- a set-up is the user's code
+            if os.getpid() != process:
+                executor_module.leave_as_child(error)
             answer = PrepareFailed(describe(error), pickle_error(error))
         else:
+            if os.getpid() != process:
+                # What the set-up forked is no zygote.
+                executor_module.leave_as_child(None)
             answer = Prepared(time.perf_counter() - began)
         # It may have installed handlers of its own.
         self._catch_signals()
@@ -208,10 +215,14 @@ class Zygote:
         self._contexts.activate(-1)
         # A thread in C, which also ends a set-up that never lets go of the interpreter, and says where it is.
         faulthandler.dump_traceback_later(prepare.limit_s, exit=True)
+        scratch.begin(prepare.scratch)
+        process = os.getpid()
         try:
-            library.start(setup)
+            library.start(setup, [_load_input(path, inline) for path, inline in prepare.inputs])
         finally:
-            faulthandler.cancel_dump_traceback_later()
+            if os.getpid() == process:
+                # In a child that the set-up forked it would wait for a thread that is not there.
+                faulthandler.cancel_dump_traceback_later()
 
     def _leave_at_once(self) -> None:
         """The agent is gone while a set-up runs. Called from another thread."""
@@ -325,6 +336,7 @@ class _LookOut:
     def __init__(self, control: socket.socket, leave: Callable[[], None]) -> None:
         self._control = control
         self._leave = leave
+        self._process = os.getpid()
         self._over = os.eventfd(0, os.EFD_CLOEXEC)
         self._thread = threading.Thread(target=self._watch, name="zygote-look-out", daemon=True)
 
@@ -332,6 +344,8 @@ class _LookOut:
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
+        if os.getpid() != self._process:
+            return  # a child that the set-up forked: the descriptor is its parent's, too
         os.eventfd_write(self._over, 1)
         self._thread.join()
         os.close(self._over)
@@ -342,6 +356,14 @@ class _LookOut:
         poll.register(self._over, select.POLLIN)
         if any(descriptor == self._control.fileno() for descriptor, _ in poll.poll()):
             self._leave()
+
+
+def _load_input(path: str, inline: bool) -> Any:
+    """What a set-up is given. Raises what unpickling raises, VanishedError."""
+    if not inline:
+        return executor_module.load_file(path)
+    with open(path, "rb") as file:
+        return pickle.load(file)
 
 
 def _kill_group(pid: int) -> None:
