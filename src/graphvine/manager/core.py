@@ -45,7 +45,7 @@ from graphvine.manager.plans import admit
 from graphvine.manager.reach import Place
 from graphvine.manager.settings import Settings
 from graphvine.manager.state import State
-from graphvine.manager.tasks import DONE, UnknownFileError
+from graphvine.manager.tasks import DISPATCHED, DONE, UnknownFileError
 from graphvine.manager.workers import Worker
 from graphvine.protocol.messages import (
     Demand,
@@ -242,6 +242,10 @@ class Core:
         self.state.now = now
         limits.change(self.state, name, count)
 
+    def on_peer_transfers(self, allowed: bool) -> None:
+        """From now on workers are told to fetch files from each other, or through the manager only."""
+        self.state.peers = allowed
+
     def on_block_host(self, host: str, seconds: float | None, now: float) -> None:
         """Workers of a host, or of a name, are to get no tasks for so long (None: until they are
         unblocked)."""
@@ -406,6 +410,14 @@ class Core:
         """From where a worker speaks; None when it is gone."""
         known = self.state.workers.get(worker)
         return known.place if known is not None else None
+
+    def runner(self, task: int) -> tuple[int, int] | None:
+        """Plan and worker of a task that was given away; None for others."""
+        table = self.state.table_of(task)
+        index = task - table.base if table is not None else 0
+        if table is None or index >= table.size or table.state[index] != DISPATCHED:
+            return None
+        return table.base, table.where[index]
 
     def stats(self) -> Stats:
         """What there is now."""

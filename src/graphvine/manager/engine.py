@@ -147,6 +147,11 @@ class Run(Protocol):
         what was released before it was made has no outcome."""
         ...
 
+    def add_told_callback(self, callback: Callable[[int, bytes], None]) -> None:
+        """Call ``callback(task, data)`` with what running tasks say on their way (``worker.notes.tell``),
+        always from the manager's thread: keep it short. ``task``: by the file that it makes. One a run."""
+        ...
+
     def value(self, position: int) -> Any:
         """A wanted result that is here (see ``add_result_callback``), before the run is finished."""
         ...
@@ -204,6 +209,10 @@ class TaskEngine(Engine, Protocol):
     def limit(self, name: str, count: int | None) -> None:
         """From now on, at most ``count`` tasks whose ``TaskOptions.limit`` is ``name`` run at once (None: any
         number). What was ready before a limit was first set does not count."""
+        ...
+
+    def peer_transfers(self, allowed: bool) -> None:
+        """Whether workers fetch files from each other, from now on; else these go through the manager."""
         ...
 
     def block_host(self, host: str, seconds: float | None = None) -> None:

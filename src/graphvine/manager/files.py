@@ -208,6 +208,11 @@ def supply(state: State, table: PlanTable, index: int, worker: Worker) -> None:
     add_replica(table, index, worker, held=False)
 
 
+def may_pass(state: State, table: PlanTable, index: int) -> bool:
+    """Whether workers may fetch a result from each other."""
+    return state.peers and index not in table.plan.unshared
+
+
 def on_node_of(state: State, table: PlanTable, index: int, worker: Worker) -> OnNode | None:
     """The file itself that a result is, where ``worker`` can perhaps read it."""
     given = table.plan.given.get(index)
@@ -234,6 +239,8 @@ def note_given_size(state: State, file: int, size: int) -> None:
 def place(state: State, table: PlanTable, index: int, worker: Worker, but: Sequence[int] = ()) -> Source:
     """Where ``worker`` gets a large file, perhaps from one that is still fetching it, but from none of
     ``but``."""
+    if not may_pass(state, table, index):
+        return Source(table.base + index, table.size_of(index), [])
     spread = table.spread.get(index)
     if spread is None:
         spread = table.spread[index] = Spread(holders(table, index))
@@ -251,7 +258,7 @@ def may_fetch(state: State, worker: Worker, other: int) -> bool:
     """Whether ``worker`` may be told to fetch from ``other``. Is it time to see whether that works again, it
     is told so."""
     holder = state.workers.get(other)
-    if holder is None:
+    if holder is None or not state.peers:
         return False
     advice = state.reach.advise(worker.place, holder.place, state.now)
     if advice == "probe":
@@ -264,6 +271,8 @@ def may_fetch(state: State, worker: Worker, other: int) -> bool:
 def source_of(state: State, table: PlanTable, index: int, worker: Worker, but: Sequence[int]) -> Source:
     """Where ``worker`` can fetch a file, without the holders ``but``; no holders: through the manager."""
     number = table.base + index
+    if not may_pass(state, table, index):
+        return Source(number, table.size_of(index), [])
 
     def fits(holder: int) -> bool:
         return holder != worker.number and holder not in but and may_fetch(state, worker, holder)

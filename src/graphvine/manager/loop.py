@@ -63,6 +63,7 @@ from graphvine.protocol.messages import (
     Report,
     Retire,
     Taken,
+    Told,
     ToManager,
     ToWorker,
 )
@@ -213,6 +214,9 @@ class Loop:
 
     def limit(self, name: str, count: int | None) -> None:
         self._core.on_limit(name, count, time.monotonic())
+
+    def peer_transfers(self, allowed: bool) -> None:
+        self._core.on_peer_transfers(allowed)
 
     def block_host(self, host: str, seconds: float | None) -> None:
         self._core.on_block_host(host, seconds, time.monotonic())
@@ -375,7 +379,7 @@ class Loop:
         self.on_worker_joined(peer.worker, hello)
 
     def _on_message(self, worker: int, message: ToManager) -> None:
-        if isinstance(message, Pull | Piece | Taken | Output):
+        if isinstance(message, Pull | Piece | Taken | Told | Output):
             # A worker that is heard is not silent, whatever waits behind.
             self._core.on_heard(worker, time.monotonic())
             self._pass_on(worker, message)
@@ -385,13 +389,21 @@ class Loop:
             if isinstance(message, Goodbye):
                 self._part(worker, message.reason)
 
-    def _pass_on(self, worker: int, message: Pull | Piece | Taken | Output) -> None:
+    def _on_told(self, worker: int, told: Told) -> None:
+        runner = self._core.runner(told.task)
+        # Not what another one says that had the task before, and was given up.
+        if runner is not None and runner[1] == worker and runner[0] in self._runs:
+            self._runs[runner[0]].on_told(told.task, told.data)
+
+    def _pass_on(self, worker: int, message: Pull | Piece | Taken | Told | Output) -> None:
         if isinstance(message, Pull):
             self._relay.on_pull(worker, message)
         elif isinstance(message, Piece):
             self._relay.on_piece(worker, message)
         elif isinstance(message, Taken):
             self._relay.on_taken(worker, message.pieces)
+        elif isinstance(message, Told):
+            self._on_told(worker, message)
         else:
             self.on_output(message)
 

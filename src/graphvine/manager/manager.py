@@ -182,6 +182,11 @@ class Manager(TaskClient, DaskClient):
         loop = self._loop
         loop.call(lambda: loop.limit(name, count))
 
+    def peer_transfers(self, allowed: bool) -> None:
+        """Whether workers fetch files from each other, from now on; else these go through the manager."""
+        loop = self._loop
+        loop.call(lambda: loop.peer_transfers(allowed))
+
     def block_host(self, host: str, seconds: float | None = None) -> None:
         """Give no more tasks to workers of this host (or name), for so long (None: until unblocked)."""
         loop = self._loop

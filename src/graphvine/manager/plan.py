@@ -47,7 +47,7 @@ class Code(msgspec.Struct, frozen=True):
     the result that is a packed environment, named as a task names its inputs (``-1 - i`` is
     ``externals[i]``); ``environment_name`` is its name by content. ``variables``: environment variables.
     ``setup``: run once per worker before anything else (see ``protocol.libraries``), called ``setup_name`` in
-    messages: a library.
+    messages: a library. ``inputs``: results that it is given, named as ``environment`` is.
     """
 
     name: str = ""
@@ -58,6 +58,7 @@ class Code(msgspec.Struct, frozen=True):
     variables: tuple[tuple[str, str], ...] = ()
     setup: bytes = b""
     setup_name: str = ""
+    inputs: tuple[int, ...] = ()
 
 
 class GivenValue(msgspec.Struct, frozen=True):
@@ -99,7 +100,7 @@ class Plan(msgspec.Struct):
     the tasks that differ from ``default_options``. ``given``: tasks that are never run (nor have a blob, or
     inputs), as their results are there from the start. ``separate``: one task that fails for good does not
     fail the plan: its result is a ``protocol.outcomes.Failed``; without ``outcomes`` nobody wants to hear of
-    each of its tasks.
+    each of its tasks. ``unshared``: tasks whose results no worker fetches from another.
     """
 
     keys: Sequence[object]
@@ -118,6 +119,7 @@ class Plan(msgspec.Struct):
     given: dict[int, Given] = {}
     separate: bool = False
     outcomes: bool = True
+    unshared: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.inputs)

@@ -110,8 +110,9 @@ def context_of(state: State, table: PlanTable) -> int:
     environment = found[0].base + found[1] if found is not None else 0
     if not (code.modules or code.imports or code.variables or code.setup or environment):
         return 0
-    # Equal means: with the same file, however the plan names it.
-    code = msgspec.structs.replace(code, environment=environment)
+    # Equal means: with the same files, however the plan names them.
+    inputs = tuple(origin.base + index for origin, index in environments.find_inputs(table))
+    code = msgspec.structs.replace(code, environment=environment, inputs=inputs)
     number = state.context_numbers.get(code)
     if number is None:
         number = state.context_numbers[code] = len(state.contexts) + 1
@@ -125,9 +126,9 @@ def context_of(state: State, table: PlanTable) -> int:
             variables=list(code.variables),
             setup=code.setup,
             setup_name=code.setup_name,
+            inputs=list(inputs),
         )
-        if environment:
-            state.environments.add(environment)
+        state.environments.update(inputs, filter(None, [environment]))
     return number
 
 

@@ -251,6 +251,7 @@ def on_missing(state: State, worker: Worker, missing: Missing) -> None:
     state.note("warning", f"file {missing.file} can't be had from any holder: {missing.reason}")
     if index in table.given or index in table.staged:
         not_relayed(state, missing.file, worker.number)
+        environments.on_unreadable(state, table, index, worker, missing.reason)
         recovery.refuse_followers(state, table, index, worker, missing.reason)
     else:
         recovery.lose_everywhere(state, table, index)

@@ -48,6 +48,8 @@ class ManagedRun:
         self._outcomes: list[Outcome] = []
         """Told before anybody wanted to hear."""
         self._on_outcome: Callable[[Outcome], None] | None = None
+        self._told: list[tuple[int, bytes]] = []
+        self._on_told: Callable[[int, bytes], None] | None = None
         self._lock = threading.Lock()
         self.last: Progress | None = None
         """Where it stood when it was finished."""
@@ -129,6 +131,9 @@ class ManagedRun:
         # From the manager's thread always, so that none overtakes another.
         self._loop.call(lambda: self._hear_outcomes(callback))
 
+    def add_told_callback(self, callback: Callable[[int, bytes], None]) -> None:
+        self._loop.call(lambda: self._hear_told(callback))
+
     def value(self, position: int) -> Any:
         self._loop.flush_output()
         return _load(self._raw[position])
@@ -152,6 +157,18 @@ class ManagedRun:
             self._outcomes.append(outcome)
         else:
             self._on_outcome(outcome)
+
+    def on_told(self, task: int, data: bytes) -> None:
+        if self._on_told is None:
+            self._told.append((task, data))
+        else:
+            self._on_told(task, data)
+
+    def _hear_told(self, callback: Callable[[int, bytes], None]) -> None:
+        self._on_told = callback
+        told, self._told = self._told, []
+        for task, data in told:
+            callback(task, data)
 
     def _hear_outcomes(self, callback: Callable[[Outcome], None]) -> None:
         self._on_outcome = callback

@@ -49,6 +49,8 @@ class State:
         #: When each worker was last heard of; who was not heard of for longest comes first.
         self.heard: OrderedDict[int, float] = OrderedDict()
         self.pools: dict[PoolKey, Pool] = {}
+        #: Whether workers fetch files from each other.
+        self.peers = True
         #: Named limits, and hosts (or names) whose workers get no tasks, until when.
         self.limits: dict[str, Limit] = {}
         self.blocked: dict[str, float | None] = {}

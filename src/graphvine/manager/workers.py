@@ -27,8 +27,8 @@ from graphvine.protocol.messages import (
     Sources,
     TaskOrder,
     ToWorker,
+    cores_of,
     is_light,
-    largest_share,
 )
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Worker:
         at once as there are cores."""
         if is_light(request):
             return min(1.0, self.cores)
-        return max(request.cores or self.cores * largest_share(request, self.hello.capacity), 0.01)
+        return max(cores_of(request, self.hello.capacity), 0.01)
 
     def room_bytes(self) -> float:
         """Bytes for which there is room, as far as that is known."""

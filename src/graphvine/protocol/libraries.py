@@ -17,13 +17,15 @@ class Setup(msgspec.Struct):
 
     ``hoisted``: names that are globals of every function of the library: modules, functions, classes,
     anything.
-    ``functions``: functions that calls name (a call then carries their arguments only)."""
+    ``functions``: functions that calls name (a call then carries their arguments only).
+    ``takes_inputs``: before its ``args`` the function is given a list, the values of ``plan.Code.inputs``."""
 
     function: Callable[..., Any] | None = None
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] = {}
     hoisted: Mapping[str, Any] = {}
     functions: Mapping[str, Callable[..., Any]] = {}
+    takes_inputs: bool = False
 
 
 def dump_setup(setup: Setup) -> bytes:

@@ -24,12 +24,13 @@ class Resources(msgspec.Struct, frozen=True, array_like=True):
     """What a task asks for, or a worker has: cores, memory and disk in MB, gpus. 0 memory or disk in a
     request means "an equal share, not stated". 0 cores in a request are not stated either: the worker gives
     that share of its cores which is the largest stated share of its memory, disk and gpus, and all where
-    nothing is stated."""
+    nothing is stated. ``share``: of the worker, at the least (0: not stated)."""
 
     cores: float = 1.0
     memory_mb: float = 0.0
     disk_mb: float = 0.0
     gpus: float = 0.0
+    share: float = 0.0
 
 
 #: See ``is_light``.
@@ -39,17 +40,24 @@ LIGHT_CORES = 0.01
 def is_light(request: Resources) -> bool:
     """Whether a task hardly needs anything (to wait for a download, to make a link): one that asks for
     ``LIGHT_CORES`` at most, and states nothing else, is run beside any others."""
-    stated = request.memory_mb or request.disk_mb or request.gpus
+    stated = request.memory_mb or request.disk_mb or request.gpus or request.share
     return 0 < request.cores <= LIGHT_CORES and not stated
 
 
+def cores_of(request: Resources, capacity: Resources) -> float:
+    """How many of a worker's cores a request takes; more than there are if it states so many."""
+    asked = request.cores or capacity.cores * largest_share(request, capacity)
+    return max(asked, capacity.cores * request.share)
+
+
 def largest_share(request: Resources, capacity: Resources) -> float:
-    """The largest share of memory, disk or gpus that a request states, of all there are; 1 when it states
-    none of them."""
+    """The largest share of memory, disk, gpus or the whole that a request states, of all there are; 1 when it
+    states none of them."""
     pairs = (
         (request.memory_mb, capacity.memory_mb),
         (request.disk_mb, capacity.disk_mb),
         (request.gpus, capacity.gpus),
+        (request.share, 1.0),
     )
     return max((min(1.0, asked / there) for asked, there in pairs if asked and there), default=1.0)
 
@@ -100,7 +108,7 @@ class Context(msgspec.Struct, array_like=True):
     Contexts that state more than that have zygotes of their own. ``environment``: the file that is a packed
     environment in which executors run (0: the worker's own), ``environment_name`` its name by content.
     ``variables``: environment variables. ``setup``: what is run once in the zygote (see ``plan.Code``), known
-    to users as ``setup_name``.
+    to users as ``setup_name``; ``inputs``: the files that it is given.
     """
 
     context: int
@@ -112,6 +120,7 @@ class Context(msgspec.Struct, array_like=True):
     variables: list[tuple[str, str]] = []
     setup: bytes = b""
     setup_name: str = ""
+    inputs: list[int] = []
 
 
 class BlobData(msgspec.Struct, array_like=True):
@@ -420,6 +429,14 @@ class Output(msgspec.Struct, tag="output", omit_defaults=True):
     left_out: int = 0
 
 
+class Told(msgspec.Struct, tag="told"):
+    """What a running task says on its way, for whoever waits for it."""
+
+    task: int
+    attempt: int
+    data: bytes
+
+
 # -- both ways: bytes that cannot go from peer to peer --------------------------------------------------
 
 
@@ -457,4 +474,6 @@ ToWorker = (
     Welcome | Refused | Rejoin | Assign | Sources | Probe | Drop | Recall | Cancel | Leave | Pull | Piece
 )
 ToFactory = Demand | Refused | Rejoin | Leave
-ToManager = Hello | Attend | Retire | Report | Heartbeat | Output | Leaving | Goodbye | Pull | Piece | Taken
+ToManager = (
+    Hello | Attend | Retire | Report | Heartbeat | Output | Told | Leaving | Goodbye | Pull | Piece | Taken
+)

@@ -89,22 +89,18 @@ class TaskClient(FileClient, SteeringClient, MapClient):
 
     def cancel_by_task_tag(self, tag: str) -> int:
         """... one task of this tag."""
-        return self._desk.cancel([task for task in self._unfinished() if task.tag == tag][:1])
+        return self._desk.cancel([task for task in self._desk.wanted() if task.tag == tag][:1])
 
     def cancel_by_category(self, category: str) -> int:
         """... all tasks of this category; how many."""
-        return self._desk.cancel([task for task in self._unfinished() if task.category == category])
+        return self._desk.cancel([task for task in self._desk.wanted() if task.category == category])
 
     def cancel_all(self) -> int:
         """... all tasks; how many."""
-        return self._desk.cancel(self._unfinished())
+        return self._desk.cancel(self._desk.wanted())
 
     cancel_by_taskid = cancel_by_task_id
     cancel_by_tag = cancel_by_tasktag = cancel_by_task_tag
-
-    def _unfinished(self) -> list[Task]:
-        with self._desk.lock:
-            return self._desk.ledger.unfinished()
 
     def task_state(self, task_id: int) -> str:
         """ "ready", "running", "retrieved", or "unknown" for one that is not here."""
@@ -163,7 +159,11 @@ class TaskClient(FileClient, SteeringClient, MapClient):
         if not isinstance(task, libraries.LibraryTask):
             raise TypeError(f"{task!r} is no library: make one with create_library_from_functions")
         task.manager = self
-        self._libraries[task.name] = libraries.install(task)
+        installed = libraries.install(task)
+        # Before that one lets go of them, which may be the same.
+        self._desk.use(installed.files())
+        self._forget_library(task.name)
+        self._libraries[task.name] = installed
 
     install = install_library
 
@@ -171,7 +171,12 @@ class TaskClient(FileClient, SteeringClient, MapClient):
         """Calls that are submitted from now on do not find it. Raises KeyError."""
         if name not in self._libraries:
             raise KeyError(f"no library {name!r} is installed")
-        del self._libraries[name]
+        self._forget_library(name)
+
+    def _forget_library(self, name: str) -> None:
+        library = self._libraries.pop(name, None)
+        if library is not None:
+            self._desk.let_go(library.files())
 
     def close(self) -> None:
         """Take no more tasks. Safe to call twice."""

@@ -28,7 +28,7 @@ log = logging.getLogger("graphvine.tasks")
 
 def enter(builder: Builder, task: Task) -> None:
     """Add a task and its outputs. Raises MissingInputError."""
-    outlets = [remote.Outlet(output.name, output.when) for output in task._outputs]
+    outlets = [remote.Outlet(output.name, output.when, output.watch) for output in task._outputs]
     entry = _add(builder, task, outlets, task.id)
     files = [output.file for output in task._outputs]
     builder.begin(task, entry, _members(builder, entry, files, task))
@@ -86,6 +86,7 @@ def _add(
         task._time_max,
         task._time_end / 1e6,
         _threads(options.request),
+        builder.limits_of(options.request),
     )
     entry: Entry = (remote.run, (remote.encode(spec),), None)
     if file is not None:
@@ -127,7 +128,7 @@ def read(task: Task, outcome: Outcome) -> Report:
             report.result, report.reason = "unknown", "the worker did not say what became of the command"
         return report
     status = remote.decode_status(outcome.note)
-    report.exit_code, report.output = status.exit_code, status.output
+    report.exit_code, report.output, report.exceeded = status.exit_code, status.output, status.exceeded
     report.measured = _measured(task, status)
     if outcome.ok or outcome.kind not in ("cancelled", "killed", "timeout"):
         report.result, report.reason = status.word, status.reason

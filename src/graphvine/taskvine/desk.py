@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
 import os
 import pickle
@@ -28,10 +29,12 @@ from graphvine.protocol.payload import Entry
 from graphvine.taskvine import results
 from graphvine.taskvine.commands import report_of
 from graphvine.taskvine.files import Buffer, File, LocalFile, Temp, all_needed, check_acyclic
+from graphvine.taskvine.growing import Growth
 from graphvine.taskvine.holding import Holding, check_makeable
 from graphvine.taskvine.ledger import Ledger
 from graphvine.taskvine.plans import Begun, Builder, Listener, MissingInputError, stamp_of
-from graphvine.taskvine.remote.contents import reason_absent
+from graphvine.taskvine.remote.contents import reason_absent, resolved
+from graphvine.taskvine.remote.watching import Piece, decode
 from graphvine.taskvine.results import Report, Summary
 from graphvine.taskvine.retrieval import Retrieval
 from graphvine.taskvine.task import Task
@@ -60,6 +63,12 @@ class UnderWay:
         """Whether its own result is nobody's file."""
         self.awaited: list[int] = []
         """All of its entries, in the engine."""
+        self.growths = {
+            position: Growth(output.file)
+            for position, output in enumerate(task._outputs)
+            if output.watch and isinstance(output.file, (LocalFile, Buffer))
+        }
+        """The outputs that grow here while it runs, by position."""
         self.given_back: list[int] = []
         """Those that nobody's file is any more, while its word is awaited."""
 
@@ -74,6 +83,8 @@ class Desk:
         self.ledger: Ledger[Task] = Ledger()
         self.defaults: dict[str, Summary] = {}
         """By category: what tasks ask for that do not say."""
+        self.enforces = False
+        """Whether tasks that use more than they stated are stopped."""
         self._source_transfers = SOURCE_TRANSFERS
         self._category_limits: dict[str, str] = {}
         """Names of the limits of categories that have one."""
@@ -82,6 +93,10 @@ class Desk:
         self._changed = False
         """Something that held tasks may wait for."""
         self._cancelled: set[int] = set()
+        self._overdue: set[int] = set()
+        """Tasks that are stopped because their time is over."""
+        self._ends: list[tuple[float, int]] = []
+        """When tasks must be over that say so, as a heap."""
         # Of C, and with a lock of its own: the manager's thread must not wait for ours.
         self._news: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._under_way: dict[int, UnderWay] = {}
@@ -120,6 +135,8 @@ class Desk:
             for file in all_needed(inputs):
                 file.users += 1
             self._submitted.append(task)
+            if task._time_end:
+                heapq.heappush(self._ends, (task._time_end / 1e6 + task._end_grace_s, number))
             self._start()
             self._condition.notify_all()
         return number
@@ -147,20 +164,29 @@ class Desk:
                     return None
                 self._condition.wait(left)
 
+    def _is_wanted(self, task: Task) -> bool:
+        here = self.ledger.get(task.id) is task and task.state != "retrieved"
+        return here and task.id not in self._cancelled
+
+    def wanted(self) -> list[Task]:
+        """Tasks that are not over, and not cancelled."""
+        with self._condition:
+            return [task for task in self.ledger.unfinished() if self._is_wanted(task)]
+
     def cancel(self, tasks: Iterable[Task]) -> int:
-        """Stop tasks; how many of them were not over."""
+        """Stop tasks; how many of them were not over, and not stopped before."""
         numbers = []
         cancelled = 0
         with self._condition:
             for task in tasks:
-                if self.ledger.get(task.id) is not task or task.state == "retrieved":
+                if not self._is_wanted(task):
                     continue
                 cancelled += 1
+                self._cancelled.add(task.id)
                 under_way = self._under_way.get(task.id)
                 if under_way is not None:
                     numbers.append(under_way.number)
                 else:
-                    self._cancelled.add(task.id)
                     self._changed = True
             self._condition.notify_all()
         if numbers:
@@ -172,20 +198,18 @@ class Desk:
         Raises what the engine raises, MissingInputError."""
         (number,) = self.hold([file])
         try:
-            return self._engine.fetch([number])[0]
+            return resolved(self._engine.fetch([number])[0])
         finally:
             self.let_go([file])
 
     def hold(self, files: Sequence[File]) -> list[int]:
         """Where files lie in the engine; they stay there until ``let_go``. Waits for what makes them. Raises
         what the engine raises, MissingInputError."""
-        with self._condition:
-            for needed in all_needed(files):
-                needed.users += 1
+        self.use(files)
         try:
             for file in files:
                 self._await_producer(file)
-            builder = Builder(self._staging, self.defaults, self._category_limits)
+            builder = self._builder()
             for file in files:
                 builder.input(file)
             self._hand_over(builder)
@@ -195,6 +219,12 @@ class Desk:
         except BaseException:
             self.let_go(files)
             raise
+
+    def use(self, files: Sequence[File]) -> None:
+        """As if an unfinished task needed them, until ``let_go``."""
+        with self._condition:
+            for needed in all_needed(files):
+                needed.users += 1
 
     def let_go(self, files: Sequence[File]) -> None:
         """They are not held any more. Safe to call from a finalizer."""
@@ -260,10 +290,10 @@ class Desk:
 
     def _hand_over_all(self) -> None:
         while True:
+            self._stop_overdue()
             with self._condition:
                 self._condition.wait_for(
-                    lambda: self._submitted or self._changed or self._closed,
-                    self._holding.next_time_s(self._held),
+                    lambda: self._submitted or self._changed or self._closed, self._next_time_s()
                 )
                 if self._closed:
                     return
@@ -280,6 +310,24 @@ class Desk:
                 for task in ready:
                     if task.id not in self._under_way:
                         self._fail(task, results.UNKNOWN, f"{type(error).__name__}: {error}")
+
+    def _next_time_s(self) -> float | None:
+        """Until something is to be done that nobody tells of."""
+        times = [self._holding.next_time_s(self._held)]
+        if self._ends:
+            times.append(max(0.0, self._ends[0][0] - time.time()))
+        return min((seconds for seconds in times if seconds is not None), default=None)
+
+    def _stop_overdue(self) -> None:
+        """Stop the tasks whose time is over."""
+        with self._condition:
+            late: list[Task] = []
+            while self._ends and self._ends[0][0] <= time.time():
+                task = self.ledger.get(heapq.heappop(self._ends)[1])
+                if task is not None and self._is_wanted(task):
+                    late.append(task)
+            self._overdue.update(task.id for task in late)
+        self.cancel(late)
 
     def _on_changed(self) -> None:
         """Something that held tasks may wait for."""
@@ -302,7 +350,7 @@ class Desk:
                     self._hand_over(builders.pop(made_in))
             builder = builders.get(group)
             if builder is None:
-                builder = builders[group] = Builder(self._staging, self.defaults, self._category_limits)
+                builder = builders[group] = self._builder()
             before = len(builder)
             self._enter(task, builder)
             if len(builder) > before:
@@ -313,7 +361,7 @@ class Desk:
     def _enter(self, task: Task, builder: Builder) -> None:
         try:
             self._check_strict(task)
-            self._hand_over_archives(task)
+            self._hand_over_before(task)
             task._enter(builder)
         except ManagerClosedError:
             raise
@@ -326,12 +374,15 @@ class Desk:
         except Exception as error:  # noqa: BLE001 -- what it asks for, and its function, are the user's
             self._fail(task, results.UNKNOWN, f"{type(error).__name__}: {error}")
 
-    def _hand_over_archives(self, task: Task) -> None:
+    def _builder(self) -> Builder:
+        return Builder(self._staging, self.defaults, self._category_limits, self.enforces)
+
+    def _hand_over_before(self, task: Task) -> None:
         """What makes an environment cannot run in it, so it is not of the same plan. Raises
         MissingInputError."""
-        for file in task._archives():
+        for file in task._needed_before():
             if file.number is None:
-                builder = Builder(self._staging, self.defaults, self._category_limits)
+                builder = self._builder()
                 builder.input(file)
                 self._hand_over(builder)
 
@@ -371,6 +422,8 @@ class Desk:
                 self._later(lambda: listener(outcome))
 
         run.add_outcome_callback(hear)
+        if any(output.watch for begun in builder.begun for output in begun.task._outputs):
+            run.add_told_callback(lambda number, data: self._later(lambda: self._on_growth(number, data)))
         if cancelled:
             self._engine.cancel_tasks(cancelled)
 
@@ -418,6 +471,26 @@ class Desk:
             except Exception:
                 log.exception("what became of a task cannot be taken in")
 
+    def _on_growth(self, number: int, data: bytes) -> None:
+        """A running task told of more of one of its outputs."""
+        under_way, piece = self._awaited.get(number), decode(data)
+        growth = under_way.growths.get(piece.position) if under_way is not None else None
+        hands = self._hands
+        if growth is None or hands is None:
+            return
+        if isinstance(growth.file, Buffer):
+            growth.take(piece)
+        else:
+            hands.submit(self._grow, growth, piece)
+
+    def _grow(self, growth: Growth, piece: Piece) -> None:
+        """In one of the hands."""
+        try:
+            growth.take(piece)
+        except OSError as error:
+            # Whether that matters is seen when all of it is brought.
+            log.info("%s cannot grow: %s", growth.file.label, error)
+
     def _on_ended(self, under_way: UnderWay, outcome: Outcome) -> None:
         task = under_way.task
         try:
@@ -435,7 +508,7 @@ class Desk:
             self._retrieval(
                 under_way.number,
                 lambda value, error: self._later(lambda: self._on_value(under_way, value, error)),
-                task._value_entry(),
+                task._value_entry(outcome),
             )
 
     def _on_value(self, under_way: UnderWay, value: Any, error: BaseException | None) -> None:
@@ -470,8 +543,11 @@ class Desk:
         try:
             if error is not None:
                 raise error
+            growths = [growth for growth in under_way.growths.values() if growth.file is file]
+            for growth in growths:
+                growth.end()
             if not reason_absent(value):
-                _put(file, value)
+                _put(file, value, grown=bool(growths))
         except Exception as caught:  # noqa: BLE001 -- a full disk, a directory that may not be written to
             failure = caught
             self._later(lambda: self._on_not_brought(under_way, file, failure))
@@ -513,6 +589,11 @@ class Desk:
 
     def _end(self, task: Task, report: Report) -> None:
         with self._condition:
+            if task.id in self._overdue:
+                self._overdue.discard(task.id)
+                if report.result == results.CANCELLED:
+                    report.result, report.reason = results.MAX_END_TIME, "it was not over when it should be"
+                    task._take_failure(report)
             task._report = report
             task._metrics["time_when_done"] = _now_us()
             self._under_way.pop(task.id, None)
@@ -553,14 +634,16 @@ class _NowhereError(Exception):
     """No worker has an input that was to be there already."""
 
 
-def _put(file: File, value: Any) -> None:
-    """The content of an output. Raises OSError."""
-    from graphvine.taskvine.retrieval import read_bytes, write_path
+def _put(file: File, value: Any, grown: bool = False) -> None:
+    """The content of an output, which perhaps has ``grown`` here before. Raises OSError."""
+    from graphvine.taskvine.retrieval import read_bytes, write_over, write_path
 
     if isinstance(file, Buffer):
         file.data = read_bytes(value)
+        file.growing = None
     elif isinstance(file, LocalFile):
-        write_path(value, file.path)
+        if not grown or not write_over(value, file.path):
+            write_path(value, file.path)
         file.stamp = stamp_of(file.path)
 
 

@@ -161,10 +161,12 @@ class Buffer(File):
     def __init__(self, owner: Any, data: bytes | None, level: Level, **options: bool) -> None:
         super().__init__(owner, level, **options)
         self.data = data
+        self.growing: bytes | None = None
+        """What has come so far, of one that is watched."""
 
     def read_here(self) -> bytes | None:
         if self.producer is not None:
-            return None
+            return self.growing
         if self.data is None:
             raise FileNotFoundError("this buffer has no content: no task has made it")
         return self.data

@@ -333,12 +333,12 @@ class FuturesExecutor(Executor):
         with self._lock:
             self._open.discard(future)
 
-    def future_task(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> FuturePythonTask:
+    def future_task(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> FuturePythonTask:
         """A task that calls ``fn``, to be given its resources and the like, and submitted."""
         return FuturePythonTask(fn, *args, **kwargs)
 
     def future_funcall(
-        self, library_name: str, fn: str | Callable[..., Any], *args: Any, **kwargs: Any
+        self, library_name: str, fn: str | Callable[..., Any], /, *args: Any, **kwargs: Any
     ) -> FutureFunctionCall:
         """A call of a function of an installed library, to be submitted."""
         return FutureFunctionCall(library_name, fn, *args, **kwargs)

@@ -11,7 +11,6 @@ meanwhile. Without one, it is over at once, with the result "missing library".
 from __future__ import annotations
 
 import itertools
-import subprocess
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from graphvine.protocol.libraries import Setup, dump_setup
 from graphvine.taskvine.files import File
 from graphvine.taskvine.functions import dump_arguments, name_of
 from graphvine.taskvine.python import PythonTask, archive_of, within
-from graphvine.taskvine.remote import calls
+from graphvine.taskvine.remote import calls, setups
 from graphvine.taskvine.results import Summary
 from graphvine.taskvine.task import Task
 
@@ -41,10 +40,12 @@ _numbers = itertools.count(1)
 class LibraryTask(Task):
     """A library, to be installed with ``Manager.install_library``."""
 
-    def __init__(self, setup: Setup, name: str) -> None:
+    def __init__(self, setup: Setup, name: str, line: str = "") -> None:
+        """``line``: a command line that is run before the set-up."""
         super().__init__(name)
         self.set_library_provided(name)
         self._setup = setup
+        self._line = line
         self._slots = 0
         self._mode = "direct"
 
@@ -53,7 +54,8 @@ class LibraryTask(Task):
         return self.command
 
     def set_function_slots(self, nslots: int) -> None:
-        """Its cores, memory, disk and GPUs are shared by so many calls at a time; 0: one call per core."""
+        """At most so many calls of it at a time: they share the cores, memory, disk and GPUs that it states,
+        or the worker if it states none. 0: one call per core."""
         if nslots < 0:
             raise ValueError(f"function slots: {nslots}")
         self._slots = int(nslots)
@@ -75,11 +77,17 @@ class LibraryTask(Task):
         slots = self._slots or max(1, int(self._asked.cores))
         asked = self._asked
         return Summary(
-            cores=asked.cores / slots if asked.cores > 0 else 1.0,
+            cores=asked.cores / slots if asked.cores > 0 else -1 if self._slots else 1.0,
             memory=asked.memory / slots if asked.memory > 0 else -1,
             disk=asked.disk / slots if asked.disk > 0 else -1,
             gpus=asked.gpus / slots if asked.gpus > 0 else -1,
         )
+
+    def share_of_worker(self) -> float:
+        """The share of its worker that a call takes at the least, where the library states nothing else."""
+        asked = self._asked
+        stated = max(asked.cores, asked.memory, asked.disk, asked.gpus) > 0
+        return 0.0 if stated or not self._slots else 1.0 / self._slots
 
 
 class Installed(msgspec.Struct, frozen=True):
@@ -91,19 +99,27 @@ class Installed(msgspec.Struct, frozen=True):
     setup: bytes
     variables: tuple[tuple[str, str], ...]
     contexts: tuple[File, ...]
+    inputs: tuple[File, ...]
     mode: str
     share: Summary
+    share_of_worker: float
+
+    def files(self) -> list[File]:
+        """What it needs on its workers."""
+        return [*self.contexts, *self.inputs]
 
 
 def install(task: LibraryTask) -> Installed:
     """Take a library as it is now. Raises NotPicklableError, ValueError."""
-    if task._inputs:
-        raise NotImplementedError(
-            f"library {task.name} has input files: give what the set-up needs as its arguments "
-            "(library_context_info), or the files to the calls"
+    setup = task._setup
+    if task._inputs or task._line:
+        names = [mount.name for mount in task._inputs]
+        given = names, task._line, setup.function, setup.args, setup.kwargs
+        setup = msgspec.structs.replace(
+            setup, function=setups.set_up, args=given, kwargs={}, takes_inputs=True
         )
     try:
-        setup = dump_setup(task._setup)
+        data = dump_setup(setup)
     except Exception as error:
         raise NotPicklableError(
             f"library {task.name} cannot be sent to a worker: {type(error).__name__}: {error}"
@@ -112,11 +128,13 @@ def install(task: LibraryTask) -> Installed:
         next(_numbers),
         task.name,
         frozenset(task._setup.functions),
-        setup,
+        data,
         tuple(sorted((name, value) for name, value in task._variables.items() if value is not None)),
         tuple(task._contexts),
+        tuple(mount.file for mount in task._inputs),
         task._mode,
         task.share(),
+        task.share_of_worker(),
     )
 
 
@@ -139,11 +157,9 @@ def make(
         if key in named and named[key] is not function:
             raise ValueError(f"library {name}: two functions are named {key!r}")
         named[key] = function
-    setup = Setup(*_context(name, context), _hoisted(name, hoisted or ()), named)
-    if command:
-        setup.args = (command, setup.function, setup.args, setup.kwargs)
-        setup.function, setup.kwargs = _set_up_after, {}
-    return LibraryTask(setup, name)
+    return LibraryTask(
+        Setup(*_context(name, context), _hoisted(name, hoisted or ()), named), name, command or ""
+    )
 
 
 def _context(
@@ -171,13 +187,6 @@ def _hoisted(name: str, hoisted: Sequence[Any]) -> dict[str, Any]:
             found[top] = __import__(top)
         found[key] = value
     return found
-
-
-def _set_up_after(
-    line: str, function: Callable[..., Any] | None, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Any:
-    subprocess.run(line, shell=True, check=True)
-    return function(*args, **kwargs) if function is not None else None
 
 
 def checked_mode(mode: str) -> str:
@@ -218,8 +227,11 @@ class FunctionCall(PythonTask):
         return self.command, dump_arguments(self.command, self._args, self._kwargs)
 
     def options(self, defaults: Summary) -> TaskOptions:
-        share = self._library.share if self._library is not None else defaults
-        return super().options(
+        library = self._library
+        if library is None:
+            return super().options(defaults)
+        share = library.share
+        options = super().options(
             Summary(
                 cores=defaults.cores if defaults.cores >= 0 else share.cores,
                 memory=defaults.memory if defaults.memory >= 0 else share.memory,
@@ -227,9 +239,14 @@ class FunctionCall(PythonTask):
                 gpus=defaults.gpus if defaults.gpus >= 0 else share.gpus,
             )
         )
+        request = msgspec.structs.replace(options.request, share=library.share_of_worker)
+        return msgspec.structs.replace(options, request=request)
 
     def _archives(self) -> list[File]:
         return [archive_of(file) for file in self._library.contexts] if self._library is not None else []
+
+    def _needed_before(self) -> list[File]:
+        return [*self._archives(), *(self._library.inputs if self._library is not None else ())]
 
     def _group(self) -> Hashable:
         return ("library", self._library.number if self._library is not None else 0)
@@ -260,9 +277,10 @@ class FunctionCall(PythonTask):
             setup=library.setup,
             setup_name=library.name,
             variables=library.variables,
+            inputs=tuple(builder.input(file) for file in library.inputs),
         )
         builder.code = within(builder, code, library.contexts)
 
     def input_files(self) -> list[File]:
         files = super().input_files()
-        return [*files, *self._library.contexts] if self._library is not None else files
+        return [*files, *self._library.files()] if self._library is not None else files

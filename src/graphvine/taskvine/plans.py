@@ -29,6 +29,7 @@ from graphvine.taskvine.files import Buffer, Environment, File, LocalFile, MiniT
 from graphvine.taskvine.naming import kept_name
 from graphvine.taskvine.remote import kept, sources, unpack
 from graphvine.taskvine.remote.contents import SMALL_BYTES, SmallFile
+from graphvine.taskvine.remote.limits import Limits
 from graphvine.taskvine.results import Summary
 
 if TYPE_CHECKING:
@@ -67,12 +68,15 @@ class Builder:
         staging: str,
         defaults: Mapping[str, Summary] | None = None,
         limits: Mapping[str, str] | None = None,
+        enforced: bool = False,
     ) -> None:
         """``staging``: a directory for the content of large buffers. ``defaults``: by category, what tasks
-        ask for that do not say; ``limits``: the limits of categories that have one."""
+        ask for that do not say; ``limits``: the limits of categories that have one. ``enforced``: tasks that
+        use more memory or disk than was stated are stopped."""
         self._staging = staging
         self._defaults = defaults or {}
         self._category_limits = limits or {}
+        self._enforced = enforced
         self._inputs: list[tuple[int, ...]] = []
         self._keys: list[object] = []
         self._entries: list[Entry | None] = []
@@ -90,6 +94,8 @@ class Builder:
         self.begun: list[Begun] = []
         self.replaced: list[int] = []
         """Given entries of files that a task of this plan makes anew."""
+        self.unshared: set[int] = set()
+        """Entries that no worker gets from another."""
         self.limits: set[str] = set()
         """Names of limits that entries have."""
         self.code = Code()
@@ -102,6 +108,10 @@ class Builder:
         options = task.options(self._defaults.get(task.category) or Summary())
         limit = self._category_limits.get(task.category)
         return msgspec.structs.replace(options, limit=limit) if limit else options
+
+    def limits_of(self, request: Resources) -> Limits:
+        """What a task may use."""
+        return Limits(request.memory_mb, request.disk_mb) if self._enforced else Limits()
 
     # -- entries ---------------------------------------------------------------------------------------
 
@@ -158,6 +168,8 @@ class Builder:
             if before in self._given:
                 self.replaced.append(before)
             self._entry_of[file] = made
+            if not file.peer_transfer:
+                self.unshared.add(made)
 
     # -- files -----------------------------------------------------------------------------------------
 
@@ -174,6 +186,8 @@ class Builder:
         entry = self._made(file)
         if entry >= 0:
             self._entry_of[file] = entry
+            if not file.peer_transfer:
+                self.unshared.add(entry)
         return entry
 
     def files(self) -> dict[File, int]:
@@ -291,6 +305,7 @@ class Builder:
             given=self._given,
             separate=True,
             label="tasks",
+            unshared=frozenset(self.unshared),
         )
 
     def _portions(self, entries: Sequence[int]) -> Iterator[Sequence[int]]:

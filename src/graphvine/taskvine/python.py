@@ -26,6 +26,7 @@ from graphvine.taskvine.functions import dump_arguments, name_of
 from graphvine.taskvine.naming import content_of, kept_name
 from graphvine.taskvine.remote import calls, command
 from graphvine.taskvine.remote.contents import last_line
+from graphvine.taskvine.remote.limits import STOPPED
 from graphvine.taskvine.results import Report, Summary
 from graphvine.taskvine.task import Task
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from graphvine.taskvine.plans import Builder
 
 _MARK = "__graphvine_no_result__"
+#: Words that a worker has for a function that did not come to its end.
+_WITHOUT_VALUE = (results.INPUT_MISSING, results.RESOURCE_EXHAUSTION)
 #: Names of environments whose content has none.
 _unnamed: weakref.WeakKeyDictionary[File, str] = weakref.WeakKeyDictionary()
 
@@ -59,7 +62,9 @@ def mark(error: BaseException) -> BaseException:
 class PythonTask(Task):
     """A call of a function, to be submitted to a manager."""
 
-    def __init__(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    _end_grace_s = 0.0
+
+    def __init__(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
         """``func(*args, **kwargs)`` runs on a worker. Raises TypeError."""
         if not callable(func):
             raise TypeError(f"{func!r} cannot be called")
@@ -88,6 +93,8 @@ class PythonTask(Task):
             self._environment_path = os.fspath(environment)
 
     _environment_path = ""
+    _text = ""
+    """The traceback of what it raised."""
 
     def enable_temp_output(self) -> None:
         """What it returns stays on the workers: ``output_file`` is the pickle of it, for other tasks."""
@@ -193,16 +200,16 @@ class PythonTask(Task):
             )
             for mount in self._inputs
         ]
-        outlets = [command.Outlet(output.name, output.when) for output in self._outputs]
+        outlets = [command.Outlet(output.name, output.when, output.watch) for output in self._outputs]
         spec = b""
-        if mounts or outlets or self._variables or self._temp_output:
+        options = builder.options_of(self)
+        limits = builder.limits_of(options.request)
+        if mounts or outlets or self._variables or self._temp_output or limits:
             spec = calls.encode(
-                calls.Spec(mounts, outlets, self._variables, self._temp_output, not self._serialized)
+                calls.Spec(mounts, outlets, self._variables, self._temp_output, not self._serialized, limits)
             )
         size = len(self._pickled[1])
-        entry = builder.add(
-            self._entry(spec), list(slots), self.id, self._category, builder.options_of(self), size=size
-        )
+        entry = builder.add(self._entry(spec), list(slots), self.id, self._category, options, size=size)
         self._pickled = b"", b""
         files = [output.file for output in self._outputs]
         own = self._output_file
@@ -224,58 +231,90 @@ class PythonTask(Task):
         )
 
     def _awaits_value(self, outcome: Outcome) -> bool:
-        if not outcome.ok or self._temp_output:
+        if not outcome.ok:
             return False
-        ended = calls.decode_ended(outcome.note) if outcome.note else None
-        if ended is not None and (ended.text or ended.word == results.INPUT_MISSING):
+        ended = _ended(outcome)
+        if ended.kept:
+            return True
+        if self._temp_output or ended.text or ended.word in _WITHOUT_VALUE:
             return False
         return bool(self._outputs) or outcome.value is None
 
-    def _value_entry(self) -> Entry | None:
-        return (calls.value_of, (not self._serialized,), None) if self._outputs else None
+    def _value_entry(self, outcome: Outcome) -> Entry | None:
+        return (calls.rest_of, (), None) if self._outputs or _ended(outcome).kept else None
 
     def _take_value(self, report: Report, value: Any, error: BaseException | None) -> None:
-        if error is None:
-            report.value = value
-        else:
+        if error is not None:
+            if report.exit_code:
+                # The text of what it raised is here, if not all of it.
+                return
             _no_value(report, results.OUTPUT_MISSING, f"what it returned cannot be fetched: {error}", error)
+        elif isinstance(value, calls.Rest):
+            self._take_rest(report, value)
+        else:
+            report.value = value
+
+    def _take_rest(self, report: Report, rest: calls.Rest) -> None:
+        # What is long is here, and only that.
+        report.output = rest.output + report.output
+        if rest.error:
+            report.value = self._raised(report, rest.error, self._text)
+        elif report.exit_code or self._temp_output:
+            return
+        elif rest.value is not None and self._serialized:
+            _load(report, rest.value)
+        elif rest.value is not None:
+            report.value = rest.value
 
     def _read(self, outcome: Outcome) -> Report:
         report = report_of(outcome)
         report.measured = _measured(self, outcome)
-        ended = calls.decode_ended(outcome.note) if outcome.note else None
+        ended = _ended(outcome)
+        report.output = ended.output
         if not outcome.ok:
             self._read_failure(report, outcome)
-        elif ended is not None and ended.text:
+        elif ended.text:
             self._read_raised(report, ended.error, ended.text)
-        elif ended is not None and ended.word == results.INPUT_MISSING:
+        elif ended.word in _WITHOUT_VALUE:
+            report.exceeded = ended.exceeded
             _no_value(report, ended.word, ended.reason)
         else:
-            if ended is not None:
-                report.result, report.reason = ended.word, ended.reason
-            if outcome.value is not None and not self._outputs and not self._temp_output:
+            report.result, report.reason = ended.word, ended.reason
+            if outcome.value is not None and not self._outputs and not self._temp_output and not ended.kept:
                 _load(report, outcome.value)
         report.measured.exit_status = report.exit_code
         write_summary(self, report)
         return report
 
     def _read_raised(self, report: Report, error: bytes, text: str) -> None:
-        where = f"task {self.id} ({self.command}) failed on {report.worker or report.host}"
-        report.value = mark(raised_exception(error, text, self.command, where))
+        self._text = text
+        report.value = self._raised(report, error, text)
         # The function ran to its end.
         report.result, report.exit_code = results.SUCCESS, 1
-        report.reason, report.output = last_line(text), text.encode()
+        report.reason = last_line(text)
+        report.output += text.encode()
+
+    def _raised(self, report: Report, error: bytes, text: str) -> BaseException:
+        where = f"task {self.id} ({self.command}) failed on {report.worker or report.host}"
+        return mark(raised_exception(error, text, self.command, where))
 
     def _read_failure(self, report: Report, outcome: Outcome) -> None:
         if outcome.kind == "raised":
             self._read_raised(report, outcome.error, outcome.text)
             return
         error = failed_exception(Failed(outcome.kind, outcome.text, outcome.error), self.command)
+        if outcome.kind == "killed" and STOPPED in outcome.text:
+            report.result = results.RESOURCE_EXHAUSTION
+            report.reason = outcome.text.rpartition(STOPPED)[2].strip()
         _no_value(report, report.result, report.reason, error)
 
     def _take_failure(self, report: Report) -> None:
         """It is over without having been handed over."""
         _no_value(report, report.result, report.reason)
+
+
+def _ended(outcome: Outcome) -> calls.Ended:
+    return calls.decode_ended(outcome.note) if outcome.note else calls.Ended()
 
 
 def within(builder: Builder, code: Any, contexts: Sequence[File]) -> Any:
@@ -298,7 +337,7 @@ def archive_of(file: File) -> File:
 def _no_value(report: Report, word: str, reason: str, error: BaseException | None = None) -> None:
     report.result, report.reason, report.exit_code = word, reason, -1
     report.value = mark(error if error is not None else PythonTaskNoResult(f"{word}: {reason}"))
-    report.output = reason.encode()
+    report.output += reason.encode()
 
 
 def _load(report: Report, data: bytes) -> None:

@@ -68,7 +68,8 @@ class Summary(msgspec.Struct):
 
 class Report(msgspec.Struct):
     """What became of a task. ``reason``: in words, where ``result`` is not enough. ``value``: what a Python
-    task returned, or the exception for why it returned nothing. ``worker``, ``host``: who ran it last."""
+    task returned, or the exception for why it returned nothing. ``worker``, ``host``: who ran it last.
+    ``exceeded``: the limits that it did not keep."""
 
     result: str = SUCCESS
     reason: str = ""
@@ -79,3 +80,4 @@ class Report(msgspec.Struct):
     host: str = ""
     tries: int = 0
     measured: Summary | None = None
+    exceeded: dict[str, float] = {}

@@ -93,6 +93,21 @@ def write_path(value: Any, path: str) -> None:
         shutil.rmtree(building, ignore_errors=True)
 
 
+def write_over(value: Any, path: str) -> bool:
+    """Have a file's content in the file that is there, for those who have it open. False if there is none, or
+    it is none itself. Raises OSError."""
+    if not os.path.isfile(path) or (isinstance(value, Tree) and not os.path.isfile(value.path)):
+        return False
+    with open(path, "r+b") as file:
+        if isinstance(value, Tree):
+            with open(value.path, "rb") as whole:
+                shutil.copyfileobj(whole, file)
+        else:
+            file.write(read_bytes(value))
+        file.truncate()
+    return True
+
+
 def _move(new: str, path: str) -> None:
     """Put what was built in its place; of two directories, the members of one among those of the other."""
     is_directory = os.path.isdir(new) and not os.path.islink(new)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import sys
 import time
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -175,17 +174,21 @@ class SteeringClient(DeskClient):
         """Accepted: nothing is allocated automatically yet."""
 
     def enable_monitoring(self, watchdog: bool = True, time_series: bool = False) -> int:
-        """Nothing to do: every task is measured. 1."""
+        """Every task is measured anyway. ``watchdog``: from now on, a task that uses more memory or disk than
+        it states (or its category does for it) is stopped: "resource exhaustion". ``time_series``: accepted.
+        1."""
+        self._desk.enforces = bool(watchdog)
         return 1
 
     def enable_peer_transfers(self) -> int:
-        """Nothing to do: workers pass files to each other."""
+        """Workers fetch files from each other (as they do anyway). 1."""
+        self._engine.peer_transfers(True)
         return 1
 
     def disable_peer_transfers(self) -> int:
-        """Not yet: a warning, and workers still pass files to each other."""
-        warnings.warn("peer transfers cannot be disabled here: files go between workers", stacklevel=2)
-        return 0
+        """From now on files go from worker to worker through the manager. 1."""
+        self._engine.peer_transfers(False)
+        return 1
 
     def enable_disconnect_slow_workers(self, multiplier: float) -> None:
         """Accepted: workers are not told from each other by their speed yet."""

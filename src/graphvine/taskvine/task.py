@@ -71,6 +71,9 @@ class Output(msgspec.Struct, frozen=True):
 class Task:
     """A command line, to be submitted to a manager."""
 
+    _end_grace_s = 2.0
+    """A command sees to it itself that it ends in time, if it has begun; only after so long others do."""
+
     def __init__(self, command: str, **options: Any) -> None:
         """Options: ``cores, memory, disk, gpus, priority, retries, category, tag, time_max, ...``, each as
         its ``set_`` method takes it; ``features`` (one, or a list); ``inputs`` and ``outputs``, dicts of
@@ -154,7 +157,8 @@ class Task:
         """What the task leaves in the sandbox as ``remote_name`` becomes ``file``.
 
         ``success_only``: only if the command ends with exit code 0; ``failure_only``: only if it does not.
-        ``watch``: accepted; the file comes when the task is over. Raises TypeError, ValueError."""
+        ``watch``: a file grows here while the task writes it (a buffer: what ``contents`` gives). Raises
+        TypeError, ValueError."""
         _check_file(file)
         if file.kind not in ("file", "buffer", "temp"):
             raise ValueError(f"{file.label} cannot be an output: declare a file, a buffer or a temp for it")
@@ -406,9 +410,13 @@ class Task:
     @property
     def limits_exceeded(self) -> Summary | None:
         """What it used more of than it may; None: nothing."""
-        if self._report is None or self._report.result != results.MAX_WALL_TIME:
-            return None
-        return Summary(wall_time=round(self._time_max * 1e6))
+        result = self.result
+        if result == results.MAX_WALL_TIME:
+            return Summary(wall_time=round(self._time_max * 1e6))
+        if result == results.MAX_END_TIME:
+            return Summary(end=self._time_end)
+        exceeded = self._report.exceeded if self._report is not None else {}
+        return Summary(**exceeded) if exceeded else None  # type: ignore[arg-type]
 
     def get_metric(self, name: str) -> int:
         """A number of TaskVine's: ``time_when_submitted``, ``time_when_done`` (microseconds since 1970),
@@ -463,13 +471,17 @@ class Task:
         """Files whose content must have a name before it can be part of a plan."""
         return []
 
+    def _needed_before(self) -> list[File]:
+        """Files that cannot be made in the plan that the task is a part of."""
+        return self._archives()
+
     def _awaits_value(self, outcome: Outcome) -> bool:
         """Whether more of its own result is to be fetched before it is over; ``_take_value`` is given it."""
         from graphvine.taskvine import commands
 
         return commands.awaits_output(outcome)
 
-    def _value_entry(self) -> Entry | None:
+    def _value_entry(self, outcome: Outcome) -> Entry | None:
         """What is fetched then is what this entry makes of the result; None: the result itself."""
         from graphvine.taskvine import commands
 

@@ -126,8 +126,8 @@ class Hands:
                 self._store_context(context)
             case SpawnExecutor(executor, number, zygote):
                 self._pool.spawn(executor, self._contexts[number] if number else None, zygote)
-            case StartZygote(zygote, number):
-                self._start_zygote(zygote, number, now)
+            case StartZygote():
+                self._start_zygote(instruction, now)
             case FindEnvironment(zygote, name):
                 self._find_environment(zygote, name, now)
             case UnpackEnvironment(zygote, file):
@@ -228,12 +228,13 @@ class Hands:
                 file.write(content)
         return path
 
-    def _start_zygote(self, zygote: str, context: int, now: float) -> None:
-        base = self._bases[context]
+    def _start_zygote(self, start: StartZygote, now: float) -> None:
+        zygote, base = start.zygote, self._bases[start.context]
         scratch, limit_s = self._store.scratch, self._settings.setup_s
-        prepare = Prepare(base.setup, base.archive, base.imports, scratch, limit_s)
         found = self._found.pop(zygote, None)
         try:
+            inputs = [self._path_of_input(file, value) for file, value in start.inputs]
+            prepare = Prepare(base.setup, base.archive, base.imports, scratch, limit_s, inputs)
             inside = None
             if found is not None:
                 installation = lay_out(os.path.join(scratch, "installation"))
@@ -244,6 +245,15 @@ class Hands:
         finally:
             if found is not None:
                 os.close(found.hold)
+
+    def _path_of_input(self, file: int, value: bytes | str) -> tuple[str, bool]:
+        """Where a zygote reads what its set-up is given; whether it is an inline pickle. Raises OSError."""
+        if isinstance(value, bytes):
+            return self._scratch_file("input", value), True
+        path = self._path(file)
+        if not path:
+            raise FileNotFoundError(f"file {file}, which its set-up needs, vanished from the store")
+        return path, False
 
     # -- environments ----------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from collections import deque
 
 import msgspec
 
-from graphvine.protocol.messages import Resources, is_light, largest_share
+from graphvine.protocol.messages import Resources, cores_of, is_light
 from graphvine.worker.tasks import Job, Lane
 
 #: Fractions of cores are sums of floats.
@@ -100,8 +100,7 @@ def cut_down(request: Resources, capacity: Resources) -> Resources:
     share, nothing exceeds the worker."""
     if is_light(request):
         return request
-    asked = request.cores or capacity.cores * largest_share(request, capacity)
-    cores = min(asked, capacity.cores)
+    cores = min(cores_of(request, capacity), capacity.cores)
     share = capacity.memory_mb * cores / capacity.cores if capacity.cores else 0.0
     memory = min(request.memory_mb or share, capacity.memory_mb)
     return Resources(cores, memory, min(request.disk_mb, capacity.disk_mb), min(request.gpus, capacity.gpus))

@@ -27,12 +27,12 @@ import msgspec
 from graphvine.protocol import payload, tree_files, values
 from graphvine.protocol.trees import BadTreeError, NewTree, Tree
 from graphvine.worker import scratch, spare
-from graphvine.worker.deaths import OutOfMemoryKills, explain
+from graphvine.worker.deaths import OutOfMemoryKills, explain, tail
 from graphvine.worker.failures import describe, pickle_error
 from graphvine.worker.forking import run_in_child
 from graphvine.worker.marks import LAYOUT, NOTHING
 from graphvine.worker.modules import Contexts
-from graphvine.worker.notes import take_note
+from graphvine.worker.notes import listen, take_note
 from graphvine.worker.packets import (
     MAX_MESSAGE_BYTES,
     ExecutorUp,
@@ -42,6 +42,7 @@ from graphvine.worker.packets import (
     PacketTask,
     ResultKind,
     TaskResult,
+    TaskTold,
 )
 from graphvine.worker.passing import refer, resolve
 from graphvine.worker.relief import Relief, UnderWay
@@ -161,6 +162,10 @@ class Executor:
         self._unix_offset = 0.0
         self._relief = Relief(self._relieve)
         self._streams = Streams(link.fileno())
+        self._modules = {name: module for name, module in sys.modules.items() if _is_ours(name)}
+        self._running = 0, 0
+        """The task that runs, and which attempt at it."""
+        listen(self._tell)
 
     def serve(self) -> None:
         """Run packets until the agent closes its end."""
@@ -171,6 +176,10 @@ class Executor:
 
     def _say(self, message: FromExecutor) -> None:
         self._link.send(refer(self._encode(message), self._passing))
+
+    def _tell(self, data: bytes) -> None:
+        """Called in any thread of the running task."""
+        self._say(TaskTold(*self._running, data))
 
     def _run_packet(self, packet: Packet) -> None:
         for ref in packet.contexts:
@@ -199,6 +208,10 @@ class Executor:
                 under_way.hand_in(lambda results: self._say(PacketDone(number, results, finished=False)))
                 waiting_bytes, flushed = 0, perf_counter()
             mark(page, 0, number, task.task)
+            self._running = task.task, task.attempt
+            if sys.modules.get(scratch.__name__) is not scratch:
+                # A task before has removed modules that are not its own, to have its own ones imported anew.
+                sys.modules.update(self._modules)
             result = self._run_task(task, packet, passed)
             scratch.end_task()
             under_way.add(result)
@@ -277,14 +290,16 @@ class Executor:
             end = run_in_child(lambda: self._encode(self._run_as_child(task, packet, passed)))
         except OSError as error:
             return self._failed(task, began, "killed", error)
+        said = tail(scratch.printed_by(self._passing, end.pid))
         if end.data is not None:
+            tree_files.remove(scratch.printed_by(self._passing, end.pid))
             return self._decode_result(end.data)
         for path in scratch.left_by(self._passing, end.pid):
             tree_files.remove(path)
         for directory in filter(None, (packet.directory, packet.fallback)):
             tree_files.remove(f"{directory}/{temporary_name(task.task, end.pid)}")
-        # Its last words are with the agent, which reads what executors and their children print.
-        text = explain(end.status, end.peak_mb, self._memory_kills.grown(), "")
+        # Other last words are with the agent, which reads what executors and their children print.
+        text = explain(end.status, end.peak_mb, self._memory_kills.grown(), said)
         result = self._failed(task, began, "killed", ChildProcessError(text))
         result.memory_mb = end.peak_mb
         return result
@@ -340,6 +355,10 @@ class Executor:
             self._peak(duration),
             take_note(),
         )
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == "graphvine"
 
 
 def leave_as_child(error: BaseException | None) -> NoReturn:

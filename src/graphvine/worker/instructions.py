@@ -30,10 +30,12 @@ class TakeBack(msgspec.Struct):
 
 class StartZygote(msgspec.Struct):
     """Start the zygote that ``context`` needs, to be known as ``zygote``; answer with ``on_zygote_ready``,
-    ``on_zygote_failed`` or ``on_zygote_died``."""
+    ``on_zygote_failed`` or ``on_zygote_died``. ``inputs``: what its set-up is given, each the file's number,
+    and its inline pickle or ``files.STORED``."""
 
     zygote: str
     context: int
+    inputs: list[tuple[int, bytes | str]] = []
 
 
 class FindEnvironment(msgspec.Struct):

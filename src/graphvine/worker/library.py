@@ -23,14 +23,16 @@ _hoisted: dict[str, Any] = {}
 _functions: dict[str, Callable[..., Any]] = {}
 
 
-def start(data: bytes) -> None:
-    """Run a set-up. Raises whatever it raises; TypeError when it returns something that is no mapping."""
+def start(data: bytes, inputs: Sequence[Any] = ()) -> None:
+    """Run a set-up, given the values of its ``inputs``. Raises whatever it raises; TypeError when it returns
+    something that is no mapping."""
     setup: Setup = pickle.loads(data)
     _hoisted.update(setup.hoisted)
     _functions.update(setup.functions)
     for function in (setup.function, *setup.functions.values()):
         lend_hoisted(function)
-    made = setup.function(*setup.args, **setup.kwargs) if setup.function is not None else None
+    given = [inputs] if setup.takes_inputs else []
+    made = setup.function(*given, *setup.args, **setup.kwargs) if setup.function is not None else None
     if made is None:
         return
     if not isinstance(made, Mapping):

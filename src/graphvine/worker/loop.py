@@ -31,6 +31,7 @@ from graphvine.protocol.messages import (
     Leaving,
     Refused,
     Rejoin,
+    Told,
     ToManager,
     ToWorker,
     Welcome,
@@ -42,6 +43,7 @@ from graphvine.worker.core import Core
 from graphvine.worker.hearing import hear
 from graphvine.worker.node import capacity, resident_mb
 from graphvine.worker.output import Allowance, Printed
+from graphvine.worker.packets import TaskTold
 from graphvine.worker.pool import (
     ExecutorDied,
     ExecutorReady,
@@ -442,6 +444,9 @@ class Loop:
                 self._hands.take_results(event.executor, event.done, now)
             elif isinstance(event, Printed):
                 self._on_printed(event, now)
+            elif isinstance(event, TaskTold):
+                if self._joined:
+                    self._say([Told(event.task, event.attempt, event.data)])
             elif isinstance(event, ExecutorReady):
                 core.on_executor_ready(event.executor)
             elif isinstance(event, ExecutorDied):

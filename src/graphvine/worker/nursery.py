@@ -26,13 +26,15 @@ from graphvine.worker.outbox import Outbox
 from graphvine.worker.settings import Settings
 from graphvine.worker.tasks import Lane, Queue
 
-#: States of a zygote: its environment is looked for, its archive fetched and unpacked, it does its set-up.
+#: States of a zygote: its environment is looked for, its archive fetched and unpacked; what its set-up needs
+#: is fetched; it does its set-up.
 ABSENT = 0
 FINDING = 1
 FETCHING = 2
 UNPACKING = 3
-STARTING = 4
-READY = 5
+GATHERING = 4
+STARTING = 5
+READY = 6
 
 
 _LIBRARY = "library"
@@ -56,6 +58,8 @@ class Zygote(msgspec.Struct):
     environment: int
     """The file that is its environment's archive, 0 when it needs none."""
     environment_name: str
+    inputs: list[int]
+    """The files that its set-up is given."""
     state: int = ABSENT
     used: int = 0
     """When it was last needed, as a count of all needs."""
@@ -84,7 +88,9 @@ class Nursery:
         """Zygotes whose contexts came in this turn."""
         self._fetching: list[Zygote] = []
         """Zygotes that wait for an archive."""
-        self._zygotes = {"": Zygote("", 0, "the base zygote", 0, "", READY)}
+        self._gathering: list[Zygote] = []
+        """Zygotes whose set-ups wait for what they are given."""
+        self._zygotes = {"": Zygote("", 0, "the base zygote", 0, "", [], READY)}
 
     def __getitem__(self, key: str) -> Zygote:
         return self._zygotes[key]
@@ -98,7 +104,7 @@ class Nursery:
             if known is None:
                 name = context.environment_name
                 self._zygotes[key] = Zygote(
-                    key, context.context, title_of(context), context.environment, name
+                    key, context.context, title_of(context), context.environment, name, context.inputs
                 )
             else:
                 # The same archive may have come with another plan, and the earlier one be gone.
@@ -124,6 +130,7 @@ class Nursery:
         """A zygote has done its set-up."""
         zygote = self._zygotes[key]
         self._outbox.instructions.append(Note("info", f"{zygote.title} is ready, after {duration_s:.3f} s"))
+        self._leave_inputs(zygote)
         zygote.state = READY
         zygote.deaths = 0
         zygote.not_before = 0.0
@@ -180,9 +187,16 @@ class Nursery:
         if zygote.state == UNPACKING:
             self._files.unpin([zygote.unpacked])
 
+    def _leave_inputs(self, zygote: Zygote) -> None:
+        """Its set-up does not read them any more."""
+        if zygote.state == STARTING:
+            self._files.unpin(zygote.inputs)
+
     def _set_absent(self, zygote: Zygote) -> None:
-        if zygote in self._fetching:
-            self._fetching.remove(zygote)
+        for waiting in (self._fetching, self._gathering):
+            if zygote in waiting:
+                waiting.remove(zygote)
+        self._leave_inputs(zygote)
         zygote.state = ABSENT
         self._queue.hold(zygote.key, held=True)
 
@@ -198,6 +212,10 @@ class Nursery:
         held = self._queue.held
         if self._fetching:
             self._unpack_what_came(now)
+        if self._gathering:
+            waiting, self._gathering = self._gathering, []
+            for zygote in waiting:
+                self._start(zygote)
         if not held and not self._coming:
             return
         for key in self._coming:
@@ -226,8 +244,20 @@ class Nursery:
                 self._start(zygote)
 
     def _start(self, zygote: Zygote) -> None:
+        """Start it, as soon as all is here that its set-up is given."""
+        held = self._files.held
+        lacking = [file for file in zygote.inputs if file not in held]
+        for file in lacking:
+            if not self._files.is_coming(file):
+                self._files.report_missing(file, f"it is not here, and {zygote.title} needs it")
+        if lacking:
+            zygote.state = GATHERING
+            self._gathering.append(zygote)
+            return
         zygote.state = STARTING
-        self._outbox.instructions.append(StartZygote(zygote.key, zygote.context))
+        self._files.pin(zygote.inputs)
+        given = [(file, held[file]) for file in zygote.inputs]
+        self._outbox.instructions.append(StartZygote(zygote.key, zygote.context, given))
         self._end_idle()
 
     def _unpack_what_came(self, now: float) -> None:
@@ -291,6 +321,7 @@ def zygote_key(context: Context) -> str:
         context.variables,
         context.setup,
         context.modules * bool(context.setup),
+        context.inputs,
     )
     return xxhash.xxh3_128_hexdigest(msgspec.msgpack.encode(parts))
 

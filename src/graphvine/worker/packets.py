@@ -111,4 +111,12 @@ class ExecutorUp(msgspec.Struct, array_like=True, tag=1):
     pid: int
 
 
-FromExecutor = PacketDone | ExecutorUp
+class TaskTold(msgspec.Struct, array_like=True, tag=2):
+    """What the running task says on its way (``notes.tell``)."""
+
+    task: int
+    attempt: int
+    data: bytes
+
+
+FromExecutor = PacketDone | ExecutorUp | TaskTold

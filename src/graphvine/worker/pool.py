@@ -33,6 +33,7 @@ from graphvine.worker.packets import (
     Packet,
     PacketDone,
     PacketHead,
+    TaskTold,
 )
 from graphvine.worker.passing import forget, refer, resolve
 from graphvine.worker.removal import Remover
@@ -107,7 +108,16 @@ class ZygoteFailed(msgspec.Struct):
     error: bytes
 
 
-PoolEvent = ExecutorReady | ResultsArrived | Printed | ExecutorDied | ZygoteDied | ZygoteReady | ZygoteFailed
+PoolEvent = (
+    ExecutorReady
+    | ResultsArrived
+    | TaskTold
+    | Printed
+    | ExecutorDied
+    | ZygoteDied
+    | ZygoteReady
+    | ZygoteFailed
+)
 
 
 class _Executor:
@@ -380,6 +390,8 @@ class Pool:
             if isinstance(message, ExecutorUp):
                 self._on_pid(executor, message.pid)
                 events.append(ExecutorReady(executor.number, message.pid))
+            elif isinstance(message, TaskTold):
+                events.append(message)
             else:
                 if any(result.kind == "killed" for result in message.results):
                     self._add_last_words(executor, message, events)
@@ -438,6 +450,8 @@ class Pool:
             memory_ran_out = os.WIFSIGNALED(message.status) and self._memory_kills.grown()
             events += executor.outlet.drain()
             last_lines = last_lines_of(executor.outlet.last_words())
+            if executor.pid:
+                last_lines = tail(scratch_directories.printed_by(self._scratch, executor.pid)) or last_lines
             self._bury(executor, explain(message.status, message.peak_mb, memory_ran_out, last_lines), events)
 
     def _bury(self, executor: _Executor, cause: str, events: list[PoolEvent]) -> None:
@@ -470,6 +484,8 @@ class Pool:
         del self._by_control[zygote.control.fileno()]
         self._epoll.unregister(zygote.control)
         zygote.close()
+        for path in scratch_directories.left_by(self._scratch, zygote.process.pid):
+            self._remover.remove(path)
         if self._zygotes.get(zygote.key) is zygote:
             del self._zygotes[zygote.key]
         cause = self._cause_of_end(zygote)

@@ -70,6 +70,19 @@ def end_task() -> None:
         tree_files.remove(_made.pop())
 
 
+def printed_path() -> str:
+    """Where this executor keeps what its task prints (see ``capture``). Raises RuntimeError outside of a
+    task."""
+    if not _parent:
+        raise RuntimeError("only a task that runs on a worker has scratch directories")
+    return printed_by(_parent, os.getpid())
+
+
+def printed_by(parent: str, pid: int) -> str:
+    """... where the executor ``pid`` does."""
+    return os.path.join(parent, f"{_prefix(pid)}printed")
+
+
 def left_by(parent: str, pid: int) -> list[str]:
     """Scratch directories of an executor that died."""
     return [str(path) for path in Path(parent).glob(f"{_prefix(pid)}*")]

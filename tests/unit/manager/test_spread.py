@@ -183,3 +183,26 @@ def test_a_worker_of_the_chain_never_gets_it() -> None:
 def test_a_small_file_is_fetched_from_those_that_have_it() -> None:
     _, _, told = spread_out(4, Settings(checked=True))
     assert [(source.holders, source.coming) for source in told.values()] == [([1], 0)] * 4
+
+
+@pytest.mark.parametrize("how", ["nobody", "this file"])
+@pytest.mark.parametrize("settings", [SPREADING, Settings(checked=True)])
+def test_what_workers_may_not_fetch_from_each_other_goes_through_the_manager(
+    how: str, settings: Settings
+) -> None:
+    cluster = Rehearsal(Core(settings), check)
+    cluster.join()
+    if how == "nobody":
+        cluster.core.on_peer_transfers(allowed=False)
+    making = plan_of([()], wanted=[0])
+    making.unshared = frozenset([0] if how == "this file" else [])
+    made = cluster.run(making, keep=True, large=True)
+    cluster.settle()
+    others = [cluster.join() for _ in range(3)]
+    plan = plan_of([(-1,)] * 3, wanted=[0, 1, 2], externals=[made])
+    plan.options = {task: TaskOptions(workers=(one.hello.name,)) for task, one in enumerate(others)}
+    base = cluster.run(plan)
+    told = sources(cluster)
+    assert [(source.holders, source.coming) for source in told.values()] == [([], 0)] * 3
+    cluster.settle()
+    assert cluster.results[base] == cluster.expected(base)

@@ -23,6 +23,7 @@ OURS = {
     "forget",
     "hold_files",
     "share",
+    "share_of_worker",
     "output_files",
     "input_files",
     "options",

@@ -68,6 +68,8 @@ class Bench:
         self.stored: set[int] = set()
         self.zygotes: dict[str, int] = {}
         """Zygotes that were started and not ended or lost, and the context each was started for."""
+        self.given: dict[str, dict[int, bytes | str]] = {}
+        """What the set-ups of zygotes were given."""
         self.ended_zygotes: list[str] = []
         self.looking: dict[str, str] = {}
         """Environments looked for last, and archives to be unpacked, by the zygotes they are for."""
@@ -241,8 +243,9 @@ class Bench:
             case says.UnpackEnvironment(zygote, file):
                 assert file in self.stored
                 self.unpacking[zygote] = file
-            case says.StartZygote(zygote, context):
+            case says.StartZygote(zygote, context, inputs):
                 assert zygote not in self.zygotes
+                self.given[zygote] = dict(inputs)
                 self.zygotes[zygote] = context
             case says.EndZygote(zygote):
                 self.ended_zygotes.append(zygote)

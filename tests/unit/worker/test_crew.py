@@ -24,6 +24,10 @@ CAPACITY = Resources(cores=4, memory_mb=8000, disk_mb=100, gpus=1)
         (Resources(0, memory_mb=2000, disk_mb=50), Resources(2, 2000, 50)),
         (Resources(0, gpus=1), Resources(4, 8000, 0, 1)),
         (Resources(0, memory_mb=99999), Resources(4, 8000)),
+        (Resources(0, share=0.5), Resources(2, 4000)),
+        (Resources(1, share=0.5), Resources(2, 4000)),
+        (Resources(3, share=0.5), Resources(3, 6000)),
+        (Resources(0, memory_mb=6000, share=0.5), Resources(3, 6000)),
     ],
 )
 def test_what_is_set_aside(request_: Resources, aside: Resources) -> None:

@@ -50,3 +50,9 @@ def test_functions_are_called_by_name() -> None:
     assert library.call_named("add", (1,), {"y": 2}) == 3
     with pytest.raises(LookupError, match="no function 'sub'; it has: add"):
         library.call_named("sub", (), {})
+
+
+def test_a_set_up_may_be_given_more_before_its_arguments() -> None:
+    setup = Setup(lambda inputs, x: {"all": [*inputs, x]}, (3,), takes_inputs=True)
+    library.start(dump_setup(setup), [1, 2])
+    assert library.load_variable("all") == [1, 2, 3]

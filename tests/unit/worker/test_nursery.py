@@ -349,3 +349,33 @@ def test_an_environment_that_comes_again_under_another_number_is_fetched_by_that
     assert missing(bench) == [ARCHIVE, ARCHIVE + 1]
     fetch(bench, ARCHIVE + 1)
     assert bench.unpacking == {key: ARCHIVE + 1}
+
+
+def test_a_set_up_begins_when_all_is_here_that_it_is_given() -> None:
+    bench = Bench(cores=1)
+    context = library(1)
+    context.inputs = [50, 51]
+    assert zygote_key(context) != zygote_key(library(1))
+    key = give(bench, context, 1)
+    assert not bench.zygotes
+    missing = [missing for report in bench.reports for missing in report.missing]
+    assert sorted(one.file for one in missing) == [50, 51]
+    assert "library fits needs it" in missing[0].reason
+    bench.core.on_sources(Sources([], values={50: b"value"}))
+    bench.turn()
+    assert not bench.zygotes
+    bench.core.on_sources(Sources([Source(51, 10, [2])], peers={2: [Address("there", 1)]}))
+    bench.turn()
+    bench.stored.add(51)
+    bench.core.on_fetched(51, 10)
+    bench.turn()
+    assert bench.zygotes == {key: 1}
+    assert bench.given[key] == {50: b"value", 51: ""}
+    # Dropped meanwhile: not before it has read it.
+    bench.core.on_drop([50, 51])
+    bench.turn()
+    assert 51 in bench.stored
+    bench.zygote_ready(key)
+    assert 51 not in bench.stored
+    bench.run_all()
+    assert set(bench.done) == {1}

@@ -4,8 +4,9 @@
   where the executor was. With ``spec`` empty, a call has no files.
 - What the function returns is the result. It becomes a file (its pickle, or the bytes themselves) where a
   task's result is to be one, or where there are other outputs: then it is the first of them.
-- What the function raises is the executor's to tell, as of any task; with outputs it is told in the note, as
-  those that are wanted after a failure are made all the same.
+- What the function prints is told in the note; what is long is kept with the result, in a directory.
+- What the function raises is the executor's to tell, as of any task; with outputs, or much that was printed,
+  it is told in the note, as those that are wanted after a failure are made all the same.
 """
 
 from __future__ import annotations
@@ -19,14 +20,21 @@ from typing import Any
 import msgspec
 
 from graphvine.protocol.payload import in_child
-from graphvine.protocol.trees import Tree
+from graphvine.protocol.trees import NewTree, Tree
 from graphvine.taskvine.remote import command
 from graphvine.taskvine.remote.contents import Absent, SmallFile, make, resolved
-from graphvine.worker import scratch
+from graphvine.taskvine.remote.limits import Limits, keeping
+from graphvine.taskvine.remote.watching import watching
+from graphvine.worker import capture, scratch
 from graphvine.worker.notes import set_note
 
 _SANDBOX = "sandbox"
 _VALUE = "value"
+_ERROR = "error"
+#: More of a traceback (at its begin and at its end), or of an exception, does not go into the note.
+_MAX_TEXT = 2000
+_MAX_ERROR_BYTES = 12_000
+_MAX_REASON = 1000
 _KEPT_FUNCTIONS = 512
 #: Unpickled functions by their pickles, the one that was used last at the end.
 _functions: OrderedDict[bytes, Callable[..., Any]] = OrderedDict()
@@ -41,15 +49,29 @@ class Spec(msgspec.Struct, array_like=True):
     variables: dict[str, str | None] = {}
     as_file: bool = False
     raw: bool = False
+    limits: Limits = Limits()
 
 
 class Ended(msgspec.Struct, array_like=True):
-    """How a call with files ended: a word of TaskVine's and a reason; of one that raised its traceback and
-    the pickled exception."""
+    """How a call ended where its result does not say all: a word of TaskVine's and a reason; of one that
+    raised its traceback and the pickled exception, unless that is the executor's to tell; what it printed.
+    ``kept``: more of it is with its result (see ``rest_of``), which is a directory then."""
 
     word: str = "success"
     reason: str = ""
     text: str = ""
+    error: bytes = b""
+    output: bytes = b""
+    kept: bool = False
+    exceeded: dict[str, float] = {}
+
+
+class Rest(msgspec.Struct, frozen=True):
+    """What a call left beside its other outputs: its result as a file has it (None: there is none), what it
+    printed, the pickled exception."""
+
+    value: bytes | None
+    output: bytes = b""
     error: bytes = b""
 
 
@@ -74,18 +96,22 @@ def run_named_forked(inputs: Sequence[Any], name: str, arguments: bytes, spec: b
     return _call(inputs, lambda: _named(name), arguments, spec, scratch.directory)
 
 
-def value_of(inputs: Sequence[Any], raw: bool) -> Any:
-    """What a call with outputs returned. Raises what unpickling raises, FileNotFoundError."""
+def rest_of(inputs: Sequence[Any]) -> Rest:
+    """What a call with outputs, or one that said much, returned, printed and raised. Raises OSError."""
     (whole,) = inputs
-    if isinstance(whole, Tree):
-        with open(os.path.join(whole.path, "0"), "rb") as file:
-            data = file.read()
-    else:
+    if not isinstance(whole, Tree):
         first = whole.members[0]
-        if isinstance(first, Absent):
-            raise FileNotFoundError(first.reason)
-        data = first.data
-    return data if raw else pickle.loads(data)
+        return Rest(None if isinstance(first, Absent) else first.data)
+    value, output, error = (_read(os.path.join(whole.path, name)) for name in ("0", command.OUTPUT, _ERROR))
+    return Rest(value, output or b"", error or b"")
+
+
+def _read(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
 
 
 def _function(data: bytes) -> Callable[..., Any]:
@@ -98,8 +124,10 @@ def _function(data: bytes) -> Callable[..., Any]:
 
 
 def _named(name: str) -> Callable[..., Any]:
+    from graphvine.taskvine.remote.setups import link_files
     from graphvine.worker import library
 
+    link_files()
     return library.named(name)
 
 
@@ -113,17 +141,115 @@ def _call(
     home = directory()
     sandbox = os.path.join(home, _SANDBOX)
     before = os.getcwd()
+    process = os.getpid()
+    capture.begin()
     try:
         if spec:
             return _call_with_files([resolved(value) for value in inputs], find, arguments, spec, home)
         if not os.path.isdir(sandbox):
             os.mkdir(sandbox)
         os.chdir(sandbox)
-        args, kwargs = pickle.loads(arguments)
-        return find()(*args, **kwargs)
+        return _report(_Made(find, arguments), Spec())
     finally:
-        os.chdir(before)
-        command.empty(home)
+        # What the function forked may come out of it, too, and has nothing to clear away.
+        if os.getpid() == process:
+            capture.end()
+            os.chdir(before)
+            command.empty(home)
+
+
+class _Made:
+    """What came of a function: what it returned, or what it raised."""
+
+    def __init__(self, find: Callable[[], Callable[..., Any]], arguments: bytes) -> None:
+        """Calls it. A child that the function forked does not come back from here: raises what it raised
+        there, or SystemExit."""
+        process = os.getpid()
+        self.value: Any = None
+        self.error: BaseException | None = None
+        try:
+            args, kwargs = pickle.loads(arguments)
+            self.value = find()(*args, **kwargs)
+        except BaseException as error:
+            if os.getpid() != process:
+                raise
+            self.error = error
+        if os.getpid() != process:
+            raise SystemExit(0)
+        self.printed = capture.end()
+
+
+def _report(made: _Made, spec: Spec) -> Any:
+    """The result of a call without outputs. Raises what it raised, unless its output is to go with that."""
+    if made.printed > command.SHORT_OUTPUT_BYTES:
+        return _with_rest(made, spec, command.Command(""), os.getcwd())
+    if made.printed:
+        set_note(encode(Ended(output=capture.take())))
+    if made.error is not None:
+        try:
+            raise made.error
+        finally:
+            # Its traceback leads here: what is in a circle stays for long, and so would the arguments.
+            made.error = None
+    if not spec.as_file:
+        return made.value
+    return _as_file(made.value, spec, os.path.join(scratch.directory(), _VALUE))
+
+
+def _with_rest(made: _Made, spec: Spec, mounted: command.Command, sandbox: str) -> Any:
+    """The result of a call together with its outputs, and with what it printed if that is long."""
+    collected = command.Collected(first=1)
+    ended, error = Ended(), made.error
+    first: Any = Absent("the function raised an exception")
+    made.error = None
+    if error is None:
+        try:
+            first = _as_file(made.value, spec, os.path.join(scratch.directory(), _VALUE))
+        except Exception as caught:  # noqa: BLE001 -- pickling runs the user's code
+            error = caught
+    if error is not None:
+        _tell(error, ended, collected)
+    status = command.Status("success", exit_code=int(error is not None))
+    outputs = command.take_all(sandbox, collected, mounted, status)
+    if status.missing:
+        ended.word = "output missing"
+        ended.reason = f"not made: {', '.join(status.missing)}"[:_MAX_REASON]
+    if made.printed > command.SHORT_OUTPUT_BYTES:
+        path = os.path.join(collected.path, command.OUTPUT)
+        capture.move(path)
+        command.cut_output(path, made.printed)
+        ended.kept = True
+    elif made.printed:
+        ended.output = capture.take()
+    set_note(encode(ended))
+    return _together(first, outputs, collected, ended.kept)
+
+
+def _together(
+    first: Any, outputs: Sequence[Any], collected: command.Collected, kept: bool
+) -> command.Bundle | NewTree:
+    all_made = [first, *outputs]
+    if not kept and all(isinstance(one, (SmallFile, Absent)) for one in all_made):
+        return command.Bundle(all_made)
+    if not isinstance(first, (SmallFile, Absent)):
+        os.rename(first.path, collected.target(0))
+    if not outputs:
+        command.mark(collected.path)
+    return collected.whole(all_made)
+
+
+def _tell(error: BaseException, ended: Ended, collected: command.Collected) -> None:
+    """What a function raised, in the note; an exception that is too long for that beside its outputs."""
+    from graphvine.worker.failures import describe, pickle_error
+
+    text, data = describe(error), pickle_error(error)
+    ended.text = text if len(text) <= 2 * _MAX_TEXT else f"{text[:_MAX_TEXT]}\n[...]\n{text[-_MAX_TEXT:]}"
+    if len(data) <= _MAX_ERROR_BYTES:
+        ended.error = data
+        return
+    with open(os.path.join(collected.path, _ERROR), "wb") as file:
+        file.write(data)
+    ended.kept = True
 
 
 def _call_with_files(
@@ -135,51 +261,28 @@ def _call_with_files(
     if lacking:
         set_note(encode(Ended("input missing", lacking)))
         return _absent(spec, lacking)
-    os.chdir(command.furnish(home, inputs, mounted))
+    process = os.getpid()
+    sandbox = command.furnish(home, inputs, mounted)
+    os.chdir(sandbox)
     restored = _set_variables(spec.variables)
     before = command.stamps(inputs, mounted)
     try:
-        if not spec.outputs:
-            args, kwargs = pickle.loads(arguments)
-            value = find()(*args, **kwargs)
-            return _as_file(value, spec, os.path.join(scratch.directory(), _VALUE)) if spec.as_file else value
-        return _call_with_outputs(find, arguments, spec, mounted)
+        made = None
+        with keeping(spec.limits, sandbox) as monitor, watching(command.watched(sandbox, mounted)):
+            made = _Made(find, arguments)
+        if monitor.exceeded or made is None:
+            if made is not None:
+                made.error = None
+            capture.end()
+            ended = Ended("resource exhaustion", monitor.reason, exceeded=monitor.exceeded)
+            ended.output = capture.take()[-command.SHORT_OUTPUT_BYTES :]
+            set_note(encode(ended))
+            return _absent(spec, monitor.reason)
+        return _with_rest(made, spec, mounted, sandbox) if spec.outputs else _report(made, spec)
     finally:
-        command.drop_changed(before)
-        _set_variables(restored)
-
-
-def _call_with_outputs(
-    find: Callable[[], Callable[..., Any]], arguments: bytes, spec: Spec, mounted: command.Command
-) -> Any:
-    sandbox = os.getcwd()
-    collected = command.Collected(first=1)
-    ended = Ended()
-    first: Any
-    try:
-        args, kwargs = pickle.loads(arguments)
-        first = _as_file(find()(*args, **kwargs), spec, os.path.join(scratch.directory(), _VALUE))
-    except BaseException as error:  # noqa: BLE001 -- the user's, and theirs to see; SystemExit, too
-        ended.text, ended.error = _told(error)
-        first = Absent("the function raised an exception")
-    status = command.Status("success", exit_code=int(bool(ended.text)))
-    outputs = command.take_all(sandbox, collected, mounted, status)
-    if status.missing:
-        ended.word = "output missing"
-        ended.reason = f"not made: {', '.join(status.missing)}"
-    set_note(encode(ended))
-    made = [first, *outputs]
-    if all(isinstance(one, (SmallFile, Absent)) for one in made):
-        return command.Bundle(made)
-    if not isinstance(first, (SmallFile, Absent)):
-        os.rename(first.path, collected.target(0))
-    return collected.whole(made)
-
-
-def _told(error: BaseException) -> tuple[str, bytes]:
-    from graphvine.worker.failures import describe, pickle_error
-
-    return describe(error), pickle_error(error)
+        if os.getpid() == process:
+            command.drop_changed(before)
+            _set_variables(restored)
 
 
 def _absent(spec: Spec, reason: str) -> Any:

@@ -57,6 +57,8 @@ from graphvine.taskvine.remote.contents import (
     resolved,
 )
 from graphvine.taskvine.remote.environments import activate
+from graphvine.taskvine.remote.limits import Limits, Monitor, descendants, extent
+from graphvine.taskvine.remote.watching import watching
 from graphvine.worker import scratch
 from graphvine.worker.notes import set_note
 
@@ -67,7 +69,7 @@ SHORT_OUTPUT_BYTES = 32 * 2**10
 #: ... and is cut off here.
 OUTPUT_BYTES = 10**9
 _CUT = b"\n[standard output is cut here: it had %d bytes]\n"
-_OUTPUT = "output"
+OUTPUT = "output"
 _SANDBOX = "sandbox"
 _TMP = "tmp"
 #: Not by ``preexec_fn`` where it can be helped: that forks the executor with all its memory, which takes
@@ -100,10 +102,11 @@ class Mount(msgspec.Struct, array_like=True):
 
 class Outlet(msgspec.Struct, array_like=True):
     """An output: its name in the sandbox, and after which commands it is wanted ("always", "success",
-    "failure")."""
+    "failure"). ``watch``: it is sent as it grows."""
 
     name: str
     when: str = "always"
+    watch: bool = False
 
 
 class Context(msgspec.Struct, array_like=True):
@@ -117,6 +120,7 @@ class Context(msgspec.Struct, array_like=True):
 class Command(msgspec.Struct, array_like=True):
     """What is run, and how. ``max_s``: its time, ``end_s``: when it must be over (since 1970); 0: no limit.
     ``contexts``: what it runs within, the outermost first.
+    ``limits``: what it may use, where that is seen to.
     A variable that is None is unset. ``threads``: how many libraries may start, 0: as many as they like."""
 
     line: str
@@ -127,6 +131,7 @@ class Command(msgspec.Struct, array_like=True):
     max_s: float = 0.0
     end_s: float = 0.0
     threads: int = 1
+    limits: Limits = Limits()
 
 
 class Status(msgspec.Struct, array_like=True):
@@ -147,6 +152,7 @@ class Status(msgspec.Struct, array_like=True):
     disk: float = 0.0
     files: int = 0
     missing: list[str] = []
+    exceeded: dict[str, float] = {}
 
 
 class SandboxError(OSError):
@@ -199,7 +205,7 @@ def output_of(inputs: Sequence[Any]) -> bytes:
     """The standard output that was kept with a command's outputs. Raises OSError."""
     (whole,) = inputs
     assert isinstance(whole, Tree), "it was kept"
-    with open(os.path.join(whole.path, _OUTPUT), "rb") as file:
+    with open(os.path.join(whole.path, OUTPUT), "rb") as file:
         return file.read()
 
 
@@ -334,6 +340,9 @@ def drop_changed(before: dict[str, Stamp], line: str = "") -> None:
 
 def empty(home: str) -> None:
     """Leave nothing for the next command."""
+    if not os.path.isdir(home):
+        # This one has removed it, with its own sandbox.
+        return
     for entry in os.scandir(home):
         if entry.name not in (_SANDBOX, _TMP) or not entry.is_dir(follow_symlinks=False):
             tree_files.remove(entry.path)
@@ -342,6 +351,15 @@ def empty(home: str) -> None:
             os.chmod(entry.path, 0o700)
         for left in os.scandir(entry.path):
             tree_files.remove(left.path)
+
+
+def watched(sandbox: str, command: Command) -> list[tuple[str, int]]:
+    """The outputs that are sent as they grow, by path and position."""
+    return [
+        (os.path.join(sandbox, outlet.name), position)
+        for position, outlet in enumerate(command.outputs)
+        if outlet.watch
+    ]
 
 
 def _environment(home: str, sandbox: str, command: Command) -> dict[str, str]:
@@ -378,13 +396,20 @@ def _execute(home: str, sandbox: str, inputs: Sequence[Any], command: Command, s
         if limit.seconds <= 0:
             status.word, status.reason = limit.word, "it was to be over before it could begin"
             return
-        _run_line(home, sandbox, line, variables, limit, status)
+        while_used.enter_context(watching(watched(sandbox, command)))
+        _run_line(home, sandbox, line, variables, limit, status, command.limits)
 
 
 def _run_line(
-    home: str, sandbox: str, line: str, variables: dict[str, str], limit: Limit, status: Status
+    home: str,
+    sandbox: str,
+    line: str,
+    variables: dict[str, str],
+    limit: Limit,
+    status: Status,
+    limits: Limits,
 ) -> None:
-    output = os.path.join(home, _OUTPUT)
+    output = os.path.join(home, OUTPUT)
     began = time.monotonic()
     status.began = time.time_ns() // 1000
     with strays.ended():
@@ -398,7 +423,7 @@ def _run_line(
                 stderr=subprocess.STDOUT,
                 **_OWN_GROUP,
             )
-        _attend(process, limit, status)
+        _attend(process, limit, status, limits, sandbox)
     status.ended = status.began + round((time.monotonic() - began) * 1e6)
     _take_output(output, status)
 
@@ -419,10 +444,18 @@ def _limit(command: Command) -> Limit:
     return min(limits, key=lambda limit: limit.seconds)
 
 
-def _attend(process: subprocess.Popen[bytes], limit: Limit, status: Status) -> None:
+def _attend(
+    process: subprocess.Popen[bytes], limit: Limit, status: Status, limits: Limits, sandbox: str
+) -> None:
     """Wait for a command, and end what it leaves."""
+    monitor = Monitor(limits, sandbox, lambda: [process.pid, *descendants(process.pid)])
     try:
-        if limit.seconds < math.inf and not _ended_within(process.pid, limit.seconds):
+        in_time = True
+        if limits:
+            in_time = monitor.ended_within(process.pid, limit.seconds)
+        elif limit.seconds < math.inf:
+            in_time = _ended_within(process.pid, limit.seconds)
+        if not in_time:
             status.word, status.reason = limit.word, f"it was stopped after {limit.seconds:.3g} s"
         else:
             # It is not reaped yet, so that its number, which is that of the group, is nobody else's.
@@ -433,7 +466,11 @@ def _attend(process: subprocess.Popen[bytes], limit: Limit, status: Status) -> N
         process.returncode = os.waitstatus_to_exitcode(code)
     status.exit_code, status.signal = max(process.returncode, 0), max(-process.returncode, 0)
     status.cpu = round((usage.ru_utime + usage.ru_stime) * 1e6)
-    status.memory = usage.ru_maxrss / 1024
+    monitor.note(memory=usage.ru_maxrss / 1024, disk=extent(sandbox)[0] if limits.disk else 0.0)
+    status.memory = monitor.memory
+    if monitor.exceeded:
+        status.word, status.reason = "resource exhaustion", monitor.reason
+        status.exceeded = monitor.exceeded
     if status.signal and status.word == "success":
         status.word = "signal"
         status.exit_code = status.signal
@@ -475,6 +512,11 @@ def _take_output(path: str, status: Status) -> None:
             status.output = file.read()
         return
     status.kept_bytes = size
+    cut_output(path, size)
+
+
+def cut_output(path: str, size: int) -> None:
+    """Have standard output end where it is too long."""
     if size > OUTPUT_BYTES:
         os.truncate(path, OUTPUT_BYTES)
         with open(path, "ab") as file:
@@ -485,7 +527,7 @@ def _take_output(path: str, status: Status) -> None:
 
 
 def _collect(home: str, sandbox: str, command: Command, status: Status) -> Any:
-    status.disk, status.files = _extent(sandbox)
+    status.disk, status.files = extent(sandbox)
     collected = Collected()
     made = take_all(sandbox, collected, command, status)
     if status.missing and status.word == "success":
@@ -493,13 +535,18 @@ def _collect(home: str, sandbox: str, command: Command, status: Status) -> Any:
         status.reason = f"not made: {', '.join(status.missing)}" + _said(status)
     del status.missing[_MAX_NAMED:]
     if status.kept_bytes:
-        os.rename(os.path.join(home, _OUTPUT), os.path.join(collected.path, _OUTPUT))
-        place(SmallFile(b""), os.path.join(collected.path, MARK))
+        os.rename(os.path.join(home, OUTPUT), os.path.join(collected.path, OUTPUT))
+        mark(collected.path)
         return collected.whole(made)
     if len(made) < 2:
         return made[0] if made else None
     members = [one for one in made if isinstance(one, (SmallFile, Absent))]
     return Bundle(members) if len(members) == len(made) else collected.whole(made)
+
+
+def mark(directory: str) -> None:
+    """Who takes the directory as an input takes what lies there as 0, and not all of it."""
+    place(SmallFile(b""), os.path.join(directory, MARK))
 
 
 class Collected:
@@ -563,15 +610,3 @@ def _take(sandbox: str, names: Sequence[str], position: int, collected: Collecte
     else:
         os.rename(path, target)
     return make(target)
-
-
-def _extent(directory: str) -> tuple[float, int]:
-    """MB and number of the files in a directory that are not links to the store."""
-    size = count = 0
-    for place_, directories, names in os.walk(directory):
-        count += len(directories) + len(names)
-        for name in names:
-            status = os.lstat(os.path.join(place_, name))
-            if status.st_nlink == 1:
-                size += status.st_size
-    return size / 2**20, count

@@ -1,0 +1,203 @@
+"""Libraries with files of their own, with slots, and with workers that vanish during their set-up."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+
+import graphvine as vine
+from graphvine.manager.manager import Manager
+
+StartWorker = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _by_value() -> Iterator[None]:
+    """The executors cannot import this module."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def set_up(counter: str) -> dict[str, Any]:
+    with open(counter, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    with open("model/weights") as file:
+        return {"weights": file.read(), "names": sorted(os.listdir())}
+
+
+def infer(x: int) -> tuple[int, list[str]]:
+    with open("table") as file:
+        table = len(file.read())
+    weights = vine.load_variable_from_library("weights")
+    return len(weights) + table + x, vine.load_variable_from_library("names")
+
+
+def with_files(m: Manager, tmp_path: Path, **options: Any) -> Any:
+    """A library with a directory that a task makes, a local file, and a buffer."""
+    model = m.declare_temp()
+    maker = vine.Task("mkdir model; head -c 200000 /dev/zero | tr '\\\\0' w > model/weights")
+    maker.add_output(model, "model")
+    maker.set_cores(1)
+    m.submit(maker)
+    (tmp_path / "table").write_text("t" * 50_000)
+    library = m.create_library_from_functions(
+        "library", infer, library_context_info=[set_up, [str(tmp_path / "counter")], {}], **options
+    )
+    library.add_input(model, "model")
+    library.add_input(m.declare_file(str(tmp_path / "table")), "table")
+    library.add_input(m.declare_buffer("small"), "notes.txt")
+    m.install_library(library)
+    return library
+
+
+def results(m: Manager, count: int) -> list[Any]:
+    over = []
+    for _ in range(count):
+        task = m.wait(60)
+        assert task is not None
+        over.append(task)
+    return over
+
+
+@pytest.mark.parametrize("mode", ["direct", "fork"])
+def test_files_of_a_library_are_there_for_its_set_up_and_its_calls(
+    manager: Manager, tmp_path: Path, mode: str
+) -> None:
+    with_files(manager, tmp_path, exec_mode=mode, init_command="test -f table")
+    # In two batches: the files stay between them.
+    for batch in range(2):
+        calls = [vine.FunctionCall("library", "infer", i) for i in range(10)]
+        for call in calls:
+            manager.submit(call)
+        over = results(manager, 10 + (not batch))
+        assert [task.reason for task in over if not task.successful()] == []
+        assert [call.output[0] for call in calls] == [250_000 + i for i in range(10)]
+        assert calls[0].output[1] == ["model", "notes.txt", "table"]
+    assert len((tmp_path / "counter").read_text().splitlines()) == 1
+
+
+def test_a_file_that_cannot_be_had_is_named(manager: Manager, tmp_path: Path) -> None:
+    library = manager.create_library_from_functions("library", infer)
+    library.add_input(manager.declare_file(str(tmp_path / "nowhere")), "model")
+    manager.install_library(library)
+    call = vine.FunctionCall("library", "infer", 1)
+    manager.submit(call)
+    assert manager.wait(60) is call
+    assert not call.successful()
+    assert "nowhere" in call.reason
+
+
+def test_an_input_that_its_task_did_not_make(manager: Manager) -> None:
+    model = manager.declare_temp()
+    maker = vine.Task("exit 3")
+    maker.add_output(model, "model")
+    manager.submit(maker)
+    library = manager.create_library_from_functions("library", infer)
+    library.add_input(model, "model")
+    manager.install_library(library)
+    call = vine.FunctionCall("library", "infer", 1)
+    manager.submit(call)
+    over = results(manager, 2)
+    assert set(over) == {maker, call}
+    assert call.result == "missing library"
+    assert "model: the command did not make 'model'" in call.reason
+
+
+def test_a_library_s_files_get_to_other_workers(
+    bare_manager: Manager, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    m = bare_manager
+    with_files(m, tmp_path)
+    start_worker(m, 1, "one", "--feature", "one")
+    start_worker(m, 1, "two", "--feature", "two")
+    for feature in ("one", "two"):
+        call = vine.FunctionCall("library", "infer", 1)
+        call.add_feature(feature)
+        m.submit(call)
+    over = results(m, 3)
+    assert [task.reason for task in over if not task.successful()] == []
+    assert len((tmp_path / "counter").read_text().splitlines()) == 2
+
+
+def test_slots_are_how_many_calls_run_at_a_time(tmp_path: Path) -> None:
+    def meet(directory: str, many: int) -> int:
+        """How many are here at the most, each waiting for the others a while."""
+        mine = os.path.join(directory, str(os.getpid()) + str(time.monotonic_ns()))
+        Path(mine).touch()
+        most, end = 0, time.monotonic() + 1.0
+        while most < many and time.monotonic() < end:
+            most = max(most, len(os.listdir(directory)))
+        os.unlink(mine)
+        return most
+
+    with vine.Manager(local_workers=4) as m:
+        for slots, cores, expected in ((2, 0, 2), (8, 0, 8), (2, 1, 2), (1, 0, 1)):
+            directory = tmp_path / f"{slots}-{cores}"
+            directory.mkdir()
+            library = m.create_library_from_functions(f"with {slots} {cores}", meet)
+            library.set_function_slots(slots)
+            m.install_library(library)
+            for _ in range(2 * slots):
+                call = vine.FunctionCall(library.name, "meet", str(directory), slots + 1)
+                if cores:
+                    call.set_cores(cores)
+                m.submit(call)
+            most = [task.output for task in results(m, 2 * slots)]
+            assert max(most) == expected
+
+
+def test_a_worker_that_is_killed_while_a_library_starts(
+    bare_manager: Manager, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    gate = str(tmp_path / "gate")
+    os.mkfifo(gate)
+
+    def wait(gate: str) -> dict[str, int]:
+        with open(gate) as file:
+            return {"read": len(file.read())}
+
+    m = bare_manager
+    m.install_library(
+        m.create_library_from_functions("slow", lambda_named(), library_context_info=[wait, [gate], {}])
+    )
+    first = start_worker(m, 1)
+    call = vine.FunctionCall("slow", "read_again")
+    m.submit(call)
+    # It is at it when somebody has the other end open.
+    with open(gate, "w"):
+        first.kill()
+        first.wait()
+    start_worker(m, 1)
+    with open(gate, "w") as file:
+        file.write("four")
+    assert m.wait(60) is call
+    assert (call.output, call.result) == (4, "success")
+
+
+def lambda_named() -> Callable[[], int]:
+    def read_again() -> int:
+        return vine.load_variable_from_library("read")  # type: ignore[no-any-return]
+
+    return read_again
+
+
+def test_time_that_is_over_ends_calls_and_what_has_not_begun(bare_manager: Manager, manager: Manager) -> None:
+    def soon() -> int:
+        return int((time.time() + 0.5) * 1e6)
+
+    for m, kind in ((manager, "runs"), (bare_manager, "waits")):
+        for task in (vine.PythonTask(time.sleep, 1000), vine.Task("sleep 1000")):
+            task.set_time_end(soon())
+            m.submit(task)
+            assert m.wait(60) is task, kind
+            assert task.result == "max end time"
+            assert task.limits_exceeded is not None
+            assert task.limits_exceeded.end > 0
