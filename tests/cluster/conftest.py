@@ -6,8 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.cluster import slurm_pool
+from tests.cluster import install_htcondor, slurm_pool
+from tests.cluster.htcondor_pool import Pool, running_pool
+from tests.cluster.packing import pack_graphvine
 from tests.cluster.slurm_pool import SlurmPool
+
+from graphvine.envs.unpack import unpack_to
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -25,6 +29,12 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """graphvine, what it needs, and a Python: an archive for jobs, which has nothing else in it."""
+    return pack_graphvine(tmp_path_factory.mktemp("packed"))
+
+
+@pytest.fixture(scope="session")
 def slurm_pool_running() -> Iterator[SlurmPool]:
     missing = slurm_pool.why_not()
     if missing:
@@ -39,3 +49,25 @@ def slurm(slurm_pool_running: SlurmPool, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setenv("SLURM_CONF", str(slurm_pool_running.configuration))
     yield slurm_pool_running
     assert slurm_pool_running.drain() == []
+
+
+@pytest.fixture(scope="session")
+def htcondor_running(request: pytest.FixtureRequest) -> Iterator[Pool]:
+    """Where there is none, nothing is packed either."""
+    if install_htcondor.root() is None:
+        pytest.skip("there is no HTCondor here: python tests/cluster/install_htcondor.py")
+    packed: Path = request.getfixturevalue("packed")
+    with running_pool() as pool:
+        unpack_to(str(packed), str(pool.home / "python"))
+        pool.archive = pool.home / packed.name
+        pool.archive.write_bytes(packed.read_bytes())
+        pool.give(pool.home)
+        yield pool
+
+
+@pytest.fixture
+def htcondor(htcondor_running: Pool) -> Iterator[Pool]:
+    """A pool that a test finds empty, and has to leave empty: no jobs, no processes."""
+    before = htcondor_running.processes()
+    yield htcondor_running
+    assert htcondor_running.drain(before) == ([], [])

@@ -108,6 +108,10 @@ class Pool:
         self.home = home
         self.user = plain_user()
         self.bin = root / "usr/bin"
+        self.python = home / "python" / "bin" / "python"
+        """The user's own interpreter, with graphvine."""
+        self.archive = home / "none"
+        """The same, packed."""
         self._root = root
         self._settings = {"root": root, "home": home, "cores": cores, "memory_mb": memory_mb, "port": _port()}
         self.variables = {
@@ -174,9 +178,8 @@ class Pool:
             command,
             env={**self.variables, **(variables or {})},
             cwd=self.home,
-            stdin=subprocess.DEVNULL,
             start_new_session=True,
-            **{**who, **how},  # type: ignore[call-overload]
+            **{"stdin": subprocess.DEVNULL, **who, **how},  # type: ignore[call-overload]
         )
 
     def run(self, command: Sequence[str], variables: Mapping[str, str] | None = None) -> str:
@@ -191,6 +194,46 @@ class Pool:
         return self.run(
             ["condor_q", "-allusers", "-format", "%d.", "ClusterId", "-format", "%d\n", "ProcId"]
         ).split()
+
+    def schedd(self) -> str:
+        """Its name."""
+        return self.run(["condor_status", "-schedd", "-af", "Name"]).split()[0]
+
+    def processes(self) -> set[int]:
+        """Of the user, all that are there."""
+        found = set()
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.uids().real == self.user.pw_uid and process.status() != psutil.STATUS_ZOMBIE:
+                    found.add(process.pid)
+        return found
+
+    def drain(self, before: set[int]) -> tuple[list[str], list[str]]:
+        """Jobs and processes that a test left; both are gone then."""
+        left = self.jobs()
+        if left:
+            self.run(["condor_rm", "-all"])
+        deadline = time.monotonic() + _STOP_S
+        while (stray := self._strays(before)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for process in stray:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        return left, [f"{process.pid}: {process.info}" for process in stray]
+
+    def _strays(self, before: set[int]) -> list[psutil.Process]:
+        """New processes of the user's that are no part of HTCondor."""
+        found = []
+        for process in psutil.process_iter(["cmdline", "exe"]):
+            with contextlib.suppress(psutil.Error):
+                if process.uids().real != self.user.pw_uid or process.pid in before:
+                    continue
+                if "condor" not in (process.info["exe"] or "condor") or self._is_starter(process):
+                    found.append(process)
+        return found
+
+    def _is_starter(self, process: psutil.Process) -> bool:
+        return process.name() in ("condor_starter", "condor_shadow")
 
     def give(self, path: Path) -> None:
         """Make it the user's own, with all that is in it."""

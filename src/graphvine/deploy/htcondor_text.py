@@ -70,7 +70,7 @@ def render_description(
     """The submit description: one submission of ``count`` jobs. ``streams``: what a job says comes back while
     it runs. ``spools``: the schedd keeps it until it is fetched. ``runs_container``: the pool knows
     ``container_image``. Raises DeployError."""
-    _check(files)
+    _check(files, spools)
     brought = [path for path in (files.connection_file, files.archive, files.token) if path]
     settings = {
         "universe": "vanilla",
@@ -134,11 +134,14 @@ def _policy(spec: WorkerSpec) -> dict[str, str]:
     return settings
 
 
-def _check(files: Files) -> None:
+def _check(files: Files, spools: bool) -> None:
+    # condor_submit -spool takes a path up to its first space.
+    forbidden = r'[,"\n$ ]' if spools else r'[,"\n$]'
     for path in msgspec.structs.astuple(files):
-        if isinstance(path, str) and re.search(r'[,"\n$]', path):
+        if isinstance(path, str) and re.search(forbidden, path):
             raise DeployError(
-                f"HTCondor takes no file whose path has a comma, quote or dollar sign in it: {path}"
+                f"HTCondor takes no file whose path has a comma, quote or dollar sign in it"
+                f"{', or, with spool, a space' if spools else ''}: {path}"
             )
 
 
@@ -197,12 +200,12 @@ class _Ad(msgspec.Struct, rename=lambda name: "".join(part.title() for part in n
     cluster_id: int
     proc_id: int
     job_status: int
-    hold_reason: str = ""
-    remove_reason: str = ""
-    remote_host: str = ""
-    last_remote_host: str = ""
+    hold_reason: str | None = None
+    remove_reason: str | None = None
+    remote_host: str | None = None
+    last_remote_host: str | None = None
     exit_code: int | None = None
-    exit_by_signal: bool = False
+    exit_by_signal: bool | None = None
     exit_signal: int | None = None
 
 
@@ -233,8 +236,8 @@ def _status(ad: _Ad) -> JobStatus:
     code = None
     if state is JobState.FINISHED:
         code = -ad.exit_signal if ad.exit_by_signal and ad.exit_signal is not None else ad.exit_code
-    host = (ad.remote_host or ad.last_remote_host).rpartition("@")[2]
-    return JobStatus(f"{ad.cluster_id}.{ad.proc_id}", state, reasons.get(state, ""), code, host)
+    host = (ad.remote_host or ad.last_remote_host or "").rpartition("@")[2]
+    return JobStatus(f"{ad.cluster_id}.{ad.proc_id}", state, reasons.get(state) or "", code, host)
 
 
 def parse_analysis(text: str) -> str:

@@ -106,6 +106,13 @@ def test_a_path_that_htcondor_would_take_for_two_is_refused() -> None:
         render_description(make_spec(python="/p"), 1, files)
 
 
+def test_a_path_with_a_space_is_refused_where_it_would_be_cut_there() -> None:
+    files = Files(script="/my jobs/job.sh", connection_file="/s/c", log="/s/l", output="/s/o")
+    render_description(make_spec(python="/p"), 1, files)
+    with pytest.raises(DeployError, match="space"):
+        render_description(make_spec(python="/p"), 1, files, spools=True)
+
+
 def test_what_a_script_finds_where() -> None:
     around = surroundings(FILES)
     assert around.archive == '"$_CONDOR_SCRATCH_DIR"/env.tar.gz'
@@ -124,7 +131,7 @@ def test_which_jobs_were_submitted() -> None:
 
 ADS = """
 [
-{ "ClusterId": 1, "ProcId": 0, "JobStatus": 1 },
+{ "ClusterId": 1, "ProcId": 0, "JobStatus": 1, "HoldReason": null },
 { "ClusterId": 1, "ProcId": 1, "JobStatus": 2, "RemoteHost": "slot1_1@node7" },
 { "ClusterId": 1, "ProcId": 2, "JobStatus": 5, "HoldReason": "via condor_hold (by user alice)" },
 { "ClusterId": 1, "ProcId": 3, "JobStatus": 3, "RemoveReason": "via condor_rm",
