@@ -66,7 +66,7 @@ def test_a_graph_of_two_thousand_tasks_on_nodes_with_nothing(htcondor: Pool) -> 
             return sys.prefix, graphvine.__file__, os.environ["GRAPHVINE_JOB"], os.environ["WORD"]
 
         with gv.HTCondorCluster(
-            cores=2, memory="500MB", disk="1GB", environment=ARCHIVE,
+            cores=2, memory="500MB", disk="1GB", wall_time="1h", environment=ARCHIVE,
             variables={"WORD": "said"}, prologue="export SITE=here", limits=SOON,
         ) as cluster:
             cluster.scale(3)
