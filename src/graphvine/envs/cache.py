@@ -76,12 +76,22 @@ def make_directory(path: str) -> None:
     """Make a cache directory, for its owner only. Raises CacheError."""
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
-        foreign = os.stat(path).st_uid != os.getuid()
+        reason = why_not_trusted(path)
     except OSError as error:
         raise CacheError(f"{path} can't be used as cache ({error}); set GRAPHVINE_CACHE_DIR") from error
-    if foreign:
-        # Its owner could put any program there for us to run.
-        raise CacheError(f"the cache {path} belongs to another user; set GRAPHVINE_CACHE_DIR")
+    if reason:
+        raise CacheError(f"the cache {path} {reason}; set GRAPHVINE_CACHE_DIR")
+
+
+def why_not_trusted(path: str) -> str:
+    """Why somebody else could put anything in a directory, for us to run; "" when nobody could. In one for
+    all (/tmp) whoever comes first makes it, or a link by its name. Raises OSError."""
+    mine = os.getuid()
+    if os.lstat(path).st_uid not in (0, mine) or os.stat(path).st_uid != mine:
+        return "belongs to another user"
+    if os.stat(path).st_mode & 0o022:
+        return "can be written by others (chmod go-w)"
+    return ""
 
 
 class Hold:
@@ -136,7 +146,7 @@ class Place:
         try:
             with open(self.marker, "rb") as file:
                 return msgspec.json.decode(file.read(), type=Marker)
-        except (FileNotFoundError, msgspec.DecodeError):
+        except (FileNotFoundError, ValueError):
             return None
 
     def write(self, marker: Marker) -> None:

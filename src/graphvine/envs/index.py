@@ -60,7 +60,7 @@ class Index:
 
     def find(self, key: str, fingerprint: str) -> Entry | None:
         """The entry of an environment that has not changed, if its archive is there as it was."""
-        with contextlib.suppress(OSError, msgspec.DecodeError), open(self._path(key), "rb") as file:
+        with contextlib.suppress(OSError, ValueError, RecursionError), open(self._path(key), "rb") as file:
             entry = msgspec.json.decode(file.read(), type=Entry)
             as_was = all(see(seen.path) == seen for seen in (entry.archive, *entry.others))
             if entry.fingerprint == fingerprint and as_was:

@@ -359,6 +359,7 @@ def send_blob(table: PlanTable, blob: int, worker: Worker) -> None:
 def supply_blob_again(state: State, table: PlanTable, blob: int, worker: Worker) -> None:
     """See to it that a worker gets a blob that it could not fetch, or has lost."""
     size = len(table.plan.blobs[blob])
+    worker.blobs.add(table.blob_base + blob)
     if size < state.settings.blob_by_peer_bytes:
         send_blob(table, blob, worker)
         return

@@ -94,5 +94,6 @@ def _decode(
         raise ProtocolError(f"protocol version {view[0]}; this side speaks version {PROTOCOL_VERSION}")
     try:
         return decoder.decode(view[1:])  # type: ignore[no-any-return]
-    except msgspec.DecodeError as error:
-        raise ProtocolError(f"not a batch of messages: {error}") from None
+    # Text that is none, and lists in lists in lists.
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ProtocolError(f"not a batch of messages: {str(error)[:200]}") from None

@@ -110,7 +110,7 @@ def parse_connection(data: bytes, origin: str) -> Connection:
     """The connection in the text of a connection file. Raises ConnectionFileError."""
     try:
         return msgspec.json.decode(data, type=Connection)
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConnectionFileError(f"{origin} is not a graphvine connection file: {error}") from None
 
 

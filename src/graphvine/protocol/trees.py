@@ -126,7 +126,7 @@ def parse_head(raw: bytes) -> Head:
     content = sizes(raw[:PREFIX_BYTES])[1]
     try:
         entries = _decode(memoryview(raw)[PREFIX_BYTES:])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadTreeError(f"the index of a tree cannot be read: {error}") from error
     check(entries)
     head = Head(entries, raw)

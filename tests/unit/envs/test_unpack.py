@@ -452,3 +452,16 @@ def test_inspecting_what_others_made(tmp_path):
 def test_inspecting_a_description_that_is_none(tmp_path):
     with pytest.raises(errors.DamagedArchiveError, match="description"):
         inspect(write_tar(tmp_path / "a", {MEMBER: b"{nonsense"}))
+
+
+def test_a_cache_that_others_can_write_to_is_not_used(tmp_path, make_archive):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    cache.chmod(0o777)
+    with pytest.raises(errors.CacheError, match="written by others"):
+        unpack(make_archive(), "env", str(cache))
+    cache.chmod(0o700)
+    if os.geteuid() == 0:
+        os.chown(cache, 1000, 1000)
+        with pytest.raises(errors.CacheError, match="another user"):
+            unpack(make_archive(), "env", str(cache))

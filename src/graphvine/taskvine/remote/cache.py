@@ -30,7 +30,7 @@ from pathlib import Path
 
 import xxhash
 
-from graphvine.envs.cache import default_cap, default_directory
+from graphvine.envs.cache import default_cap, default_directory, why_not_trusted
 from graphvine.taskvine.remote.contents import copy_tree, link_tree
 
 log = logging.getLogger("graphvine.cache")
@@ -45,12 +45,15 @@ class NodeCache:
 
     def __init__(self, directory: str | None = None, cap: int | None = None) -> None:
         self._root = Path(directory or os.path.join(default_directory(), "files"))
+        #: Whoever can write to one of these can put any file here, or any directory in place of this one.
+        self._places = [self._root] if directory else [self._root.parent, self._root]
         self._cap = default_cap() if cap is None else cap
 
     def take(self, name: str, target: str) -> bool:
         """Put the file of that name at ``target``, if it is here and as it was put in."""
         entry = self._root / _checked(name)
         try:
+            self._check_places()
             expected = (entry / "digest").read_text()
             link_tree(str(entry / "data"), target)
             os.utime(entry / "used")
@@ -67,11 +70,12 @@ class NodeCache:
     def put(self, name: str, path: str) -> bool:
         """Keep a copy (of links, where that is possible) of the file or directory under a name."""
         entry = self._root / _checked(name)
-        if entry.exists():
-            return True
         try:
-            self._root.mkdir(parents=True, mode=0o700, exist_ok=True)
-            _check_owner(self._root)
+            for place in self._places:
+                place.mkdir(parents=True, mode=0o700, exist_ok=True)
+            self._check_places()
+            if entry.exists():
+                return True
             building, mine = self._begin()
         except OSError as error:
             log.warning("the cache %s cannot be used: %s", self._root, error)
@@ -84,6 +88,13 @@ class NodeCache:
         finally:
             _remove(building)
             os.close(mine)
+
+    def _check_places(self) -> None:
+        """Raises PermissionError, and FileNotFoundError when nothing was put here yet."""
+        for place in self._places:
+            reason = why_not_trusted(str(place))
+            if reason:
+                raise PermissionError(f"{place} {reason}")
 
     def _begin(self) -> tuple[str, int]:
         """A directory for a new entry, and a descriptor that shows others that somebody is at it."""
@@ -227,13 +238,6 @@ def _checked(name: str) -> str:
     if not _NAME.match(name):
         raise ValueError(f"{name!r} cannot be the name of a cached file")
     return name
-
-
-def _check_owner(root: Path) -> None:
-    """In a directory for all, somebody else may have made it first."""
-    status = root.stat()
-    if status.st_uid != os.getuid():
-        raise PermissionError(f"{root} belongs to another user")
 
 
 def _remove(path: str) -> None:

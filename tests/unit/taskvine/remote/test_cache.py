@@ -143,3 +143,40 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(cache, tmp_path)
     assert cache.put("two", file)
     assert not os.path.exists(theirs)
     assert cache.names() == ["one", "two"]
+
+
+@pytest.mark.parametrize("level", ["files", "above"])
+@pytest.mark.parametrize("how", ["another user's", "for all to write", "another user's link"])
+def test_what_others_could_have_put_there_is_not_taken(tmp_path, monkeypatch, level, how):
+    if "user" in how and os.geteuid() != 0:
+        pytest.skip("two users need root")
+    above = tmp_path / "common"
+    monkeypatch.setenv("GRAPHVINE_CACHE_DIR", str(above))
+    cache = NodeCache()
+    assert cache.put("x", made(tmp_path, "x"))
+    assert cache.take("x", str(tmp_path / "first"))
+    place = above / "files" if level == "files" else above
+    if how == "another user's":
+        os.chown(place, 1000, 1000)
+    elif how == "for all to write":
+        place.chmod(0o777)
+    else:
+        place.rename(tmp_path / "elsewhere")
+        place.symlink_to(tmp_path / "elsewhere")
+        os.chown(place, 1000, 1000, follow_symlinks=False)
+    assert not cache.take("x", str(tmp_path / "second"))
+    assert not (tmp_path / "second").exists()
+    assert not cache.put("y", made(tmp_path, "y"))
+    os.chown(place, os.getuid(), os.getgid(), follow_symlinks=False)
+    place.chmod(0o700)
+
+
+def test_its_directories_are_for_their_owner_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRAPHVINE_CACHE_DIR", str(tmp_path / "common"))
+    before = os.umask(0)
+    try:
+        assert NodeCache().put("x", made(tmp_path, "x"))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "common").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "common" / "files").stat().st_mode & 0o777 == 0o700
