@@ -1,4 +1,4 @@
-"""Messages without sense, from a seed: the right types with any values; and bytes that almost are messages."""
+"""Messages without sense, from a seed: the right types with any values; and bytes that almost make sense."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every decoder of what comes from elsewhere, with seeded rubbish: refused by an error of its own, or taken."""
+"""Every decoder of what comes from elsewhere, with seeded rubbish: refused by its own error, or taken."""
 
 from __future__ import annotations
 
