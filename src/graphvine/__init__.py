@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the names of _HOME, no other
     from graphvine.deploy.cluster import SlurmCluster as SlurmCluster
     from graphvine.deploy.cluster import TemplateCluster as TemplateCluster
     from graphvine.deploy.errors import DeployError as DeployError
+    from graphvine.deploy.vine import Factory as Factory
     from graphvine.manager.manager import Manager as DaskVine  # noqa: F401 -- a second public name
     from graphvine.manager.manager import Manager as Manager
     from graphvine.protocol.errors import EnvironmentUnusableError as EnvironmentUnusableError
@@ -58,6 +59,7 @@ _HOME = {
     "DaskVine": _MANAGER,
     "DeployError": "graphvine.deploy.errors:DeployError",
     "EnvironmentUnusableError": _ERRORS + "EnvironmentUnusableError",
+    "Factory": "graphvine.deploy.vine:Factory",
     "File": "graphvine.taskvine.files:File",
     "FunctionCall": "graphvine.taskvine.libraries:FunctionCall",
     "FutureFunctionCall": "graphvine.taskvine.futures:FutureFunctionCall",

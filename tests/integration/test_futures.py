@@ -193,7 +193,6 @@ def test_closing_the_manager_ends_the_waiting(pipe: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"batch_type": "condor"}, NotImplementedError, "only local workers are started here yet"),
         ({"opts": {"coars": 1}}, ValueError, "no option 'coars' for workers"),
     ],
 )

@@ -17,6 +17,7 @@ PUBLIC = {
     "DaskVine",
     "DeployError",
     "EnvironmentUnusableError",
+    "Factory",
     "File",
     "FutureFunctionCall",
     "FuturePythonTask",

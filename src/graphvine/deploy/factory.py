@@ -296,8 +296,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     config_file = arguments.pop("config_file") or ""
     parent_death = arguments.pop("parent_death")
     lifeline = arguments.pop("lifeline")
+    level = logging.WARNING if arguments.pop("quiet") else logging.INFO
     arguments["env"] = dict(_variable(text) for text in arguments["env"] or ()) or None
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     parent = os.getppid()
     ends = [_catch_signals(), *([sys.stdin.fileno()] if lifeline else [])]
     stays = (lambda: os.getppid() == parent) if parent_death else (lambda: True)
@@ -355,6 +356,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-S", "--scratch-dir", metavar="DIR", help="where submissions and their output lie")
     add("--factory-timeout", metavar="TIME", help="end after so long without a manager")
     add("--parent-death", action="store_true", help="end when the parent process does")
+    add("--quiet", action="store_true", help="say only what is wrong")
     add("--lifeline", action="store_true", help=argparse.SUPPRESS)
     _add_numbers(parser.add_argument_group("how many"))
     _add_worker(parser.add_argument_group("what each worker is"))

@@ -20,14 +20,26 @@ from graphvine.deploy.scaling import Policy
 from graphvine.deploy.spec import WorkerSpec, make_spec, parse_s
 
 #: What TaskVine's files say that there is nothing to do for.
-_IGNORED = frozenset({"foremen_name", "capacity", "catalog", "debug", "debug_file"})
+ACCEPTED = frozenset(
+    {
+        "foremen_name",
+        "capacity",
+        "catalog",
+        "debug",
+        "debug_file",
+        "debug_file_size",
+        "parent_death",
+        "run_os",
+    }
+)
 _ALIASES = {
     "task_per_worker": "tasks_per_worker",
     "worker_extra_options": "extra_options",
     "min": "min_workers",
     "max": "max_workers",
     "manager": "manager_name",
-    "config": "config_file",
+    "python_package": "python_env",
+    "partition": "queue",
 }
 
 
@@ -144,8 +156,8 @@ class FactoryOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 def make_options(said: Mapping[str, Any]) -> FactoryOptions:
     """The options of what was said, by name; what is None was not said. Raises DeployError."""
-    named = {_name(key): value for key, value in said.items() if value is not None}
-    wanted = {key: value for key, value in named.items() if key not in _IGNORED}
+    named = {option_name(key): value for key, value in said.items() if value is not None}
+    wanted = {key: value for key, value in named.items() if key not in ACCEPTED}
     try:
         options = msgspec.convert(wanted, FactoryOptions, strict=False)
     except msgspec.ValidationError as error:
@@ -161,9 +173,10 @@ def parse_config(text: str, origin: str) -> dict[str, Any]:
         raise DeployError(f"{origin} is no JSON: {error}") from None
     if not isinstance(said, dict):
         raise DeployError(f"{origin} holds no JSON object")
-    return {_name(key): value for key, value in said.items()}
+    return {option_name(key): value for key, value in said.items()}
 
 
-def _name(key: str) -> str:
+def option_name(key: str) -> str:
+    """What an option is called here, of all the ways in which it is written."""
     key = key.replace("-", "_")
     return _ALIASES.get(key, key)

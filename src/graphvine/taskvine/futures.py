@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from graphvine.taskvine.libraries import LibraryTask
     from graphvine.taskvine.task import Task
 
-#: What a factory can be told; of these only cores mean something to a local worker.
+#: What a factory is told oftenest; of these only cores mean something to a local worker.
 _OPTIONS = frozenset(
     {
         "cores",
@@ -54,6 +54,13 @@ _OPTIONS = frozenset(
         "batch-options",
         "scratch-dir",
         "python-env",
+        "python",
+        "container",
+        "account",
+        "queue",
+        "requirements",
+        "wall-time",
+        "target-duration",
     }
 )
 
@@ -242,28 +249,47 @@ class FuturesExecutor(Executor):
     ) -> None:
         """``manager``: one that is there; else one is made, with ``port`` and ``manager_name`` as for
         ``Manager``, and closed by ``shutdown``. ``factory``: start workers: for the batch type "local" one,
-        with ``opts["cores"]`` cores; without it, workers are started by others, or as ``Manager`` does it.
-        ``manager_host_port``, ``factory_binary``, ``worker_binary``, ``log_file``: nothing to do.
-        Raises NotImplementedError for other batch types, TypeError, ValueError, PortInUseError."""
+        with ``opts["cores"]`` cores; for others ("condor", "slurm", ...) a ``Factory``, with ``opts`` as its
+        options, which says what it does in ``log_file``. Without it, workers are started by others, or as
+        ``Manager`` does it. ``manager_host_port``, ``factory_binary``, ``worker_binary``: nothing to do.
+        Raises TypeError, ValueError, PortInUseError, DeployError."""
         self.opts: dict[str, Any] = {}
+        self._factory: Any = None
         for name, value in (opts or {}).items():
             self.set(name, value)
-        if factory and manager is None and batch_type != "local":
-            raise NotImplementedError(
-                f"batch_type={batch_type!r}: only local workers are started here yet; give factory=False, "
-                "and start workers with: graphvine worker HOST PORT"
-            )
         self._owned = manager is None
-        self.manager = manager if manager is not None else self._make_manager(port, manager_name, factory)
+        by_factory = factory and batch_type != "local"
+        self.manager = manager
+        if manager is None:
+            self.manager = self._make_manager(port, manager_name, factory, by_factory)
+        if by_factory:
+            try:
+                self._factory = self._start_factory(batch_type, log_file)
+            except BaseException:
+                if self._owned:
+                    self.manager.close()
+                raise
         self._plain: Any = self.manager.executor()
         self.task_table: list[Task] = []
         self._lock = threading.Lock()
         self._open: set[Future[Any]] = set()
         self._closed = False
 
-    def _make_manager(self, port: Any, name: str | None, factory: bool) -> Any:
+    def _start_factory(self, batch_type: str, log_file: str | None) -> Any:
         import graphvine
 
+        factory = graphvine.Factory(batch_type, manager=self.manager, log_file=log_file)
+        for name, value in self.opts.items():
+            setattr(factory, name, value)
+        factory.start()
+        return factory
+
+    def _make_manager(self, port: Any, name: str | None, factory: bool, by_factory: bool) -> Any:
+        import graphvine
+
+        if by_factory:
+            # From anywhere its workers may come.
+            return graphvine.Manager(0 if port is None else port, name, local_workers=0)
         cores = self.opts.get("cores")
         return graphvine.Manager(port, name, local_workers=(cores or True) if factory else None)
 
@@ -280,6 +306,8 @@ class FuturesExecutor(Executor):
         if key not in _OPTIONS:
             raise ValueError(f"no option {name!r} for workers; there are {', '.join(sorted(_OPTIONS))}")
         self.opts[key] = value
+        if self._factory is not None:
+            setattr(self._factory, key, value)
 
     # -- tasks -----------------------------------------------------------------------------------------
 
@@ -452,6 +480,8 @@ class FuturesExecutor(Executor):
     def _finish(self, left: Iterable[Future[Any]]) -> None:
         wait(list(left))
         self._plain.shutdown(wait=True)
+        if self._factory is not None:
+            self._factory.stop()
         if self._owned:
             self.manager.close()
 

@@ -1,0 +1,174 @@
+"""TaskVine's ``Factory``: a factory process, steered by attributes of an object.
+
+    workers = vine.Factory("condor", manager_name="barney")
+    workers.cores, workers.memory, workers.max_workers = 4, 8000, 50
+    with workers:
+        ...
+
+Attributes are the options of ``graphvine factory``. They lie in its configuration file, so those that are
+changed while it runs count from then on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import weakref
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from graphvine.deploy.errors import DeployError
+from graphvine.deploy.factory import system_for
+from graphvine.deploy.factory_options import ACCEPTED, FactoryOptions, make_options, option_name
+from graphvine.protocol.connection import read_connection, state_directory
+from graphvine.protocol.directories import OwnedDirectory, sweep
+from graphvine.protocol.interpreter import own_environment
+
+#: Like ``-m graphvine.cli``, but a user's ``queue.py`` in the working directory is not taken for Python's.
+_START = "import sys; sys.path.remove(''); from graphvine.cli import main; sys.exit(main())"
+#: How long a factory that was told to end may take to cancel its jobs.
+_STOP_S = 120.0
+_FIELDS = frozenset(FactoryOptions.__struct_fields__)
+_OWN = frozenset({"_options", "_process", "_directory", "_finalizer", "_log_file"})
+
+
+class Factory:
+    """Keeps workers for a manager, from ``start`` to ``stop``; a context manager."""
+
+    def __init__(
+        self,
+        batch_type: str = "local",
+        manager: Any = None,
+        manager_host_port: str | None = None,
+        manager_name: str | None = None,
+        factory_binary: str | None = None,
+        worker_binary: str | None = None,
+        log_file: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """``batch_type``: "local", "condor", "slurm", or a template ("pbs", "lsf", "sge", ...). For one of
+        ``manager``, ``manager_host_port`` (of this user, on this machine) and ``manager_name`` (perhaps a
+        regular expression). ``log_file``: what the factory says; without one only its warnings, on standard
+        error. ``factory_binary``, ``worker_binary``: nothing to do. Raises ValueError."""
+        self._options: dict[str, Any] = {"batch_type": batch_type}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._directory: OwnedDirectory | None = None
+        self._finalizer: weakref.finalize[Any, Factory] | None = None
+        self._log_file = log_file
+        named = [manager is not None, manager_host_port is not None, manager_name is not None]
+        if sum(named) != 1:
+            raise ValueError("give one of manager, manager_host_port and manager_name")
+        if manager_name is not None:
+            self._options["manager_name"] = manager_name
+        elif manager is not None:
+            self._options["connection_file"] = str(manager.connection_file)
+        else:
+            self._options["connection_file"] = str(_file_of_port(str(manager_host_port)))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an option. Raises AttributeError, DeployError."""
+        if name in _OWN:
+            object.__setattr__(self, name, value)
+            return
+        key = option_name(name)
+        if key not in _FIELDS | ACCEPTED:
+            raise AttributeError(f"{name} is no option of a factory; there are: {', '.join(sorted(_FIELDS))}")
+        before = dict(self._options)
+        self._options[key] = value
+        try:
+            make_options(self._options)
+        except DeployError:
+            object.__setattr__(self, "_options", before)
+            raise
+        if self._process is not None:
+            self._write()
+
+    def __getattr__(self, name: str) -> Any:
+        """An option that was set, or its default. Raises AttributeError."""
+        key = option_name(name)
+        if name.startswith("_") or key not in _FIELDS | ACCEPTED:
+            raise AttributeError(f"{name} is no option of a factory")
+        return self._options.get(key, getattr(make_options(self._options), key, None))
+
+    def start(self) -> None:
+        """Start it. Raises RuntimeError if it runs already, DeployError."""
+        if self._process is not None:
+            raise RuntimeError("this factory runs already")
+        system_for(make_options(self._options))  # what is wrong is said here, not by another process
+        sweep(tempfile.gettempdir())
+        self._directory = OwnedDirectory(tempfile.gettempdir())
+        self._write()
+        command = [sys.executable, "-c", _START, "factory", "--lifeline", "--config", str(self._config)]
+        if self._log_file is None:
+            self._process = _spawn([*command, "--quiet"], None)
+        else:
+            with open(self._log_file, "ab") as log:
+                self._process = _spawn(command, log.fileno())
+        self._finalizer = weakref.finalize(self, _stop, self._process, self._directory, os.getpid())
+
+    def stop(self) -> None:
+        """End it, with all its jobs. Raises RuntimeError if it does not run."""
+        if self._finalizer is None:
+            raise RuntimeError("this factory does not run")
+        self._finalizer()
+        self._process = self._directory = self._finalizer = None
+
+    def __enter__(self) -> Factory:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def _config(self) -> Path:
+        assert self._directory is not None
+        return Path(self._directory.path) / "config.json"
+
+    def _write(self) -> None:
+        """The configuration file, whole at any time."""
+        scratch = self._config.with_suffix(".new")
+        scratch.write_text(json.dumps(self._options), encoding="utf-8")
+        scratch.replace(self._config)
+
+
+def _spawn(command: list[str], log: int | None) -> subprocess.Popen[bytes]:
+    # A session of its own: Ctrl-C at the user's terminal is for the user's process, which then ends this.
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=log,
+        env=own_environment(),
+        start_new_session=True,
+    )
+
+
+def _stop(process: subprocess.Popen[bytes], directory: OwnedDirectory, pid: int) -> None:
+    if os.getpid() != pid:
+        return  # a forked child: the factory is its parent's
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        process.wait(_STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    directory.remove()
+
+
+def _file_of_port(address: str) -> Path:
+    """The connection file of this user's manager at ``host:port``. Raises ValueError."""
+    port = address.rpartition(":")[2]
+    for path in state_directory().glob("*.json"):
+        if str(read_connection(path).port) == port:
+            return path
+    raise ValueError(f"manager_host_port={address!r}: no manager of yours listens on that port here")
