@@ -48,3 +48,13 @@ def test_what_is_broken_fails_alone(seed: int) -> None:
     story.to_the_end()
     kinds = {number: run.failed.kind for number, run in story.runs.items() if run.failed is not None}
     assert kinds == {1: "environment", 2: "library"}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_who_is_to_run_alone_does_not_wait_for_an_environment_that_is_not_made(seed: int) -> None:
+    """A task takes down one worker after the other, and with them the environment of its neighbour: both come
+    to be run alone, and there is one worker at a time."""
+    archive = PlanPart("chains", 13, 933, keep=True, slow=0.5, faulty=0.1, requests=True, few_sinks=True)
+    fatal, one = PlanPart("at random", 1, doomed="fatal"), PlanPart("at random", 1)
+    inside = PlanPart("at random", 1, on=0, environment="conda")
+    play(Story(seed, (1,), (archive, one, fatal, inside)))

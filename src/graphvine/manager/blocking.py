@@ -37,10 +37,7 @@ def shut(state: State, worker: Worker) -> None:
         if thief == worker.number:
             state.recalled[task] = 0
     worker.asked = 0
-    for task in worker.queue:
-        table = state.table_of(task)
-        if table is not None and task != worker.alone:
-            recovery.call_back(state, table, task - table.base)
+    recovery.call_back_queue(state, worker)
     state.mark(worker)
 
 

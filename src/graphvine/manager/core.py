@@ -337,7 +337,8 @@ class Core:
         self._serve_marked(said)
         self._feed_hungry(said)
         if state.suspects:
-            suspects.reserve(state)
+            for worker in suspects.reserve(state):
+                recovery.call_back_queue(state, worker)
             self._serve_marked(said)
         if state.awaited:
             environments.tell(state)

@@ -37,6 +37,11 @@ def find_all(table: PlanTable) -> list[tuple[PlanTable, int]]:
     return [*find_inputs(table), *([found] if found is not None else [])]
 
 
+def is_there(table: PlanTable) -> bool:
+    """Whether all that a plan's executors need exists."""
+    return all(origin.state[index] == DONE for origin, index in find_all(table))
+
+
 def hold(table: PlanTable) -> None:
     """A plan that was taken over needs its environment and its set-up's inputs."""
     for origin, index in find_all(table):

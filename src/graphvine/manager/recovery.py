@@ -134,6 +134,21 @@ def call_back(state: State, table: PlanTable, index: int) -> None:
     state.mark(worker)
 
 
+def call_back_queue(state: State, worker: Worker) -> None:
+    """Have everything called back that a worker has not begun, but what is to run there alone."""
+    for task in worker.queue:
+        table = state.table_of(task)
+        if table is not None and task != worker.alone:
+            call_back(state, table, task - table.base)
+
+
+def call_back_lone(state: State, worker: Worker) -> None:
+    """Have the task called back that was to run on a worker alone, if it has not begun."""
+    table = state.table_of(worker.alone)
+    if table is not None and worker.alone in worker.queue:
+        call_back(state, table, worker.alone - table.base)
+
+
 def refuse_followers(state: State, table: PlanTable, index: int, worker: Worker, reason: str) -> None:
     """``worker`` can't take a file in that can't be made anew: what was to run there with it is for others,
     or fails when that was tried too often."""

@@ -230,6 +230,9 @@ def on_missing(state: State, worker: Worker, missing: Missing) -> None:
     box = worker.outbox.also()
     if table.state[index] != DONE:
         environments.on_missing(state, table, index, worker)
+        if worker.alone:
+            # Whatever makes it again may have to run there first.
+            recovery.call_back_lone(state, worker)
         recovery.call_back_followers(state, table, index, worker.number)
         return
     data = table.data[index]

@@ -6,8 +6,8 @@ Rules:
   its queue, the first as many as it has cores and could begin, and what may have run since its last report:
   what is expected to take ``suspect_s`` per core in all (short tasks run, and are reported, by the hundred).
 - A task that was under suspicion ``max_shared_losses`` times is from then on given only to a worker that has
-  nothing else, and that worker gets nothing else until the task is answered for. At most half the workers do
-  so.
+  nothing else, and that worker gets nothing else until the task is answered for. What it was given and has
+  not begun is called back: it may wait for what nobody else makes. At most half the workers do so.
 - Only the loss of a worker where it was alone counts against a task; at ``max_lone_losses`` it fails. So no
   neighbour is ever blamed, and no task takes down one worker after the other for ever.
 - A worker that said goodbye is lost by its own will: nobody is suspected.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 
+from graphvine.manager import environments
 from graphvine.manager.instructions import Death
 from graphvine.manager.state import State
 from graphvine.manager.tasks import KEY_MASK, READY, PlanTable
@@ -66,15 +67,20 @@ def note_loss(state: State, worker: Worker) -> list[tuple[PlanTable, int]]:
     return doomed
 
 
-def reserve(state: State) -> None:
+def reserve(state: State) -> Iterator[Worker]:
     """Find workers for the suspects: they get nothing more, and when they have nothing left, one suspect
-    each."""
+    each. Yields each that is found; the caller has its queue called back."""
+    later: list[int] = []
     while state.suspects and len(state.lonely) < max(1, len(state.workers) // 2):
         key = state.suspects[0]
         table = state.table_of(key & KEY_MASK)
         index = (key & KEY_MASK) - table.base if table is not None else 0
         if table is None or table.state[index] != READY:
             heapq.heappop(state.suspects)
+            continue
+        if not environments.is_there(table):
+            # It is made by others first: alone, this one would wait for it for ever.
+            later.append(heapq.heappop(state.suspects))
             continue
         pool = table.pools.get(index, table.pool)
         worker = next((w for n, w in pool.hungry.items() if n not in state.lonely and not w.queue), None)
@@ -84,11 +90,14 @@ def reserve(state: State) -> None:
                 heapq.heappop(state.suspects)
                 heapq.heappush(pool.loose, key)
                 continue
-            return
+            break
         heapq.heappop(state.suspects)
         worker.draining = key
         state.lonely.add(worker.number)
         state.mark(worker)
+        yield worker
+    for key in later:
+        heapq.heappush(state.suspects, key)
 
 
 def answered(state: State, worker: Worker, number: int) -> None:
