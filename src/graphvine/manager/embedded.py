@@ -43,6 +43,15 @@ class Embedded:
         except OSError as error:
             self._loop.fail_all(NoWorkerError(f"the local worker can't be started: {error}"))
 
+    @property
+    def is_told(self) -> bool:
+        """Whether a process has the connection by now."""
+        return self._worker.pid is not None
+
+    def change_connection(self, connection: Connection) -> None:
+        """No process was told of the connection: it is another."""
+        self._connection = msgspec.json.encode(connection)
+
     def stop(self) -> None:
         """From the closing thread, once the loop has ended."""
         self._closing = True

@@ -52,8 +52,17 @@ def candidate_ports(port: Port) -> Sequence[int]:
 class Gate:
     """Binds, authenticates, receives frames and sends them. Used by the loop's thread only."""
 
-    def __init__(self, host: str, port: Port, clock: Callable[[], float], *, secure: bool = True) -> None:
-        """Raises PortInUseError when no allowed port is free on ``host``, ValueError for a bad ``port``."""
+    def __init__(
+        self,
+        host: str,
+        port: Port,
+        clock: Callable[[], float],
+        *,
+        secure: bool = True,
+        keys: tuple[bytes, bytes] | None = None,
+    ) -> None:
+        """``keys``: the manager's public and secret one, in Z85 (None: new ones). Raises PortInUseError when
+        no allowed port is free on ``host``, ValueError for a bad ``port``."""
         self._context = zmq.Context()
         self.refusals = Refusals(log.warning, clock)
         self._worker_key = b""
@@ -66,7 +75,7 @@ class Gate:
             self.router = self._socket(zmq.ROUTER)
             self._set_up_router(host)
             if secure:
-                self._set_up_curve()
+                self._set_up_curve(keys or zmq.curve_keypair())
             self._monitor = self._watch_router()
             self.port = self._bind(host, port)
         except BaseException:
@@ -161,9 +170,9 @@ class Gate:
         router.setsockopt(zmq.TCP_KEEPALIVE, 1)
         router.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 60)
 
-    def _set_up_curve(self) -> None:
+    def _set_up_curve(self, keys: tuple[bytes, bytes]) -> None:
         router = self.router
-        self._manager_public, secret = zmq.curve_keypair()
+        self._manager_public, secret = keys
         router.curve_server = True
         router.curve_secretkey = secret
         router.curve_publickey = self._manager_public

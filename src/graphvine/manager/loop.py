@@ -122,7 +122,7 @@ class Loop:
             settings.relayed_pieces,
         )
         self._giver = Giver(self.call, self._relay.on_given, self._on_given_read, self._on_given_lost)
-        self._audience = Audience(core, gate.send, self.retire)
+        self._audience = Audience(core, self._send, self.retire)
         self.on_worker_joined: Callable[[int, Hello], None] = lambda worker, hello: None
         self.on_output: Callable[[Output], None] = lambda output: None
         """Must not wait."""
@@ -230,6 +230,20 @@ class Loop:
     def unwatch_demand(self, listener: Listener) -> None:
         self._audience.remove(listener)
 
+    def replace_gate(self, make: Callable[[], Gate]) -> None:
+        """Shut the door and open another one; nobody must have come in. Raises what ``make`` raises: then the
+        manager can't go on."""
+        self._gate.close()
+        try:
+            self._gate = make()
+        except BaseException:
+            self._closing = True
+            raise
+        self._poller = self._make_poller()
+
+    def _send(self, identity: bytes, frame: bytes) -> bool:
+        return self._gate.send(identity, frame)
+
     def retire(self, names: Sequence[str], reason: str) -> int:
         return self._core.on_retire(names, reason, time.monotonic())
 
@@ -269,11 +283,9 @@ class Loop:
     def _main(self) -> None:
         crash: BaseException | None = None
         try:
-            poller = zmq.Poller()
-            self._gate.register(poller)
-            poller.register(self._wake_receiver, zmq.POLLIN)
+            self._poller = self._make_poller()
             while not self._closing:
-                poller.poll(self._timeout_ms())
+                self._poller.poll(self._timeout_ms())
                 self._turn()
         except BaseException as error:
             crash = error
@@ -281,6 +293,12 @@ class Loop:
             raise
         finally:
             self._end(crash)
+
+    def _make_poller(self) -> zmq.Poller:
+        poller = zmq.Poller()
+        self._gate.register(poller)
+        poller.register(self._wake_receiver, zmq.POLLIN)
+        return poller
 
     def _turn(self) -> None:
         for descriptor in self._gate.answer_knocks():

@@ -55,6 +55,7 @@ class Manager(TaskClient, DaskClient):
         cluster: Cluster | None = None,
         security: Literal["curve", "none"] = "curve",
         encrypt_transfers: bool = False,
+        password_file: str | os.PathLike[str] | None = None,
         **taskvine: Any,
     ) -> None:
         """``port``: one to listen on; 0 or None for any free one; a pair for the first free one in a range.
@@ -69,12 +70,15 @@ class Manager(TaskClient, DaskClient):
 
         ``security``: "curve" (only holders of the connection file can join, and all that is said to them is
         encrypted) or "none" (anybody can, from any machine). ``encrypt_transfers``: files that go from worker
-        to worker, and from there to the manager, are encrypted, too. See ``docs/security.md``.
+        to worker, and from there to the manager, are encrypted, too. ``password_file``: workers that have the
+        same password need no connection file (``graphvine worker HOST PORT --password-file FILE``). See
+        ``docs/security.md``.
 
         Of TaskVine's other options ``ssl`` means ``encrypt_transfers``, and these are accepted, with nothing
         to do for them: ``shutdown`` (workers leave with their manager), ``run_info_path``,
         ``status_display_interval``.
-        Raises PortInUseError, ValueError, TypeError, NestedManagerError in a worker that imports the module
+        Raises PortInUseError, ValueError, TypeError, ConnectionFileError for a password file that can't be
+        used, NestedManagerError in a worker that imports the module
         which makes a manager, and what the cluster raises.
         """
         refuse_nesting()
@@ -84,7 +88,12 @@ class Manager(TaskClient, DaskClient):
             raise TypeError(f"Manager has no option {', '.join(unknown)}")
         if name is not None:
             _check_name(name)
-        _check_security(security, encrypted)
+        _check_security(security, encrypted, password_file is not None)
+        password = ""
+        if password_file is not None:
+            from graphvine.protocol.passwords import read_password
+
+            password = read_password(Path(password_file))
         keyless = security == "none"
         public = keyless or port is not None or name is not None or (cluster is not None and cluster.remote)
         if cluster is not None and local_workers is None:
@@ -113,6 +122,7 @@ class Manager(TaskClient, DaskClient):
                 show_output,
                 secure=not keyless,
                 encrypted=encrypted,
+                password=password,
             )
         except BaseException:
             worker.stop(0.0)
@@ -130,6 +140,18 @@ class Manager(TaskClient, DaskClient):
         except BaseException:
             self.close()
             raise
+
+    def set_password(self, password: str) -> None:
+        """Workers that have the same password need no connection file. To be called before any joins; takes
+        a moment, as trying passwords would. Raises ValueError, ManagerClosedError."""
+        self._opening.set_password(password)
+
+    def set_password_file(self, file: str | os.PathLike[str]) -> None:
+        """As ``set_password``, with the text of a file that only you can read. Raises ConnectionFileError,
+        too."""
+        from graphvine.protocol.passwords import read_password
+
+        self.set_password(read_password(Path(file)))
 
     def set_name(self, name: str) -> None:
         """Have another connection file, of that name. Raises ValueError."""
@@ -285,11 +307,13 @@ class Manager(TaskClient, DaskClient):
         return f"<graphvine.Manager {self.name}, {state}>"
 
 
-def _check_security(security: Any, encrypted: bool) -> None:
+def _check_security(security: Any, encrypted: bool, has_password: bool) -> None:
     if security not in ("curve", "none"):
         raise ValueError(
             f'security={security!r}: give "curve" (the default), or "none" for no security at all'
         )
+    if has_password and security == "none":
+        raise ValueError('a password needs security="curve": without it nobody has to prove anything')
     if encrypted and security == "none":
         raise ValueError('encrypt_transfers needs security="curve": without it everybody is told the secret')
 

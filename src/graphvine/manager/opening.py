@@ -34,6 +34,7 @@ from graphvine.protocol.connection import (
 )
 from graphvine.protocol.directories import OwnedDirectory
 from graphvine.protocol.node import node_id
+from graphvine.protocol.passwords import Keys, derive
 
 _counter = itertools.count(1)
 #: A local worker may take so long to start (a cold file system, a busy machine) before anybody is alarmed.
@@ -63,13 +64,16 @@ class Opening:
         show_output: bool,
         secure: bool,
         encrypted: bool,
+        password: str = "",
     ) -> None:
         """Arguments as those of ``Manager``; ``public``: other machines can reach it; ``worker`` may be
         launched already. Raises PortInUseError, ValueError."""
-        gate = Gate(host or ("*" if public else _LOOPBACK), port, time.monotonic, secure=secure)
+        keys = derive(password) if password else None
+        self._listen_on = host or ("*" if public else _LOOPBACK)
+        gate = self._open_gate(port, secure, keys)
         hosts = _reachable_hosts() if public and host in (None, "*") else (host or _LOOPBACK,)
         name = name or f"graphvine-{os.getpid()}-{next(_counter)}"
-        self.connection = make_connection(name, hosts, gate.port, gate.manager_public)
+        self.connection = _with_keys(make_connection(name, hosts, gate.port, gate.manager_public), keys)
         if secure:
             gate.admit(self.connection)
         else:
@@ -82,7 +86,8 @@ class Opening:
         settings = msgspec.structs.replace(
             self._advised(settings or Settings(), public, wish),
             encrypted=encrypted,
-            told_secret="" if secure else self.connection.secret,
+            # Who has a password instead of a connection file does not know it either.
+            told_secret=self.connection.secret,
         )
         trees = os.path.join(scratch.path, "trees")
         self.loop = Loop(gate, Core(settings), node_id(), self.connection.secret, trees)
@@ -108,6 +113,35 @@ class Opening:
         self._closer.atexit = False
         atexit.register(self._closer)
         self.loop.start()
+
+    def _open_gate(self, port: Port, secure: bool, keys: Keys | None) -> Gate:
+        pair = (keys.manager_public.encode(), keys.manager_secret.encode()) if keys is not None else None
+        return Gate(self._listen_on, port, time.monotonic, secure=secure, keys=pair)
+
+    def set_password(self, password: str) -> None:
+        """Have all keys be those of a password from now on. Raises ValueError when there are workers, or none
+        are needed, ManagerClosedError."""
+        if not self.connection.manager_public:
+            raise ValueError('security="none" was asked for: there is no password')
+        keys = derive(password)
+        self.loop.ask(lambda: self._change_keys(keys))
+
+    def _change_keys(self, keys: Keys) -> None:
+        if self.loop.workers() or self.embedded.is_told:
+            raise ValueError("set the password before workers join, or give Manager(password_file=...)")
+        connection = _with_keys(self.connection, keys)
+
+        def make() -> Gate:
+            gate = self._open_gate(connection.port, True, keys)
+            gate.admit(connection)
+            return gate
+
+        self.loop.replace_gate(make)
+        self.embedded.change_connection(connection)
+        self.connection = connection
+        for path in self.connection_files:
+            path.unlink(missing_ok=True)
+            write_connection(msgspec.structs.replace(connection, name=path.stem), path)
 
     def rename(self, name: str) -> None:
         """Have another connection file, of that name. Raises ValueError."""
@@ -140,6 +174,18 @@ class Opening:
         return msgspec.structs.replace(
             settings, how_to_join=settings.how_to_join or advice, node=settings.node or node_id()
         )
+
+
+def _with_keys(connection: Connection, keys: Keys | None) -> Connection:
+    """A connection with the keys of a password, if there is one. The secret stays: workers are told it."""
+    if keys is None:
+        return connection
+    return msgspec.structs.replace(
+        connection,
+        manager_public=keys.manager_public,
+        worker_public=keys.worker_public,
+        worker_secret=keys.worker_secret,
+    )
 
 
 def _announce(connection: Connection) -> Path:

@@ -72,7 +72,7 @@ class Settings(msgspec.Struct, frozen=True):
     encrypted: bool = False
     """Whether files travel over encrypted links."""
     told_secret: str = ""
-    """The secret that bulk links prove, where workers need no key and are told it."""
+    """The secret that bulk links prove, for workers that have no connection file."""
     node: str = ""
     """The node that the manager is on (as ``Hello.node``); its workers read given files for themselves."""
     how_to_join: str = ""

@@ -1,8 +1,8 @@
 """Keys from a password that both sides know: what TaskVine's password files are for.
 
 A worker that has HOST, PORT and the password needs no connection file: manager and worker derive the same
-keys from it, with scrypt (RFC 7914), N = 2**16, r = 8, p = 1: 64 MB and about 0.2 s a try. The salt is the
-same for all, as a worker has nothing else to know it by. So:
+CurveZMQ keys from it, with scrypt (RFC 7914), N = 2**16, r = 8, p = 1: 64 MB and about 0.2 s a try. The salt
+is the same for all, as a worker has nothing else to know it by. So:
 
 - Whoever has the password is manager or worker, as the connection file's reader is.
 - Whoever records a connection, or tries to connect, can try passwords, one a scrypt each. A short one is
@@ -26,18 +26,15 @@ _SALT = b"graphvine: keys from a password, 1"
 _N, _R, _P = 2**16, 8, 1
 _MEMORY_BYTES = 2 * 128 * _N * _R
 _KEY_BYTES = 32
-#: Below so many characters a password is likely to be guessed.
-SHORT = 12
 
 
 class Keys(msgspec.Struct, frozen=True):
-    """All keys of one manager's run; Curve keys in Z85, ``secret`` in hex, as in a connection file."""
+    """The keys of one password, in Z85."""
 
     manager_public: str
     manager_secret: str
     worker_public: str
     worker_secret: str
-    secret: str
 
 
 def derive(password: str) -> Keys:
@@ -45,18 +42,14 @@ def derive(password: str) -> Keys:
     if not password:
         raise ValueError("the password is empty")
     material = hashlib.scrypt(
-        password.encode(), salt=_SALT, n=_N, r=_R, p=_P, maxmem=_MEMORY_BYTES, dklen=3 * _KEY_BYTES
+        password.encode(), salt=_SALT, n=_N, r=_R, p=_P, maxmem=_MEMORY_BYTES, dklen=2 * _KEY_BYTES
     )
-    manager, worker, secret = (
-        material[begin : begin + _KEY_BYTES] for begin in (0, _KEY_BYTES, 2 * _KEY_BYTES)
-    )
-    manager_secret, worker_secret = z85.encode(manager), z85.encode(worker)
+    manager_secret, worker_secret = z85.encode(material[:_KEY_BYTES]), z85.encode(material[_KEY_BYTES:])
     return Keys(
         manager_public=zmq.curve_public(manager_secret).decode(),
         manager_secret=manager_secret.decode(),
         worker_public=zmq.curve_public(worker_secret).decode(),
         worker_secret=worker_secret.decode(),
-        secret=secret.hex(),
     )
 
 
@@ -76,7 +69,8 @@ def read_password(path: Path) -> str:
 
 
 def connection_by_password(host: str, port: int, path: Path) -> Connection:
-    """What a worker needs to know of the manager at this address. Raises ConnectionFileError."""
+    """What a worker needs to know of the manager at this address, which tells it the secret of the bulk links
+    once both have proved their keys. Raises ConnectionFileError."""
     keys = derive(read_password(path))
     return Connection(
         name=f"{host}:{port}",
@@ -85,7 +79,7 @@ def connection_by_password(host: str, port: int, path: Path) -> Connection:
         manager_public=keys.manager_public,
         worker_public=keys.worker_public,
         worker_secret=keys.worker_secret,
-        secret=keys.secret,
+        secret="",
         host=socket.gethostname(),
         pid=0,
     )

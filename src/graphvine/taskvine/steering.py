@@ -206,12 +206,6 @@ class SteeringClient(DeskClient):
         """A word about this run, for reports."""
         self._properties[name] = value
 
-    def set_password(self, password: str) -> None:
-        """Nothing to do: workers prove a key of this run's own, and all is encrypted."""
-
-    def set_password_file(self, file: str) -> None:
-        """Nothing to do (see ``set_password``)."""
-
     def set_catalog_servers(self, catalogs: str) -> None:
         """Nothing to do: workers find a manager by its connection file."""
 
