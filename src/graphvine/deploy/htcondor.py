@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from graphvine.deploy import htcondor_text as texts
@@ -214,6 +214,26 @@ class HTCondor:
                     "HTCondor's tools (tools=...)"
                 ) from error
             raise
+
+
+def make_htcondor(options: Mapping[str, str]) -> HTCondor:
+    """HTCondor by options that are words, as a shell gives them. Raises DeployError."""
+    texts_of = ("tools", "config", "schedd", "pool")
+    switches = ("spool", "stream", "containers")
+    unknown = sorted(set(options) - {*texts_of, *switches})
+    if unknown:
+        raise DeployError(
+            f"htcondor has no option {', '.join(unknown)}; there are: {', '.join((*texts_of, *switches))}"
+        )
+    words = {name: value for name, value in options.items() if name in texts_of}
+    chosen = {name: _is_yes(name, value) for name, value in options.items() if name in switches}
+    return HTCondor(**words, **chosen)  # type: ignore[arg-type]
+
+
+def _is_yes(name: str, value: str) -> bool:
+    if value.lower() not in ("yes", "no", "true", "false"):
+        raise DeployError(f"{name} is yes or no, not {value!r}")
+    return value.lower() in ("yes", "true")
 
 
 class _Log:

@@ -33,8 +33,12 @@ def names() -> list[str]:
 
 
 def make_system(name: str, options: Sequence[str] = (), *, shared: bool = True) -> System:
-    """The system of that name, or that a template file describes. ``options``: "name=value", for a template;
-    ``shared``: nodes see the directories of submissions (Slurm). Raises DeployError."""
+    """The system of that name, or that a template file describes. ``options``: "name=value", for a template
+    or HTCondor; ``shared``: nodes see the directories of submissions (Slurm). Raises DeployError."""
+    if name == "htcondor":
+        from graphvine.deploy.htcondor import make_htcondor
+
+        return make_htcondor(_pairs(options))
     if name in BUILT_IN:
         if options:
             raise DeployError(f"{name} has no options; more lines for its jobs are directives")
@@ -45,11 +49,15 @@ def make_system(name: str, options: Sequence[str] = (), *, shared: bool = True) 
         )
     from graphvine.deploy.templated import Templated
 
+    return Templated(name, _pairs(options))
+
+
+def _pairs(options: Sequence[str]) -> dict[str, str]:
     pairs = [option.partition("=") for option in options]
     wrong = [option for option, (_, equals, _) in zip(options, pairs, strict=True) if not equals]
     if wrong:
         raise DeployError(f"an option is written as name=value, not {wrong[0]!r}")
-    return Templated(name, {key: value for key, _, value in pairs})
+    return {key: value for key, _, value in pairs}
 
 
 def by_hand(system: System, jobs: Sequence[str]) -> tuple[str, str]:
@@ -68,10 +76,6 @@ def _built_in(name: str, shared: bool) -> System:
         from graphvine.deploy.slurm import Slurm
 
         return Slurm(shared=shared)
-    if name == "local":
-        from graphvine.deploy.local import Local
+    from graphvine.deploy.local import Local
 
-        return Local()
-    from graphvine.deploy.htcondor import HTCondor
-
-    return HTCondor()
+    return Local()
