@@ -1,4 +1,4 @@
-"""HTCondor's tools, in the places where a real pool does not come to: what a shell says of them, what is shown."""
+"""HTCondor's tools where a real pool does not come to: what a shell says of them, what is shown."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ def tool(directory: Path, name: str, text: str) -> None:
 def test_options_from_a_shell(tmp_path: Path) -> None:
     tool(tmp_path, "condor_q", 'echo "$CONDOR_CONFIG $*" > "${0%/*}/called"')
     tool(tmp_path, "condor_history", "exit 0")
-    options = [f"tools={tmp_path}", "config=/site/condor_config", "schedd=submit-1", "pool=cm.site", "spool=yes"]
+    options = [
+        f"tools={tmp_path}",
+        "config=/site/condor_config",
+        "schedd=submit-1",
+        "pool=cm.site",
+        "spool=yes",
+    ]
     make_system("htcondor", options).status(["12.0"])
     called = (tmp_path / "called").read_text()
     assert called.startswith("/site/condor_config -pool cm.site -name submit-1 12.0 -json")
@@ -29,7 +35,10 @@ def test_options_from_a_shell(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"tool": "/x"}, "htcondor has no option tool; there are: tools, config"), ({"spool": "2"}, "yes or no")],
+    [
+        ({"tool": "/x"}, "htcondor has no option tool; there are: tools, config"),
+        ({"spool": "2"}, "yes or no"),
+    ],
 )
 def test_options_that_are_none(options: dict[str, str], said: str) -> None:
     with pytest.raises(DeployError, match=said):
