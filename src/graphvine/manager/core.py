@@ -95,6 +95,7 @@ class Core:
                 self.settings.inline_bytes,
                 self.settings.encrypted,
                 self.settings.told_secret,
+                silent_s=self.settings.silent_s,
             )
         )
         returning.on_held(state, joined, hello.holds)

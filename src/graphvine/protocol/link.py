@@ -3,12 +3,17 @@
 A manager has several addresses. One after the other is tried, until one answers ``Hello``. A connection
 that ended is made again as a new one (another routing id), with another ``Hello``: what was said over the old
 one may be lost, so nothing of it is carried on.
+
+Something is said over it every second or so (heartbeats), and libzmq asks every ``_HEARTBEAT_MS`` by itself:
+less than what firewalls and NATs on the way take for idle, of which the strictest forget it after 30 s.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import os
+import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, Literal, TypeVar
@@ -19,8 +24,9 @@ from graphvine.protocol.codec import MAX_FRAME_BYTES, ProtocolError, encode_fram
 from graphvine.protocol.connection import Connection
 from graphvine.protocol.messages import ToManager
 
-#: refused: nobody listens at this address now; made: somebody with the manager's key does; ended: no more.
-LinkNews = Literal["refused", "made", "ended"]
+#: refused: nobody listens at this address now; made: somebody with the manager's key does; ended: no more;
+#: rejected: somebody listens there, with whom there was no agreement.
+LinkNews = Literal["refused", "made", "ended", "rejected"]
 
 Heard = TypeVar("Heard")
 
@@ -28,11 +34,19 @@ _HIGH_WATER = 100_000
 _HEARTBEAT_MS = 15_000
 _RECONNECT_MS = 100
 _RECONNECT_MAX_MS = 2_000
+_CONNECT_MS = 3_000
+#: Who accepts a connection and says nothing is not waited for any longer.
+_HANDSHAKE_MS = 10_000
 _NEWS: dict[int, LinkNews] = {
     zmq.EVENT_CONNECT_RETRIED: "refused",
     zmq.EVENT_HANDSHAKE_SUCCEEDED: "made",
     zmq.EVENT_DISCONNECTED: "ended",
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "rejected",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "rejected",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "rejected",
 }
+_KEY_REFUSED = "a manager listens there that does not accept this worker's key"
+_SOMEBODY_ELSE = "what listens there is another manager, or another service"
 #: A monitor's event: kind and value (zmq_socket_monitor(3)). pyzmq's own parser imports asyncio, 40 ms.
 _EVENT = struct.Struct("=Hi")
 
@@ -50,37 +64,43 @@ class Link(Generic[Heard]):
         self._context = zmq.Context()
         self._hosts = itertools.cycle(connection.hosts or ("127.0.0.1",))
         self.host = ""
+        self.rejections: dict[str, str] = {}
+        """Hosts at which somebody listens who is not this manager, or does not want this side: why."""
+        self.times_rejected: dict[str, int] = {}
+        self._descriptor = -1
         self._serial = 0
         self._open()
 
     def _open(self) -> None:
         connection = self._connection
         self.host = next(self._hosts)
-        socket = self.socket = self._context.socket(zmq.DEALER)
+        made = self.socket = self._context.socket(zmq.DEALER)
         if connection.manager_public:
-            socket.curve_serverkey = connection.manager_public.encode()
-            socket.curve_publickey = connection.worker_public.encode()
-            socket.curve_secretkey = connection.worker_secret.encode()
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.SNDHWM, _HIGH_WATER)
-        socket.setsockopt(zmq.RCVHWM, _HIGH_WATER)
-        socket.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, min(_HEARTBEAT_MS, self._timeout_ms))
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, self._timeout_ms)
-        socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
-        socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
+            made.curve_serverkey = connection.manager_public.encode()
+            made.curve_publickey = connection.worker_public.encode()
+            made.curve_secretkey = connection.worker_secret.encode()
+        made.setsockopt(zmq.LINGER, 0)
+        made.setsockopt(zmq.SNDHWM, _HIGH_WATER)
+        made.setsockopt(zmq.RCVHWM, _HIGH_WATER)
+        made.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+        made.setsockopt(zmq.HEARTBEAT_IVL, min(_HEARTBEAT_MS, self._timeout_ms))
+        made.setsockopt(zmq.HEARTBEAT_TIMEOUT, self._timeout_ms)
+        made.setsockopt(zmq.CONNECT_TIMEOUT, _CONNECT_MS)
+        made.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+        made.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
+        made.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
         self._serial += 1
         # Not get_monitor_socket(): that one names its endpoint after a descriptor that may be reused.
         endpoint = f"inproc://graphvine-link-{self._serial}"
-        socket.monitor(endpoint, sum(_NEWS))
+        made.monitor(endpoint, sum(_NEWS) | zmq.EVENT_CONNECTED)
         self.monitor = self._context.socket(zmq.PAIR)
         self.monitor.linger = 0
         self.monitor.connect(endpoint)
         host = self.host
         if ":" in host:
-            socket.setsockopt(zmq.IPV6, 1)
+            made.setsockopt(zmq.IPV6, 1)
             host = f"[{host}]"
-        socket.connect(f"tcp://{host}:{connection.port}")
+        made.connect(f"tcp://{host}:{connection.port}")
 
     def reopen(self) -> None:
         """Begin anew, at the next address."""
@@ -96,8 +116,26 @@ class Link(Generic[Heard]):
                 event, _endpoint = self.monitor.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return found
-            if found != "ended":
-                found = _NEWS.get(_EVENT.unpack(event)[0], found)
+            kind, value = _EVENT.unpack(event)
+            if kind == zmq.EVENT_CONNECTED:
+                self._descriptor = value
+                continue
+            news = _NEWS.get(kind)
+            if news == "rejected":
+                known = kind == zmq.EVENT_HANDSHAKE_FAILED_AUTH
+                self.rejections[self.host] = _KEY_REFUSED if known else _SOMEBODY_ELSE
+                self.times_rejected[self.host] = self.times_rejected.get(self.host, 0) + 1
+            elif news == "made":
+                self.rejections.pop(self.host, None)
+                self.times_rejected.pop(self.host, None)
+            if found != "ended" and news is not None:
+                found = news
+
+    def give_up_after(self, seconds: float) -> None:
+        """Have this connection end when what was said over it did not get through for so long. (A manager
+        that only is slow, or stopped, is another matter: its machine takes in what it is sent.)"""
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._descriptor)) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
 
     def say(self, messages: Sequence[ToManager]) -> None:
         """Send one batch. What a manager that is gone does not take is lost."""

@@ -85,6 +85,8 @@ class Welcome(msgspec.Struct, tag="welcome"):
     """Whether bulk links are (see ``tls``)."""
     secret: str = ""
     """What bulk links prove, for workers without a connection file; "" where those are needed."""
+    silent_s: float = 0.0
+    """A worker that is not heard of for so long is given up (0: not told)."""
 
 
 class Refused(msgspec.Struct, tag="refused"):

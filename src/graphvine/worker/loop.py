@@ -61,6 +61,12 @@ from graphvine.worker.unpacking import Unpacking
 log = logging.getLogger("graphvine.worker")
 
 _MB = 2**20
+_REJECTIONS = 2
+_HOW_TO_FIND = "Give it the connection file of the manager that runs now, or its password."
+#: A connection over which nothing gets through is given up after this, or this share of the time after which
+#: the manager gives a silent worker up: then nothing is lost any more by beginning anew.
+_GIVE_UP_S = 10.0
+_GIVE_UP_SHARE = 1.5
 
 
 class Offer(msgspec.Struct, frozen=True):
@@ -151,6 +157,7 @@ class Loop:
         now = time.monotonic()
         self._alone_since = now
         self._answer_by = now + self._patience_s()
+        self._rejected_since = now
         self._ending: Ending | None = None
         self._last_words_s = 0.0
         self._stay = stay
@@ -314,6 +321,9 @@ class Loop:
         self._heartbeat_s = welcome.heartbeat_s
         self._next_heartbeat = now + welcome.heartbeat_s
         self._core.on_welcome(welcome)
+        self._link.rejections.clear()
+        if welcome.silent_s:
+            self._link.give_up_after(max(_GIVE_UP_S, _GIVE_UP_SHARE * welcome.silent_s))
         secret = self._connection.secret or welcome.secret
         self._fetcher.open(secret, welcome.encrypted)
         self._server.open(secret, welcome.encrypted)
@@ -336,12 +346,27 @@ class Loop:
             log.warning("lost the connection to manager %s; trying again", self._connection.name)
             self._begin_anew(now)
             self._reopen(now)
-        elif news in ("ended", "refused"):
+        elif news in ("ended", "refused", "rejected"):
             # Not at once: it would end or be refused again, without a pause.
             self._answer_by = min(self._answer_by, now + self._settings.refused_s)
-            self._hopeless = self._hopeless or news == "ended"
+            self._hopeless = self._hopeless or news != "refused"
+            if news != "refused":
+                self._note_rejections(now)
         elif news == "made" and not self._joined and not self._hopeless:
             self._answer_by = now + self._settings.answer_s
+
+    def _note_rejections(self, now: float) -> None:
+        """Where somebody listens at every address, and none of them wants this worker, there is no use in
+        trying for long."""
+        rejections, times = self._link.rejections, self._link.times_rejected
+        # Once may be chance: a manager that was just going away.
+        if len(rejections) < len(set(self._connection.hosts)) or min(times.values()) < _REJECTIONS:
+            self._rejected_since = now
+        elif now - self._rejected_since >= self._settings.rejected_s:
+            port = self._connection.port
+            told = "; ".join(f"{host} port {port}: {why}" for host, why in rejections.items())
+            text = f"this is not the way to manager {self._connection.name}: {told}. {_HOW_TO_FIND}"
+            self._ending = Ending(text, clean=False, alone=True)
 
     def _begin_anew(self, now: float) -> None:
         self._joined = False
@@ -366,6 +391,8 @@ class Loop:
         if now - self._alone_since >= self._lost_s:
             where = f"{', '.join(self._connection.hosts)} port {self._connection.port}"
             text = f"no manager answered at {where} for {self._lost_s:g} s"
+            for host, why in self._link.rejections.items():
+                text += f"; {host}: {why}"
             self._ending = Ending(text, clean=False, alone=True)
         elif now >= self._answer_by:
             self._reopen(now)

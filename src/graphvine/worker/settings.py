@@ -63,5 +63,7 @@ class Settings(msgspec.Struct, frozen=True):
     """... and how long to stay with one at which nobody listens."""
     answer_s: float = 10.0
     """How long a connected manager, or the only address, may take to answer ``Hello``."""
+    rejected_s: float = 5.0
+    """... and how long to go on where every address belongs to somebody else."""
     lost_s: float = 60.0
     """A worker whose manager is unreachable for so long exits."""
