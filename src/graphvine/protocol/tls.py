@@ -48,6 +48,8 @@ def wrap(link: socket.socket, secret: str, role: Role) -> TlsSocket:
     """``link`` as an encrypted one, before its handshake: call ``do_handshake``, then ``check_peer``. The
     plain one is of no use any more. Raises OSError."""
     context = contexts(secret)[role]
+    # One that was torn off meanwhile the ssl module would leave open, and out of our reach.
+    link.getpeername()
     wrapped = context.wrap_socket(link, server_side=role == "server", do_handshake_on_connect=False)
     assert isinstance(wrapped, TlsSocket)
     return wrapped

@@ -125,7 +125,11 @@ class Porch:
                     self._pause(error)
                     return
                 continue  # that one has gone again
-            self._welcome(link, str(peer[0]).removeprefix("::ffff:"))
+            try:
+                self._welcome(link, str(peer[0]).removeprefix("::ffff:"))
+            except OSError as error:
+                link.close()
+                log.debug("%s came and went: %s", peer[0], error)
 
     def _pause(self, error: OSError) -> None:
         self._refusals.note("", f"a transfer link could not be accepted: {error}")

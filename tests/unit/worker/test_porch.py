@@ -9,6 +9,7 @@ import random
 import re
 import resource
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 
@@ -226,3 +227,16 @@ def test_a_secret_that_comes_in_pieces_is_heard(server: TransferServer, encrypte
     asking.receive(memoryview(into))
     assert into == b"x"
     asking.close()
+
+
+def test_those_who_are_gone_before_they_are_let_in_do_no_harm(
+    server: TransferServer, encrypted: bool
+) -> None:
+    for words in (b"", b"x", b"x" * 1000, HELLO):
+        for _ in range(50):
+            link = knock(server)
+            link.sendall(words)
+            # Torn off: nothing of it can be asked any more.
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            link.close()
+    fetch(server, encrypted)
