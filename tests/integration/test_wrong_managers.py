@@ -82,7 +82,7 @@ def service() -> Iterator[int]:
 
 @pytest.mark.slow
 def test_another_service(service: int, run_worker: Run) -> None:
-    """libzmq takes one that speaks first, and of something else, for a peer of old that has nothing to say."""
+    """libzmq takes one that speaks first, and of something else, for an old peer that has nothing to say."""
     manager, _ = zmq.curve_keypair()
     said = run_worker(make_connection("lost", ("127.0.0.1",), service, manager.decode()))
     assert f"no manager answered at 127.0.0.1 port {service} for 60 s" in said
