@@ -1,4 +1,7 @@
-"""Commands that do nothing, against ``subprocess.run`` on as many threads as there are cores."""
+"""Commands that do nothing, against ``subprocess.run`` on as many threads as there are cores.
+
+Ours is measured with and without what a shell must read: a line that needs none is run without one.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 
 from harness import CORES, QUICK, Row, emit, say
+from nothing import command, rate, shell_command
 
 import graphvine
 
 COUNT = 200 if QUICK else 2000
+KINDS = {'Task("true")': command, 'Task("true && true")': shell_command}
+LINES = {'Task("true")': "true", 'Task("true && true")': "true && true"}
 
 
-def bare() -> float:
+def bare(line: str = "true") -> float:
     """Commands per second."""
 
     def one(_: int) -> None:
-        subprocess.run(
-            ["/bin/sh", "-c", "true"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True
-        )
+        subprocess.run(["/bin/sh", "-c", line], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True)
 
     with ThreadPoolExecutor(CORES) as pool:
         began = perf_counter()
@@ -28,26 +32,22 @@ def bare() -> float:
         return COUNT / (perf_counter() - began)
 
 
-def ours(manager: graphvine.Manager) -> float:
-    """Tasks per second, from the first ``submit`` to the last ``wait``."""
-    began = perf_counter()
-    for _ in range(COUNT):
-        manager.submit(graphvine.Task("true", cores=1))
-    while not manager.empty():
-        task = manager.wait(60)
-        assert task is not None
-        assert task.successful()
-    return COUNT / (perf_counter() - began)
-
-
 def main() -> None:
+    mine: dict[str, list[float]] = {name: [] for name in KINDS}
+    theirs: dict[str, list[float]] = {name: [] for name in KINDS}
     with graphvine.Manager(local_workers=CORES) as manager:
-        ours(manager)
-        pairs = [(ours(manager), bare()) for _ in range(1 if QUICK else 5)]
-    mine, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
-    say(f"Task('true') {mine:.0f}/s, subprocess.run {theirs:.0f}/s")
-    what = 'Task("true"), vs subprocess.run on as many threads'
-    emit(Row("commands", what, mine / theirs, "0.5x", "0.8x", {"per_s": {"graphvine": mine, "bare": theirs}}))
+        rate(manager, COUNT, command)
+        for _ in range(1 if QUICK else 5):
+            for name, make in KINDS.items():
+                mine[name].append(rate(manager, COUNT, make))
+                theirs[name].append(bare(LINES[name]))
+    for name in KINDS:
+        ours, bares = statistics.median(mine[name]), statistics.median(theirs[name])
+        say(f"{name} {ours:.0f}/s, subprocess.run {bares:.0f}/s")
+        what = f"{name}, vs subprocess.run on as many threads"
+        emit(
+            Row("commands", what, ours / bares, "0.5x", "0.8x", {"per_s": {"graphvine": ours, "bare": bares}})
+        )
 
 
 if __name__ == "__main__":

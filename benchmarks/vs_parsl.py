@@ -15,6 +15,7 @@ from typing import Any
 
 from commands import bare
 from harness import CORES, QUICK, Row, emit, parsl, say
+from nothing import command, function_call, install, python_task, rate, shell_command
 
 import graphvine
 
@@ -26,68 +27,44 @@ ROUNDS, REPEATS = (1, 1) if QUICK else (3, 2)
 Job = Callable[[], float]
 
 
-def nothing(x: int) -> int:
-    return x
-
-
-def run(manager: graphvine.Manager, count: int, make: Callable[[int], graphvine.Task]) -> float:
-    began = perf_counter()
-    for i in range(count):
-        manager.submit(make(i))
-    done = 0
-    while not manager.empty():
-        task = manager.wait(60)
-        assert task is not None
-        assert task.successful(), task.reason
-        done += 1
-    assert done == count
-    return count / (perf_counter() - began)
-
-
-def command(_: int) -> graphvine.Task:
-    return graphvine.Task("true", cores=1)
-
-
-def python_task(i: int) -> graphvine.Task:
-    task = graphvine.PythonTask(nothing, i)
-    task.set_cores(1)
-    return task
-
-
-def function_call(i: int) -> graphvine.Task:
-    return graphvine.FunctionCall("nothing", "nothing", i)
-
-
 @contextmanager
 def ours() -> Iterator[dict[str, Job]]:
     with graphvine.Manager(local_workers=CORES) as manager:
-        manager.install_library(manager.create_library_from_functions("nothing", nothing))
+        install(manager)
         yield {
-            'Task("true")': lambda: run(manager, COMMANDS, command),
-            "PythonTask": lambda: run(manager, CALLS, python_task),
-            "FunctionCall": lambda: run(manager, CALLS, function_call),
+            'Task("true")': lambda: rate(manager, COMMANDS, command),
+            'Task("true && true")': lambda: rate(manager, COMMANDS, shell_command),
+            "PythonTask": lambda: rate(manager, CALLS, python_task),
+            "FunctionCall": lambda: rate(manager, CALLS, function_call),
         }
 
 
 @contextmanager
 def theirs() -> Iterator[dict[str, Job]]:
     with parsl() as module:
-        call = module.python_app(nothing)
+        # Made here, as they are pickled by value: its workers do not find our modules.
+        def nothing(x: int) -> int:
+            return x
 
         def true() -> str:
             return "true"
 
-        line = module.bash_app(true)
+        def true_twice() -> str:
+            return "true && true"
 
-        def rate(count: int, submit: Callable[[int], Any], expected: int) -> float:
+        call = module.python_app(nothing)
+        line, two = module.bash_app(true), module.bash_app(true_twice)
+
+        def measured(count: int, submit: Callable[[int], Any], expected: int) -> float:
             began = perf_counter()
             futures = [submit(i) for i in range(count)]
             assert sum(future.result() for future in futures) == expected
             return count / (perf_counter() - began)
 
         yield {
-            "bash_app": lambda: rate(COMMANDS, lambda _: line(), 0),
-            "python_app": lambda: rate(CALLS, call, CALLS * (CALLS - 1) // 2),
+            "bash_app": lambda: measured(COMMANDS, lambda _: line(), 0),
+            "bash_app, true && true": lambda: measured(COMMANDS, lambda _: two(), 0),
+            "python_app": lambda: measured(CALLS, call, CALLS * (CALLS - 1) // 2),
         }
 
 
@@ -108,7 +85,12 @@ def main() -> None:
         rates.setdefault("subprocess.run", []).extend(bare() for _ in range(REPEATS))
         say(", ".join(f"{name} {values[-1]:,.0f}/s" for name, values in rates.items()))
     median = {name: statistics.median(values) for name, values in rates.items()}
-    peers = {'Task("true")': "bash_app", "PythonTask": "python_app", "FunctionCall": "python_app"}
+    peers = {
+        'Task("true")': "bash_app",
+        'Task("true && true")': "bash_app, true && true",
+        "PythonTask": "python_app",
+        "FunctionCall": "python_app",
+    }
     for name, peer in peers.items():
         names = [name, peer, "subprocess.run"] if name.startswith("Task(") else [name, peer]
         figures = {"per_s": {which: median[which] for which in names}}
