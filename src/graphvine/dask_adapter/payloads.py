@@ -15,17 +15,14 @@ be small otherwise. Hence:
 from __future__ import annotations
 
 import pickle
-import sys
 from array import array
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from types import ModuleType
 from typing import Any
 
 import cloudpickle
 
+from graphvine.envs.by_value import pickled_by_value
 from graphvine.protocol.errors import NotPicklableError
 from graphvine.protocol.payload import Entry
 
@@ -38,8 +35,6 @@ _SAMPLE = 64
 #: What is shared may be this part of the bytes of a blob.
 SHARE = 0.15
 _PROBE = 8
-#: Modules that are carried by value now, and for how many.
-_by_value_users: Counter[str] = Counter()
 
 
 class Blobs:
@@ -138,28 +133,6 @@ class Packer:
         return NotPicklableError(
             f"tasks {self._keys[tasks[0]]!r} to {self._keys[tasks[-1]]!r} cannot be pickled together: {error}"
         )
-
-
-@contextmanager
-def pickled_by_value(names: Sequence[str]) -> Iterator[None]:
-    """While it lasts, cloudpickle carries these modules' functions and classes by value.
-
-    That is a setting of the whole process; graphs may be lowered in several threads at once."""
-    held: list[tuple[str, ModuleType]] = []
-    for name in names:
-        if name not in _by_value_users and name in cloudpickle.list_registry_pickle_by_value():
-            continue  # the user's own wish
-        _by_value_users[name] += 1
-        cloudpickle.register_pickle_by_value(sys.modules[name])
-        held.append((name, sys.modules[name]))
-    try:
-        yield
-    finally:
-        for name, module in held:
-            _by_value_users[name] -= 1
-            if not _by_value_users[name]:
-                del _by_value_users[name]
-                cloudpickle.unregister_pickle_by_value(module)
 
 
 def dump(value: Any, by_value: Sequence[str] = ()) -> bytes:

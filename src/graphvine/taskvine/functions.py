@@ -18,6 +18,7 @@ from typing import Any
 import cloudpickle
 
 from graphvine.envs import modules
+from graphvine.envs.by_value import pickled_by_value
 from graphvine.manager.plan import Code, code_of
 from graphvine.protocol.errors import NotPicklableError
 
@@ -58,15 +59,9 @@ class Functions:
     def _dumps(self, function: Callable[..., Any]) -> bytes:
         self._imports.update(_modules_of(function))
         try:
-            by_value = modules.find().by_value
             module = getattr(function, "__module__", None)
-            if module in by_value and module not in cloudpickle.list_registry_pickle_by_value():
-                cloudpickle.register_pickle_by_value(sys.modules[module])
-                try:
-                    return cloudpickle.dumps(function, protocol=5)  # type: ignore[no-any-return]
-                finally:
-                    cloudpickle.unregister_pickle_by_value(sys.modules[module])
-            return cloudpickle.dumps(function, protocol=5)  # type: ignore[no-any-return]
+            with pickled_by_value([module] if module in modules.find().by_value else ()):
+                return cloudpickle.dumps(function, protocol=5)  # type: ignore[no-any-return]
         except Exception as error:
             raise NotPicklableError(
                 f"the function {name_of(function)} cannot be sent to a worker: "
