@@ -52,6 +52,20 @@ def test_commands_in_a_packed_environment(m, archive, cache):
     assert prefix.startswith(str(cache))
 
 
+def test_an_archive_is_unpacked_once_whoever_needs_it(m, archive, cache):
+    command = vine.Task("python -c 'import sys; print(sys.prefix)'", cores=1)
+    command.add_environment(m.declare_poncho(archive))
+    function = vine.PythonTask(getattr, sys, "prefix")
+    function.set_environment(archive)
+    for task in (command, function):
+        m.submit(task)
+        assert m.wait(120) is task
+        assert task.successful(), (task.reason, task.output)
+    of_graph = m.get({"x": (getattr, sys, "prefix")}, "x", environment=archive)
+    assert command.output.strip() == function.output == of_graph
+    assert len(list(cache.glob("*.json"))) == 1
+
+
 def test_a_damaged_archive(m, archive, tmp_path):
     damaged = tmp_path / "damaged.tar.gz"
     data = Path(archive).read_bytes()

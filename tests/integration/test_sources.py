@@ -131,7 +131,7 @@ def test_forever_outlives_workers_and_managers(source, cache):
             assert task.output.strip() == str(len(DATA)), task.reason
     assert gets(source) == 1
     # Damaged meanwhile: seen, and fetched again.
-    (kept,) = cache.glob("files/url-*/data")
+    (kept,) = cache.glob("file.url-*/data")
     kept.chmod(0o600)
     kept.write_bytes(DATA[::-1])
     with vine.Manager(local_workers=1) as m:

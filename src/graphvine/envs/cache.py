@@ -1,18 +1,19 @@
-"""The directory of unpacked environments that all workers of a node share.
+"""What a node keeps in one directory, for all its workers and from run to run: unpacked environments, and
+files (``taskvine.remote.cache``).
 
-For an environment NAME there are
+For an entry NAME there are
 
     NAME.lock       held shared by who uses it, exclusively by who makes or removes it
-    NAME/           the environment, once whole
+    NAME/           the entry, once whole
     NAME.json       says that it is whole: written last, removed first
-    NAME.making/    while it is being unpacked, or what a killed process left of that
+    NAME.making/    while it is being made, or what a killed process left of that
     NAME.removing/  likewise
 
 Rules:
 - Locks are the kernel's (flock): they end with the process, however it ends, and nobody has to poll.
 - A lock file that was removed while somebody waited for it is none: it is opened again.
-- When somebody last began to use an environment is the time of its lock file. Above the cap the least
-  recently used ones go, never one that is in use.
+- When somebody last began to use an entry is the time of its lock file. Above the cap, which is one for all
+  kinds, the least recently used ones go, never one that is in use.
 - After a reboot the sizes of all files are looked at once: a machine that lost power may have lost contents.
 """
 
@@ -25,7 +26,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 
 import msgspec
@@ -40,7 +41,8 @@ _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 class Marker(msgspec.Struct):
     """Contents of NAME.json. ``prefix``: the environment's directory below NAME ("" is NAME itself).
-    ``boot``: in which run of the machine the files were last seen to be whole."""
+    ``boot``: in which run of the machine the files were last seen to be whole. ``digest``: of kept files, by
+    which they are verified."""
 
     prefix: str
     python: str
@@ -48,6 +50,7 @@ class Marker(msgspec.Struct):
     total_bytes: int
     files: int
     boot: str
+    digest: str = ""
 
 
 def default_directory() -> str:
@@ -76,6 +79,14 @@ def make_directory(path: str) -> None:
     """Make a cache directory, for its owner only. Raises CacheError."""
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise CacheError(f"{path} can't be used as cache ({error}); set GRAPHVINE_CACHE_DIR") from error
+    check_trusted(path)
+
+
+def check_trusted(path: str) -> None:
+    """Raises CacheError when somebody else could put anything in a cache directory."""
+    try:
         reason = why_not_trusted(path)
     except OSError as error:
         raise CacheError(f"{path} can't be used as cache ({error}); set GRAPHVINE_CACHE_DIR") from error
@@ -95,16 +106,17 @@ def why_not_trusted(path: str) -> str:
 
 
 class Hold:
-    """An unpacked environment that is kept while this is open.
+    """An entry (an unpacked environment, say) that is kept while this is open.
 
     The descriptor may be inherited: a lock lasts until every process that has it is gone, so an executor's
     parent that is given it (``pass_fds``) keeps its environment for as long as it lives.
     """
 
-    def __init__(self, prefix: str, descriptor: int, python: str, platform: str) -> None:
+    def __init__(self, prefix: str, descriptor: int, marker: Marker) -> None:
         self.prefix = prefix
-        self.python = python
-        self.platform = platform
+        self.python = marker.python
+        self.platform = marker.platform
+        self.digest = marker.digest
         self._descriptor = descriptor
 
     def fileno(self) -> int:
@@ -128,7 +140,7 @@ class Hold:
 
 
 class Place:
-    """Where one environment lies in a cache."""
+    """Where one entry lies in a cache."""
 
     def __init__(self, cache: str, name: str) -> None:
         if not _NAME.fullmatch(name):
@@ -142,7 +154,7 @@ class Place:
         self.removing = self.path + ".removing"
 
     def read(self) -> Marker | None:
-        """The marker, if the environment is whole."""
+        """The marker, if the entry is whole."""
         try:
             with open(self.marker, "rb") as file:
                 return msgspec.json.decode(file.read(), type=Marker)
@@ -166,7 +178,7 @@ class Place:
 
 
 def hold(name: str, cache: str) -> Hold | None:
-    """The unpacked environment of that name, if it is there and whole. Waits while somebody unpacks it.
+    """The entry of that name, if it is there and whole. Waits while somebody makes it.
 
     Raises CacheError."""
     place = Place(cache, name)
@@ -181,7 +193,7 @@ def hold(name: str, cache: str) -> Hold | None:
         if marker.boot == boot_id() or _survived(place, marker):
             os.utime(place.lock)
             prefix = os.path.join(place.path, marker.prefix) if marker.prefix else place.path
-            return Hold(prefix, descriptor, marker.python, marker.platform)
+            return Hold(prefix, descriptor, marker)
     except BaseException:
         os.close(descriptor)
         raise
@@ -222,6 +234,28 @@ def locked(place: Place, *, wait: bool = True) -> Iterator[int]:
         os.close(descriptor)
 
 
+def fill(place: Place, make: Callable[[], Marker]) -> None:
+    """Have ``make`` put an entry at ``place.path`` (by way of ``place.making``), unless somebody else just
+    did. It has the exclusive lock. Whatever it raises leaves nothing behind. Raises also as ``lock``."""
+    with locked(place):
+        if place.read() is not None:
+            return
+        place.clear()
+        try:
+            place.write(make())
+        except BaseException:
+            place.clear()
+            os.unlink(place.lock)
+            raise
+
+
+def drop(name: str, cache: str) -> None:
+    """Remove an entry, unless somebody uses it."""
+    place = Place(cache, name)
+    if os.path.exists(place.lock):
+        _remove_unused(place)
+
+
 def _open_lock(place: Place) -> int:
     try:
         # For writing: network file systems give exclusive locks on nothing else.
@@ -243,7 +277,7 @@ def _is_current(descriptor: int, path: str) -> bool:
 
 
 def make_room(cache: str, most_bytes: int, free: int, keep: str) -> None:
-    """Remove least recently used environments that nobody uses until the others take ``most_bytes`` at most
+    """Remove least recently used entries that nobody uses until the others take ``most_bytes`` at most
     and ``free`` bytes of the disk are free, and what killed processes left. ``keep`` is not touched."""
     kept: list[tuple[float, int, Place]] = []
     for place in places(cache):
@@ -263,7 +297,7 @@ def make_room(cache: str, most_bytes: int, free: int, keep: str) -> None:
 
 
 def places(cache: str) -> list[Place]:
-    """All environments in a cache, whole or not."""
+    """All entries of a cache, whole or not."""
     names = {name[: -len(".lock")] for name in os.listdir(cache) if name.endswith(".lock")}
     return [Place(cache, name) for name in sorted(names) if _NAME.fullmatch(name)]
 
@@ -293,7 +327,16 @@ def _remove_unused(place: Place) -> bool:
 
 def _remove_tree(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(path)
+        try:
+            shutil.rmtree(path)
+        except PermissionError:
+            # Kept directories have the modes of those they were made of.
+            os.chmod(path, 0o700)
+            for directory, names, _ in os.walk(path):
+                for name in names:
+                    if not os.path.islink(os.path.join(directory, name)):
+                        os.chmod(os.path.join(directory, name), 0o700)
+            shutil.rmtree(path)
 
 
 def remove_contents(directory: str, *, itself: bool) -> None:

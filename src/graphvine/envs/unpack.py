@@ -123,20 +123,12 @@ def unpack_to(archive: str, directory: str, *, progress: OnProgress | None = Non
 
 def _fill(archive: str, place: Place, python: str, cap_bytes: int, progress: OnProgress | None) -> None:
     """Unpack under the exclusive lock, unless somebody else just did."""
-    with caches.locked(place):
-        if place.read() is not None:
-            return
-        place.clear()
-        try:
-            with _explained(place.cache):
-                _unpack(archive, place, python, cap_bytes, progress)
-        except BaseException:
-            place.clear()
-            os.unlink(place.lock)
-            raise
+
+    with _explained(place.cache):
+        caches.fill(place, lambda: _unpack(archive, place, python, cap_bytes, progress))
 
 
-def _unpack(archive: str, place: Place, python: str, cap_bytes: int, progress: OnProgress | None) -> None:
+def _unpack(archive: str, place: Place, python: str, cap_bytes: int, progress: OnProgress | None) -> Marker:
     metadata = _check_platform(archive)
     if metadata is not None:
         _check_python(python, metadata.python, archive)
@@ -151,7 +143,7 @@ def _unpack(archive: str, place: Place, python: str, cap_bytes: int, progress: O
     _check_python(python, found.python, archive)
     total, files = caches.measure(place.path)
     caches.make_room(place.cache, cap_bytes - total, 0, place.name)
-    place.write(Marker(prefix, found.python, found.platform, total, files, caches.boot_id()))
+    return Marker(prefix, found.python, found.platform, total, files, caches.boot_id())
 
 
 def _extract(archive: str, directory: str, progress: OnProgress | None) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import collections
 import contextlib
 import gzip
-import hashlib
 import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO, Protocol
 
+import xxhash
 import zstandard
 
 from graphvine.envs.errors import ChangedError
@@ -47,7 +47,7 @@ def write(
     ChangedError, OSError."""
     with _appearing(path) as output, _compressor(compression, output) as compressed:
         _write_tar(compressed, items, contents, progress or (lambda size: None))
-    return output.digest.hexdigest()[:32]
+    return output.digest.hexdigest()
 
 
 def write_gzip(path: str, blocks: Iterable[bytes]) -> None:
@@ -73,11 +73,11 @@ def _appearing(path: str) -> Iterator[_Digested]:
 
 def digest_of(path: str) -> str:
     """The same for an archive that is there. Raises OSError."""
-    digest = hashlib.sha256()
+    digest = xxhash.xxh3_128()
     with open(path, "rb") as file:
         while data := file.read(_CHUNK_BYTES):
             digest.update(data)
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()
 
 
 def _write_tar(
@@ -136,7 +136,7 @@ class _Digested:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.digest = hashlib.sha256()
+        self.digest = xxhash.xxh3_128()
 
     def write(self, data: bytes) -> int:
         self.digest.update(data)

@@ -17,6 +17,7 @@ from graphvine.taskvine.files import Environment, File, LocalFile, MiniTask
 from graphvine.taskvine.naming import content_of, kept_name
 from graphvine.taskvine.plans import Builder, MissingInputError
 from graphvine.taskvine.remote import command as remote
+from graphvine.taskvine.remote.cache import environment_name
 from graphvine.taskvine.results import WORD_OF_KIND, Report, Summary
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _add(
     contexts = [
         remote.Context(
             slot(builder, file, slots, "its environment"),
-            content_of(file.archive) if isinstance(file, Environment) else "",
+            environment_name(content_of(file.archive)) if isinstance(file, Environment) else "",
         )
         for file in task._contexts
     ]

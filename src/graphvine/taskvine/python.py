@@ -25,6 +25,7 @@ from graphvine.taskvine.files import Environment, File, LocalFile
 from graphvine.taskvine.functions import dump_arguments, name_of
 from graphvine.taskvine.naming import content_of, kept_name
 from graphvine.taskvine.remote import calls, command
+from graphvine.taskvine.remote.cache import environment_name
 from graphvine.taskvine.remote.contents import last_line
 from graphvine.taskvine.remote.limits import STOPPED
 from graphvine.taskvine.results import Report, Summary
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 _MARK = "__graphvine_no_result__"
 #: Words that a worker has for a function that did not come to its end.
-_WITHOUT_VALUE = (results.INPUT_MISSING, results.RESOURCE_EXHAUSTION)
+_WITHOUT_VALUE = (*results.NOT_RUN, results.RESOURCE_EXHAUSTION)
 #: Names of environments whose content has none.
 _unnamed: weakref.WeakKeyDictionary[File, str] = weakref.WeakKeyDictionary()
 
@@ -325,7 +326,9 @@ def within(builder: Builder, code: Any, contexts: Sequence[File]) -> Any:
         raise ValueError("a Python task runs in one environment at most")
     archive = archive_of(contexts[0])
     # What has no name of its content is unpacked once for each manager that uses it.
-    name = content_of(archive) or _unnamed.setdefault(archive, f"unnamed-{uuid.uuid4().hex}")
+    name = environment_name(content_of(archive)) or _unnamed.setdefault(
+        archive, f"unnamed-{uuid.uuid4().hex}"
+    )
     return msgspec.structs.replace(code, environment=builder.input(archive), environment_name=name)
 
 

@@ -23,6 +23,8 @@ CANCELLED = "cancelled"
 SANDBOX_EXHAUSTION = "sandbox exhaustion"
 MISSING_LIBRARY = "missing library"
 
+#: A task that could not have an input was not run.
+NOT_RUN = (INPUT_MISSING, SANDBOX_EXHAUSTION)
 #: What the manager says of a task that failed for good, in TaskVine's words.
 WORD_OF_KIND = {
     "raised": UNKNOWN,

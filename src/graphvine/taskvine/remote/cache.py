@@ -1,16 +1,8 @@
-"""Files that a node keeps between workers and runs, by name.
+"""Files that a node keeps between workers and runs, by name, beside the environments that it has unpacked
+(``envs.cache``: one directory, one cap).
 
-    <directory>/<name>/data      the file or directory; the time of <name>/used is when it was last needed
-    <directory>/<name>/digest    size and checksum, by which it is verified before each use
-    <directory>/.lock            held (flock) by who adds or removes
-    <directory>/.new-*           what is being put in, locked (flock) by who does that
-    <directory>/.old-*           what is being removed
-
-- What is put in appears by a rename, whole or not at all. Whoever takes something gets links of his own, so
-  it may be removed meanwhile.
-- Above the cap, what was needed least recently goes first.
-- It lies beside the environments that the node keeps ($GRAPHVINE_CACHE_DIR, $GRAPHVINE_CACHE_MB).
-- What a killed process left under a name of the latter kinds is removed when something is put in next.
+- What is put in appears whole or not at all. Whoever takes something gets links of his own, so it may be
+  removed meanwhile; and it is verified each time.
 - Anything wrong with the cache (a full disk, a damaged file) means that it does not have the file, nothing
   else.
 """
@@ -18,25 +10,25 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import re
 import shutil
 import stat
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 
 import xxhash
 
-from graphvine.envs.cache import default_cap, default_directory, why_not_trusted
+from graphvine.envs import cache as caches
+from graphvine.envs.cache import Marker, Place
+from graphvine.envs.errors import CacheError
 from graphvine.taskvine.remote.contents import copy_tree, link_tree
 
 log = logging.getLogger("graphvine.cache")
 
-#: Names of the cache's own things begin with a dot.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.=-]{0,199}\Z")
+#: Environments have other names.
+_KIND = "file."
+_DATA = "data"
 _BLOCK = 2**20
 
 
@@ -44,149 +36,68 @@ class NodeCache:
     """The files of one directory. Any number of processes may use it at once."""
 
     def __init__(self, directory: str | None = None, cap: int | None = None) -> None:
-        self._root = Path(directory or os.path.join(default_directory(), "files"))
-        #: Whoever can write to one of these can put any file here, or any directory in place of this one.
-        self._places = [self._root] if directory else [self._root.parent, self._root]
-        self._cap = default_cap() if cap is None else cap
+        self._directory = os.path.abspath(directory or caches.default_directory())
+        self._cap = caches.default_cap() if cap is None else cap
 
     def take(self, name: str, target: str) -> bool:
         """Put the file of that name at ``target``, if it is here and as it was put in."""
-        entry = self._root / _checked(name)
+        kept = _kept_as(name)
         try:
-            self._check_places()
-            expected = (entry / "digest").read_text()
-            link_tree(str(entry / "data"), target)
-            os.utime(entry / "used")
-        except OSError:
-            _remove(target)
-            return False
-        if digest(target) == expected:
-            return True
-        log.warning("what the cache has of %s is damaged: dropped", name)
+            if not os.path.isdir(self._directory):
+                return False
+            caches.check_trusted(self._directory)
+            held = caches.hold(kept, self._directory)
+            if held is None:
+                return False
+            with held:
+                link_tree(os.path.join(held.prefix, _DATA), target)
+                if digest(target) == held.digest:
+                    return True
+        except (CacheError, OSError) as error:
+            log.warning("what the cache has of %s cannot be used: %s", name, error)
+        else:
+            log.warning("what the cache has of %s is damaged: dropped", name)
+            self._drop(kept)
         _remove(target)
-        self.drop(name)
         return False
 
     def put(self, name: str, path: str) -> bool:
         """Keep a copy (of links, where that is possible) of the file or directory under a name."""
-        entry = self._root / _checked(name)
+        place = Place(self._directory, _kept_as(name))
         try:
-            for place in self._places:
-                place.mkdir(parents=True, mode=0o700, exist_ok=True)
-            self._check_places()
-            if entry.exists():
+            if place.read() is not None:
                 return True
-            building, mine = self._begin()
-        except OSError as error:
-            log.warning("the cache %s cannot be used: %s", self._root, error)
+            caches.make_directory(self._directory)
+            size = os.stat(path).st_size if os.path.isfile(path) else caches.measure(path)[0]
+            if size > self._cap:
+                return False
+            caches.fill(place, lambda: self._copy(place, path, size))
+        except (CacheError, OSError) as error:
+            log.warning("%s is not kept in the cache: %s", name, error)
             return False
-        try:
-            return self._build(building, entry, path)
-        except OSError as error:
-            log.warning("%s is not cached: %s", name, error)
-            return False
-        finally:
-            _remove(building)
-            os.close(mine)
-
-    def _check_places(self) -> None:
-        """Raises PermissionError, and FileNotFoundError when nothing was put here yet."""
-        for place in self._places:
-            reason = why_not_trusted(str(place))
-            if reason:
-                raise PermissionError(f"{place} {reason}")
-
-    def _begin(self) -> tuple[str, int]:
-        """A directory for a new entry, and a descriptor that shows others that somebody is at it."""
-        with self._locked():
-            self._sweep()
-            building = tempfile.mkdtemp(prefix=".new-", dir=self._root)
-            return building, _lock_directory(building)
-
-    def _sweep(self) -> None:
-        """Remove what killed processes left. Under the lock."""
-        for path in self._root.glob(".old-*"):
-            _remove(str(path))
-        for path in self._root.glob(".new-*"):
-            with contextlib.suppress(OSError):
-                descriptor = _lock_directory(str(path), needed=True)
-                _remove(str(path))
-                os.close(descriptor)
-
-    def _build(self, building: str, entry: Path, path: str) -> bool:
-        size = _size(path)
-        if size > self._cap:
-            return False
-        copy_tree(path, f"{building}/data") if os.stat(path).st_dev != os.stat(
-            building
-        ).st_dev else link_tree(path, f"{building}/data")
-        Path(building, "digest").write_text(digest(f"{building}/data"))
-        Path(building, "used").touch()
-        with self._locked():
-            if entry.exists():
-                return True
-            self._make_room(size)
-            os.rename(building, entry)
         return True
 
-    def drop(self, name: str) -> None:
-        """Remove a file."""
-        entry = self._root / _checked(name)
-        with contextlib.suppress(OSError), self._locked():
-            self._remove_entry(entry)
+    def _copy(self, place: Place, path: str, size: int) -> Marker:
+        caches.make_room(self._directory, self._cap - size, 0, place.name)
+        os.mkdir(place.making, 0o700)
+        data = os.path.join(place.making, _DATA)
+        apart = os.stat(path).st_dev != os.stat(place.making).st_dev
+        (copy_tree if apart else link_tree)(path, data)
+        total, files = caches.measure(place.making)
+        found = digest(data)
+        os.rename(place.making, place.path)
+        return Marker("", "", "", total, files, caches.boot_id(), found)
+
+    def _drop(self, kept: str) -> None:
+        with contextlib.suppress(CacheError, OSError):
+            caches.drop(kept, self._directory)
 
     def names(self) -> list[str]:
-        """What is here, least recently used first."""
-        if not self._root.is_dir():
+        """What is here."""
+        if not os.path.isdir(self._directory):
             return []
-        return [entry.name for _, entry in self._entries()]
-
-    def _make_room(self, size: int) -> None:
-        entries = self._entries()
-        held = {entry: _size(str(entry / "data")) for _, entry in entries}
-        total = sum(held.values()) + size
-        for _, entry in entries:
-            if total <= self._cap:
-                return
-            total -= held[entry]
-            self._remove_entry(entry)
-
-    def _entries(self) -> list[tuple[float, Path]]:
-        found = []
-        for entry in self._root.iterdir():
-            if not entry.name.startswith("."):
-                with contextlib.suppress(OSError):
-                    found.append(((entry / "used").stat().st_mtime_ns, entry))
-        return sorted(found)
-
-    def _remove_entry(self, entry: Path) -> None:
-        """First out of sight in one step, then bit by bit."""
-        leaving = self._root / f".old-{entry.name}-{os.getpid()}"
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(entry, leaving)
-            _remove(str(leaving))
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        descriptor = os.open(self._root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
-
-
-def _lock_directory(path: str, *, needed: bool = False) -> int:
-    """A descriptor that holds the lock of a directory. Raises OSError; for a lock that others hold, or
-    that cannot be had (NFS), only if it is ``needed``."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        if needed:
-            os.close(descriptor)
-            raise
-    return descriptor
+        found = [place.name for place in caches.places(self._directory) if place.read() is not None]
+        return [name.removeprefix(_KIND) for name in found if name.startswith(_KIND)]
 
 
 def digest(path: str) -> str:
@@ -215,6 +126,11 @@ def content_name(path: str) -> str:
     return "content-" + digest(path).partition(" ")[2]
 
 
+def environment_name(content: str) -> str:
+    """How ``envs.pack`` names an archive, given the name of its content; other names stay what they are."""
+    return re.sub("^content-", "env-", content)
+
+
 def _add(state: xxhash.xxh3_128, path: str) -> int:
     size = 0
     with open(path, "rb") as file:
@@ -224,20 +140,11 @@ def _add(state: xxhash.xxh3_128, path: str) -> int:
     return size
 
 
-def _size(path: str) -> int:
-    if not os.path.isdir(path):
-        return os.stat(path).st_size
-    return sum(
-        os.lstat(os.path.join(directory, name)).st_size
-        for directory, _, names in os.walk(path)
-        for name in names
-    )
-
-
-def _checked(name: str) -> str:
+def _kept_as(name: str) -> str:
+    """Raises ValueError."""
     if not _NAME.match(name):
         raise ValueError(f"{name!r} cannot be the name of a cached file")
-    return name
+    return _KIND + name
 
 
 def _remove(path: str) -> None:

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from graphvine.protocol.trees import Tree
-from graphvine.taskvine.remote.cache import content_name
+from graphvine.taskvine.remote.cache import content_name, environment_name
 
 
 def activate(value: Any, name: str, line: str, variables: dict[str, str], while_used: ExitStack) -> str:
@@ -39,4 +39,4 @@ def _unpacked(archive: str, name: str, while_used: ExitStack) -> str:
     """Where the environment of this archive lies on this node; unpacks it if nobody has."""
     from graphvine.envs.unpack import acquire
 
-    return while_used.enter_context(acquire(archive, name or content_name(archive))).prefix
+    return while_used.enter_context(acquire(archive, name or environment_name(content_name(archive)))).prefix

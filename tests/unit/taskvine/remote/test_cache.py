@@ -6,11 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 
-from graphvine.taskvine.remote.cache import NodeCache, content_name
+from graphvine.envs import cache as caches
+from graphvine.envs.packing import name_archive
+from graphvine.taskvine.remote.cache import NodeCache, content_name, environment_name
 
 
 @pytest.fixture
@@ -27,7 +30,7 @@ def made(tmp_path: Path, name: str, data: bytes = b"data") -> str:
 def age(tmp_path: Path, *names: str) -> None:
     """As if these had been used one after the other, long ago."""
     for number, name in enumerate(names):
-        os.utime(tmp_path / "cache" / name / "used", (number, number))
+        os.utime(tmp_path / "cache" / f"file.{name}.lock", (number, number))
 
 
 def test_a_file_and_a_directory(cache, tmp_path):
@@ -47,7 +50,7 @@ def test_a_file_and_a_directory(cache, tmp_path):
 
 def test_what_was_damaged_is_not_given_out(cache, tmp_path):
     cache.put("f", made(tmp_path, "f"))
-    (tmp_path / "cache" / "f" / "data").write_bytes(b"dada")
+    (tmp_path / "cache" / "file.f" / "data").write_bytes(b"dada")
     assert not cache.take("f", str(tmp_path / "g"))
     assert not (tmp_path / "g").exists()
     assert cache.names() == []
@@ -80,7 +83,7 @@ def test_a_cache_that_cannot_be_used_has_nothing(tmp_path, caplog):
     cache = NodeCache(str(tmp_path / "file" / "cache"), 1000)
     assert not cache.put("a", made(tmp_path, "a"))
     assert not cache.take("a", str(tmp_path / "x"))
-    assert "cannot be used" in caplog.text
+    assert "not kept" in caplog.text
 
 
 PUT_AND_TAKE = """
@@ -107,8 +110,8 @@ def test_several_processes_at_once(tmp_path):
     assert [process.wait(60) for process in processes] == [0] * 4
     cache = NodeCache(str(tmp_path / "cache"), 3000)
     assert 0 < len(cache.names()) <= 7
-    left = [entry.name for entry in (tmp_path / "cache").iterdir() if entry.name.startswith(".")]
-    assert left == [".lock"]
+    left = {entry.name.split(".")[2] for entry in (tmp_path / "cache").iterdir() if entry.name.count(".") > 1}
+    assert left == {"json", "lock"}
 
 
 def test_names_of_contents(tmp_path):
@@ -116,38 +119,66 @@ def test_names_of_contents(tmp_path):
     assert content_name(a) == content_name(b) != content_name(made(tmp_path, "c", b"other"))
 
 
+def test_an_archive_has_one_name_whoever_needs_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("GRAPHVINE_CACHE_DIR", str(tmp_path / "cache"))
+    path = str(tmp_path / "packed.tar.gz")
+    with tarfile.open(path, "w:gz") as tar:
+        tar.add(made(tmp_path, "member"), "member")
+    assert environment_name(content_name(path)) == name_archive(path).name
+
+
 PUTTING = """
-import sys, time
-from pathlib import Path
-from graphvine.taskvine.remote.cache import NodeCache
-cache = NodeCache(sys.argv[1])
-cache._root.mkdir(exist_ok=True)
-print(cache._begin()[0], flush=True)
-time.sleep(600)
+import os, sys
+from graphvine.taskvine.remote import cache
+def digest(path):
+    print(path, flush=True)
+    os.read(0, 1)
+cache.digest = digest
+cache.NodeCache(sys.argv[1], 1000).put("one", sys.argv[2])
 """
 
 
-def test_what_a_killed_process_left_is_removed_and_nothing_else(cache, tmp_path):
-    file = made(tmp_path, "file")
-    left = cache._root / ".old-entry-1"
-    (left / "data").mkdir(parents=True)
+def test_what_a_killed_process_left_is_removed(cache, tmp_path):
+    file, directory = made(tmp_path, "file"), str(tmp_path / "cache")
     with subprocess.Popen(
-        [sys.executable, "-c", PUTTING, str(cache._root)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", PUTTING, directory, file],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as other:
         assert other.stdout is not None
         theirs = other.stdout.readline().strip()
-        assert cache.put("one", file)
-        assert os.path.isdir(theirs), "somebody is at it"
-        assert not left.exists()
+        cache.put("two", made(tmp_path, "large", bytes(999)))
+        assert os.path.exists(theirs), "somebody is at it"
         other.send_signal(signal.SIGKILL)
-    assert cache.put("two", file)
+    assert not cache.take("one", str(tmp_path / "got"))
+    cache.put("three", file)
     assert not os.path.exists(theirs)
-    assert cache.names() == ["one", "two"]
+    assert cache.put("one", file)
+    assert cache.take("one", str(tmp_path / "got"))
 
 
-@pytest.mark.parametrize("level", ["files", "above"])
+def test_environments_and_files_share_one_cap(cache, tmp_path):
+    directory = str(tmp_path / "cache")
+    cache.put("old", made(tmp_path, "old", bytes(400)))
+    cache.put("used", made(tmp_path, "used", bytes(400)))
+    age(tmp_path, "old", "used")
+    caches.make_room(directory, 1000 - 500, 0, "an-environment")
+    assert cache.names() == ["used"]
+
+
+def test_directories_that_cannot_be_written_to_are_removed_all_the_same(cache, tmp_path):
+    (tmp_path / "d" / "sub").mkdir(parents=True)
+    (tmp_path / "d" / "sub" / "x").write_bytes(bytes(600))
+    (tmp_path / "d" / "sub").chmod(0o500)
+    cache.put("d", str(tmp_path / "d"))
+    cache.put("next", made(tmp_path, "next", bytes(600)))
+    assert cache.names() == ["next"]
+    (tmp_path / "d" / "sub").chmod(0o700)
+
+
 @pytest.mark.parametrize("how", ["another user's", "for all to write", "another user's link"])
-def test_what_others_could_have_put_there_is_not_taken(tmp_path, monkeypatch, level, how):
+def test_what_others_could_have_put_there_is_not_taken(tmp_path, monkeypatch, how):
     if "user" in how and os.geteuid() != 0:
         pytest.skip("two users need root")
     above = tmp_path / "common"
@@ -155,20 +186,19 @@ def test_what_others_could_have_put_there_is_not_taken(tmp_path, monkeypatch, le
     cache = NodeCache()
     assert cache.put("x", made(tmp_path, "x"))
     assert cache.take("x", str(tmp_path / "first"))
-    place = above / "files" if level == "files" else above
     if how == "another user's":
-        os.chown(place, 1000, 1000)
+        os.chown(above, 1000, 1000)
     elif how == "for all to write":
-        place.chmod(0o777)
+        above.chmod(0o777)
     else:
-        place.rename(tmp_path / "elsewhere")
-        place.symlink_to(tmp_path / "elsewhere")
-        os.chown(place, 1000, 1000, follow_symlinks=False)
+        above.rename(tmp_path / "elsewhere")
+        above.symlink_to(tmp_path / "elsewhere")
+        os.chown(above, 1000, 1000, follow_symlinks=False)
     assert not cache.take("x", str(tmp_path / "second"))
     assert not (tmp_path / "second").exists()
     assert not cache.put("y", made(tmp_path, "y"))
-    os.chown(place, os.getuid(), os.getgid(), follow_symlinks=False)
-    place.chmod(0o700)
+    os.chown(above, os.getuid(), os.getgid(), follow_symlinks=False)
+    above.chmod(0o700)
 
 
 def test_its_directories_are_for_their_owner_only(tmp_path, monkeypatch):
@@ -179,4 +209,3 @@ def test_its_directories_are_for_their_owner_only(tmp_path, monkeypatch):
     finally:
         os.umask(before)
     assert (tmp_path / "common").stat().st_mode & 0o777 == 0o700
-    assert (tmp_path / "common" / "files").stat().st_mode & 0o777 == 0o700
