@@ -21,6 +21,7 @@ from graphvine.manager.manager import Manager
 from graphvine.manager.plan import GivenFile, GivenValue, Plan, TaskOptions
 from graphvine.protocol import values
 from graphvine.protocol.errors import GivenFileError, TaskKilledError, TaskTimeoutError
+from graphvine.protocol.given_files import stamp_of
 from graphvine.protocol.outcomes import Failed
 from graphvine.worker.scratch import set_note
 
@@ -142,7 +143,7 @@ def read(tree: Any) -> Any:
 
 
 def given_file(path: Path) -> GivenFile:
-    return GivenFile(str(path), path.stat().st_size, mtime_ns=path.stat().st_mtime_ns)
+    return GivenFile(str(path), path.stat().st_size, stamp=stamp_of(str(path)))
 
 
 def test_a_given_file_or_directory_is_an_input(manager: Manager, tmp_path: Path) -> None:

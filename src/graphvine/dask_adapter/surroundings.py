@@ -18,6 +18,7 @@ from graphvine.dask_adapter.kept import KeptResult, keep
 from graphvine.manager.engine import Engine, Run
 from graphvine.manager.plan import GivenFile, Plan
 from graphvine.protocol.errors import EnvironmentUnusableError
+from graphvine.protocol.given_files import stamp_of
 
 
 class Surroundings(msgspec.Struct, frozen=True):
@@ -84,7 +85,7 @@ class Archives:
         return Surroundings(kept, packed.name, variables)
 
     def _hand_over(self, packed: Any) -> KeptResult:
-        status = os.stat(packed.path)
+        path = os.path.abspath(packed.path)
         plan = Plan(
             keys=[f"environment {packed.name}"],
             inputs=[()],
@@ -95,7 +96,7 @@ class Archives:
             category_of=[0],
             wanted=[0],
             label=f"environment {packed.name}",
-            given={0: GivenFile(os.path.abspath(packed.path), status.st_size, mtime_ns=status.st_mtime_ns)},
+            given={0: GivenFile(path, os.path.getsize(path), stamp=stamp_of(path))},
         )
         (kept,) = keep(self._engine, self._engine.run(plan, keep=True))
         return kept

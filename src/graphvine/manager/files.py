@@ -220,10 +220,10 @@ def on_node_of(state: State, table: PlanTable, index: int, worker: Worker) -> On
         return None
     if not state.settings.node or worker.hello.node != state.settings.node:
         return None
-    if not given.mtime_ns and holders(table, index):
+    if not given.stamp and holders(table, index):
         # Nobody could tell whether it is still what they have.
         return None
-    return OnNode(given.path, given.size, given.tree, given.mtime_ns)
+    return OnNode(given.path, given.size, given.tree, given.stamp)
 
 
 def note_given_size(state: State, file: int, size: int) -> None:

@@ -69,7 +69,7 @@ class Giver:
         reader = self._readers.get(file)
         if reader is not None:
             return reader
-        reader = open_given(given.path, given.size, given.tree, given.mtime_ns)
+        reader = open_given(given.path, given.size, given.tree, given.stamp)
         while len(self._readers) >= _READERS:
             del self._readers[next(iter(self._readers))]
         self._readers[file] = reader

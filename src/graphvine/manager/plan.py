@@ -70,13 +70,13 @@ class GivenValue(msgspec.Struct, frozen=True):
 class GivenFile(msgspec.Struct, frozen=True):
     """A file or directory of the manager's machine, sent to the first worker that needs it, and from there to
     others. ``size``: its bytes. ``tree``: consumers get it as a ``Tree``; otherwise it is a file of values,
-    and they its value. ``mtime_ns``: when it was last changed, as it was declared (0: nobody looks): when it
-    changed since, or is not there, its task fails ("missing")."""
+    and they its value. ``stamp``: what it was like when it was declared (``protocol.given_files.stamp_of``;
+    0: nobody looks): when it changed since, or is not there, its task fails ("missing")."""
 
     path: str
     size: int
     tree: bool = True
-    mtime_ns: int = 0
+    stamp: int = 0
 
 
 Given = GivenValue | GivenFile

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import stat
 
+import xxhash
+
 from graphvine.protocol.tree_files import Reader, scan
 from graphvine.protocol.trees import BadTreeError, Entry
 
@@ -74,24 +76,44 @@ class ValueReader:
             raise ChangedError(f"{self._path} changed while it was sent to the workers")
 
 
-def open_given(path: str, size: int, tree: bool, mtime_ns: int) -> TreeReader | ValueReader:
+def open_given(path: str, size: int, tree: bool, stamp: int) -> TreeReader | ValueReader:
     """What was declared as a given file, to be read. Raises ChangedError, BadTreeError, OSError."""
-    check_unchanged(path, size, mtime_ns)
+    check_unchanged(path, stamp)
     if not tree:
         return ValueReader(path)
     reader = TreeReader(path)
-    if mtime_ns and reader.head.content != size:
+    if stamp and reader.head.content != size:
         raise ChangedError(f"{path} had {size} bytes when it was declared, now {reader.head.content}")
     return reader
 
 
-def check_unchanged(path: str, size: int, mtime_ns: int) -> None:
+def check_unchanged(path: str, stamp: int) -> None:
     """Raises ChangedError when a file is not what it was, OSError when it is not there."""
-    status = os.stat(path)
-    if mtime_ns and status.st_mtime_ns != mtime_ns:
+    if stamp and stamp_of(path) != stamp:
         raise ChangedError(f"{path} changed since it was declared")
-    if stat.S_ISREG(status.st_mode) and mtime_ns and status.st_size != size:
-        raise ChangedError(f"{path} had {size} bytes when it was declared, now {status.st_size}")
+
+
+def stamp_of(path: str) -> int:
+    """Tells one content of a path from another, as far as that can be told without reading it: by inode,
+    mode, size and time, of a directory also by those of all that is in it. Never 0. Raises OSError."""
+    status = os.stat(path)
+    state = xxhash.xxh3_64(_numbers(status))
+    if stat.S_ISDIR(status.st_mode):
+        _add_directory(state, path)
+    return state.intdigest() or 1
+
+
+def _add_directory(state: xxhash.xxh3_64, path: str) -> None:
+    with os.scandir(path) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            status = entry.stat(follow_symlinks=False)
+            state.update(os.fsencode(entry.name) + _numbers(status))
+            if stat.S_ISDIR(status.st_mode):
+                _add_directory(state, entry.path)
+
+
+def _numbers(status: os.stat_result) -> bytes:
+    return b"\0%d %o %d %d\0" % (status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns)
 
 
 def why(error: Exception, path: str) -> str:

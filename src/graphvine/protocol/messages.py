@@ -159,7 +159,7 @@ class OnNode(msgspec.Struct, frozen=True, array_like=True):
     path: str
     size: int
     tree: bool
-    mtime_ns: int
+    stamp: int
 
 
 class Source(msgspec.Struct, array_like=True):

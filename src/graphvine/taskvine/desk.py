@@ -23,16 +23,16 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any
 
-from graphvine.manager.engine import Outcome, TaskEngine
+from graphvine.manager.engine import Outcome, Run, TaskEngine
 from graphvine.protocol.errors import LibraryError, ManagerClosedError
 from graphvine.protocol.payload import Entry
 from graphvine.taskvine import results
 from graphvine.taskvine.commands import report_of
-from graphvine.taskvine.files import Buffer, File, LocalFile, Temp, all_needed, check_acyclic
+from graphvine.taskvine.files import Buffer, File, LocalFile, Temp, all_needed, check_acyclic, glances
 from graphvine.taskvine.growing import Growth
 from graphvine.taskvine.holding import Holding, check_makeable
 from graphvine.taskvine.ledger import Ledger
-from graphvine.taskvine.plans import Begun, Builder, Listener, MissingInputError, stamp_of
+from graphvine.taskvine.plans import Begun, Builder, Listener, MissingInputError, stamp_or_none
 from graphvine.taskvine.remote.contents import reason_absent, resolved
 from graphvine.taskvine.remote.watching import Piece, decode
 from graphvine.taskvine.results import Report, Summary
@@ -129,10 +129,12 @@ class Desk:
             check_makeable(task)
             number = self.ledger.submit(task)
             task._metrics["time_when_submitted"] = _now_us()
+            needed = all_needed(inputs)
+            task._found = glances(needed)
             for file in outputs:
                 if file not in inputs:
                     file.producer = task
-            for file in all_needed(inputs):
+            for file in needed:
                 file.users += 1
             self._submitted.append(task)
             if task._time_end:
@@ -360,6 +362,7 @@ class Desk:
 
     def _enter(self, task: Task, builder: Builder) -> None:
         try:
+            builder.check_unchanged(task._found)
             self._check_strict(task)
             self._hand_over_before(task)
             task._enter(builder)
@@ -424,6 +427,9 @@ class Desk:
         run.add_outcome_callback(hear)
         if any(output.watch for begun in builder.begun for output in begun.task._outputs):
             run.add_told_callback(lambda number, data: self._later(lambda: self._on_growth(number, data)))
+        tasks = [begun.task for begun in builder.begun]
+        if tasks:
+            run.add_done_callback(lambda run: self._later(lambda: self._on_over(run, tasks)))
         if cancelled:
             self._engine.cancel_tasks(cancelled)
 
@@ -490,6 +496,20 @@ class Desk:
         except OSError as error:
             # Whether that matters is seen when all of it is brought.
             log.info("%s cannot grow: %s", growth.file.label, error)
+
+    def _on_over(self, run: Run, tasks: Sequence[Task]) -> None:
+        """A plan is over. Of one that was refused as a whole nothing else is heard."""
+        try:
+            run.check()
+        except ManagerClosedError:
+            return
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it is why these tasks did not run
+            for task in tasks:
+                under_way = self._under_way.get(task.id)
+                if under_way is not None and under_way.report is None:
+                    for number in under_way.awaited:
+                        self._awaited.pop(number, None)
+                    self._fail(task, results.UNKNOWN, f"{type(error).__name__}: {error}")
 
     def _on_ended(self, under_way: UnderWay, outcome: Outcome) -> None:
         task = under_way.task
@@ -644,7 +664,9 @@ def _put(file: File, value: Any, grown: bool = False) -> None:
     elif isinstance(file, LocalFile):
         if not grown or not write_over(value, file.path):
             write_path(value, file.path)
-        file.stamp = stamp_of(file.path)
+        file.stamp = stamp_or_none(file.path)
+        write_path(value, file.path)
+        file.stamp = stamp_or_none(file.path)
 
 
 def _unlink(path: str) -> None:

@@ -119,11 +119,11 @@ class LocalFile(File):
     def __init__(self, owner: Any, path: str, level: Level, **options: bool) -> None:
         super().__init__(owner, level, **options)
         self.path = path
-        self.stamp: tuple[int, ...] | None = None
+        self.stamp: int | None = None
         """What lay at the path when ``number`` was its content."""
         self.content = ""
         """The name of what it holds, where somebody asked, ..."""
-        self.named: tuple[int, ...] | None = None
+        self.named: int | None = None
         """... and what lay at the path then."""
 
     def source(self) -> str | None:
@@ -236,13 +236,42 @@ class Unpacked(File):
 
 
 class Environment(File):
-    """A packed environment: each node unpacks it once, where it stays. ``archive``: what is packed."""
+    """A packed environment: each node unpacks it once, where it stays. ``archive``: what is packed; its
+    content is all that there is, so that one holds and lets go, and this one does not."""
 
     kind = "minitask"
 
     def __init__(self, owner: Any, archive: File, level: Level, **options: bool) -> None:
-        super().__init__(owner, level, **options)
         self.archive = archive
+        super().__init__(owner, level, **options)
+
+    @property
+    def number(self) -> int | None:
+        return self.archive.number
+
+    @number.setter
+    def number(self, number: int | None) -> None:
+        """Nothing is held here."""
+
+    def let_go(self) -> None:
+        """Nothing is held here."""
+
+
+#: Of a local file: what lay at its path, as far as one look at it tells.
+Glance = tuple[int, int, int] | None
+
+
+def glances(files: Iterable[File]) -> list[tuple[LocalFile, Glance]]:
+    """Local files that nobody makes anew, with what lies at their paths."""
+    return [(file, glance(file)) for file in files if isinstance(file, LocalFile) and file.producer is None]
+
+
+def glance(file: LocalFile) -> Glance:
+    try:
+        status = os.stat(file.resolved())
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def needed_by(file: File) -> list[File]:

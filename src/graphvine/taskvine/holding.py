@@ -19,7 +19,7 @@ from graphvine.manager.engine import Outcome, TaskEngine
 from graphvine.protocol.errors import ManagerClosedError
 from graphvine.taskvine.files import Buffer, File, LocalFile, Temp, Url, all_needed
 from graphvine.taskvine.naming import kept_name, to_be_named
-from graphvine.taskvine.plans import Builder, stamp_of
+from graphvine.taskvine.plans import Builder, stamp_or_none
 from graphvine.taskvine.remote import kept
 from graphvine.taskvine.remote.cache import content_name
 from graphvine.taskvine.remote.contents import SMALL_BYTES, Absent
@@ -54,6 +54,7 @@ class Holding:
         self._changed = changed
         self._looking: set[int] = set()
         """Files that somebody looks at."""
+        self._stamps: dict[LocalFile, int | None] = {}
         self._held_since: dict[int, float] = {}
         self._warned: set[int] = set()
 
@@ -74,6 +75,7 @@ class Holding:
         that were handed over before, by number."""
         ready: list[Task] = []
         handed: set[int] = set()
+        self._stamps.clear()
 
         def is_known(number: int) -> bool:
             return number in handed or number in under_way
@@ -109,11 +111,17 @@ class Holding:
         if isinstance(file, Url):
             wanted = file.unsure or (to_name and file.validator is None)
         else:
-            wanted = file.producer is None and file.named != stamp_of(file.resolved())
+            wanted = file.producer is None and file.named != self._stamp(file)
         if wanted and id(file) not in self._looking:
             self._looking.add(id(file))
             self._hands.submit(self._look_at, file)
         return wanted
+
+    def _stamp(self, file: LocalFile) -> int | None:
+        """What lies at its path now. Looked up once for all tasks."""
+        if file not in self._stamps:
+            self._stamps[file] = stamp_or_none(file.resolved())
+        return self._stamps[file]
 
     def _warn(self, held: Sequence[Task]) -> None:
         now = time.monotonic()
@@ -162,7 +170,7 @@ class Holding:
     def _read_local(self, file: LocalFile) -> None:
         """Name a local file's content."""
         path = file.resolved()
-        stamp = stamp_of(path)
+        stamp = stamp_or_none(path)
         try:
             content = content_name(path)
         except OSError as error:

@@ -22,10 +22,21 @@ import msgspec
 
 from graphvine.manager.plan import Code, GivenFile, GivenValue, Plan, TaskOptions
 from graphvine.protocol import tree_files
+from graphvine.protocol.given_files import ChangedError, check_unchanged, stamp_of
 from graphvine.protocol.messages import LIGHT_CORES, Resources
 from graphvine.protocol.payload import Entry
 from graphvine.protocol.trees import BadTreeError
-from graphvine.taskvine.files import Buffer, Environment, File, LocalFile, MiniTask, Unpacked, Url
+from graphvine.taskvine.files import (
+    Buffer,
+    Environment,
+    File,
+    Glance,
+    LocalFile,
+    MiniTask,
+    Unpacked,
+    Url,
+    glance,
+)
 from graphvine.taskvine.naming import kept_name
 from graphvine.taskvine.remote import kept, sources, unpack
 from graphvine.taskvine.remote.contents import SMALL_BYTES, SmallFile
@@ -88,6 +99,7 @@ class Builder:
         self._entry_of: dict[File, int] = {}
         self._sizes: dict[int, int] = {}
         self._told = 0
+        self._looked_at: dict[LocalFile, bool] = {}
         self._pickled: dict[int, tuple[int, int]] = {}
         self._blobs: list[bytes] = []
         self.listeners: dict[int, Listener] = {}
@@ -175,14 +187,17 @@ class Builder:
 
     def input(self, file: File) -> int:
         """A file as an input of an entry. Raises MissingInputError."""
+        if isinstance(file, Environment):
+            # Unpacked where it is used, once per node.
+            return self.input(file.archive)
         entry = self._entry_of.get(file)
         if entry is not None:
             return entry
-        if isinstance(file, LocalFile) and file.producer is None and file.stamp != stamp_of(file.resolved()):
+        if file.number is not None:
+            if not isinstance(file, LocalFile) or file.producer is not None or self._is_as_it_was(file):
+                return self._external(file.number)
             # Somebody wrote to it since.
             file.let_go()
-        if file.number is not None:
-            return self._external(file.number)
         entry = self._made(file)
         if entry >= 0:
             self._entry_of[file] = entry
@@ -215,9 +230,6 @@ class Builder:
         if isinstance(file, Unpacked):
             archive = self.input(file.archive)
             return self.add(self.kept(file, (unpack.untar, (), None)), [archive], file.label, "untar")
-        if isinstance(file, Environment):
-            # Unpacked where it is used, once per node.
-            return self.input(file.archive)
         raise MissingInputError(f"{file.label} is made by no task")
 
     def kept(self, file: File, entry: Entry) -> Entry:
@@ -228,21 +240,44 @@ class Builder:
         function, arguments, _ = entry
         return (kept.through, (name, function, arguments), None)
 
+    def check_unchanged(self, found: Sequence[tuple[LocalFile, Glance]]) -> None:
+        """Local files are still what a task was submitted with (or what another task made of them). Raises
+        MissingInputError."""
+        for file, seen in found:
+            if file.producer is not None or file in self._entry_of:
+                continue
+            if glance(file) != seen and not (file.number is not None and self._is_as_it_was(file)):
+                raise MissingInputError(f"{file.label} changed after the task was submitted")
+
+    def _is_as_it_was(self, file: LocalFile) -> bool:
+        """Whether its content is still what the engine has. Looked up once for all tasks of this plan."""
+        if file not in self._looked_at:
+            self._looked_at[file] = file.stamp is not None and file.stamp == stamp_or_none(file.resolved())
+        return self._looked_at[file]
+
     def _given_path(self, file: LocalFile) -> int:
         path = os.path.abspath(file.resolved())
         try:
             file.stamp = stamp_of(path)
-            status = os.stat(path)
-            if stat.S_ISREG(status.st_mode) and status.st_size <= SMALL_BYTES:
-                with open(path, "rb") as stream:
-                    small = SmallFile(stream.read(), stat.S_IMODE(status.st_mode))
-                return self.give(GivenValue(pickle.dumps(small, protocol=5)), file.label)
-            size = tree_files.scan(path).content
+            given = self._read_path(path, file.stamp)
+            check_unchanged(path, file.stamp)
         except OSError as error:
             raise MissingInputError(f"{path}: {error.strerror or error}") from None
         except BadTreeError as error:
             raise MissingInputError(str(error)) from None
-        return self.give(GivenFile(path, size, mtime_ns=status.st_mtime_ns), file.label)
+        except ChangedError:
+            raise MissingInputError(f"{path} changed while it was read") from None
+        if kept_name(file) and file.named != file.stamp:
+            raise MissingInputError(f"{path} changed after it was named by its content")
+        return self.give(given, file.label)
+
+    def _read_path(self, path: str, stamp: int) -> GivenValue | GivenFile:
+        status = os.stat(path)
+        if stat.S_ISREG(status.st_mode) and status.st_size <= SMALL_BYTES:
+            with open(path, "rb") as stream:
+                small = SmallFile(stream.read(), stat.S_IMODE(status.st_mode))
+            return GivenValue(pickle.dumps(small, protocol=5))
+        return GivenFile(path, tree_files.scan(path).content, stamp=stamp)
 
     def _given_buffer(self, file: Buffer) -> int:
         if file.data is None:
@@ -252,7 +287,7 @@ class Builder:
         path = os.path.join(self._staging, f"buffer-{id(file)}")
         with open(path, "wb") as stream:
             stream.write(file.data)
-        return self.give(GivenFile(path, len(file.data), mtime_ns=os.stat(path).st_mtime_ns), file.label)
+        return self.give(GivenFile(path, len(file.data), stamp=stamp_of(path)), file.label)
 
     def _fetched(self, file: Url) -> int:
         host = sources.host_of(file.url)
@@ -323,10 +358,9 @@ class Builder:
             yield portion
 
 
-def stamp_of(path: str) -> tuple[int, ...] | None:
-    """Tells one content of a path from another, as far as that can be told without reading it."""
+def stamp_or_none(path: str) -> int | None:
+    """What tells one content of a path from another; None where there is nothing."""
     try:
-        status = os.stat(path)
+        return stamp_of(path)
     except OSError:
         return None
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_mode)

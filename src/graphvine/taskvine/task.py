@@ -18,7 +18,7 @@ import msgspec
 from graphvine.manager.plan import TaskOptions
 from graphvine.protocol.messages import Resources
 from graphvine.taskvine import results
-from graphvine.taskvine.files import File
+from graphvine.taskvine.files import File, Glance, LocalFile
 from graphvine.taskvine.results import Report, Summary
 
 if TYPE_CHECKING:
@@ -112,6 +112,8 @@ class Task:
         self._id = 0
         self._state = "initial"
         self._report: Report | None = None
+        self._found: list[tuple[LocalFile, Glance]] = []
+        """Local files that it needs, as they were when it was submitted."""
         self._metrics: dict[str, int] = {}
         self._take_options(options)
 

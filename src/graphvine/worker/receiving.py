@@ -39,7 +39,7 @@ def read_here(what: OnNode, arrival: Arrival) -> int:
     """Take in a file of this node, as a holder would send it; its size in that form.
 
     A copy, never a link: who owns the file may write to it. Raises ChangedError, BadTreeError, OSError."""
-    reader = open_given(what.path, what.size, what.tree, what.mtime_ns)
+    reader = open_given(what.path, what.size, what.tree, what.stamp)
     arrival.size = reader.size
     arrival.begin(what.tree)
     at = 0
@@ -51,7 +51,7 @@ def read_here(what: OnNode, arrival: Arrival) -> int:
         arrival.write(data)
         at += len(data)
     reader.check()
-    check_unchanged(what.path, what.size, what.mtime_ns)
+    check_unchanged(what.path, what.stamp)
     arrival.complete(arrival.hashed.intdigest())
     return reader.size
 

@@ -135,7 +135,7 @@ def make_given(part: PlanPart, work: Work, chance: random.Random) -> None:
             work.plan.given[task] = GivenValue(inline(work.expected[task], 40))
         else:
             size = chance.randint(20, 3000)
-            work.plan.given[task] = GivenFile(f"{work.serial}/{task}", size, tree=False, mtime_ns=task % 2)
+            work.plan.given[task] = GivenFile(f"{work.serial}/{task}", size, tree=False, stamp=task % 2)
 
 
 def make_code(part: PlanPart, origin: SimRun | None) -> Code:

@@ -403,7 +403,7 @@ def sources_of(cluster: Rehearsal, worker: int) -> list[Source]:
 def test_a_worker_on_the_managers_node_may_read_a_given_file_itself(node: str) -> None:
     cluster = Rehearsal(Core(Settings(checked=True, node=node)), check)
     worker = cluster.join()
-    given = GivenFile("/data/file", 500, mtime_ns=7)
+    given = GivenFile("/data/file", 500, stamp=7)
     base = cluster.run(plan_of([(), (0,)], given={0: given}))
     expected = OnNode("/data/file", 500, True, 7) if node == "node1" else None
     assert sources_of(cluster, worker.number) == [Source(base, 500, [], on_node=expected)]
@@ -418,10 +418,10 @@ def test_how_much_travels_is_known_from_who_read_it() -> None:
     assert cluster.core.state.file(base)[0].size_of(0) == 612
 
 
-@pytest.mark.parametrize("mtime_ns", [0, 7])
-def test_what_workers_have_is_not_read_again_when_nobody_could_tell_whether_it_changed(mtime_ns: int) -> None:
+@pytest.mark.parametrize("stamp", [0, 7])
+def test_what_workers_have_is_not_read_again_when_nobody_could_tell_whether_it_changed(stamp: int) -> None:
     cluster = Rehearsal(Core(Settings(checked=True, node="node2")), check)
-    given = GivenFile("/data/file", 500, mtime_ns=mtime_ns)
+    given = GivenFile("/data/file", 500, stamp=stamp)
     first = cluster.join()
     base = cluster.run(plan_of([(), (0,)], given={0: given}), keep=True)
     cluster.settle()
@@ -430,4 +430,4 @@ def test_what_workers_have_is_not_read_again_when_nobody_could_tell_whether_it_c
     cluster.run(plan_of([(-1,)], externals=[base]))
     (source,) = sources_of(cluster, second.number)
     assert source.holders == [first.number]
-    assert (source.on_node is not None) == bool(mtime_ns)
+    assert (source.on_node is not None) == bool(stamp)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from graphvine.manager.plan import GivenFile, GivenValue
-from graphvine.taskvine.files import Buffer, File, LocalFile, MiniTask, Temp, Unpacked, Url
+from graphvine.protocol.given_files import stamp_of
+from graphvine.taskvine.files import Buffer, File, LocalFile, MiniTask, Temp, Unpacked, Url, glances
 from graphvine.taskvine.plans import BLOB_TASKS, Builder, MissingInputError
 from graphvine.taskvine.remote import command
 from graphvine.taskvine.remote.contents import SMALL_BYTES, SmallFile
@@ -97,6 +99,50 @@ def test_a_local_file_that_changed_is_given_again(builder, tmp_path):
     builder.input(file)
     assert file.number is None
     assert builder.plan().externals == []
+
+
+def test_a_directory_in_which_something_changed_is_given_again(builder, tmp_path):
+    (tmp_path / "d" / "sub").mkdir(parents=True)
+    (tmp_path / "d" / "sub" / "f").write_text("before")
+    file = LocalFile(None, str(tmp_path / "d"), "workflow")
+    builder.input(file)
+    file.hold(7, lambda numbers: None)
+    assert Builder(str(tmp_path)).input(file) == -1
+    (tmp_path / "d" / "sub" / "f").write_text("behind")
+    again = Builder(str(tmp_path))
+    again.input(file)
+    assert isinstance(again.plan().given[0], GivenFile)
+
+
+def test_a_task_takes_local_files_as_they_were_when_it_was_submitted(builder, tmp_path):
+    path = tmp_path / "f"
+    path.write_text("one")
+    file = LocalFile(None, str(path), "workflow")
+    first = glances([file])
+    builder.check_unchanged(first)
+    other = tmp_path / "other"
+    other.write_text("two")
+    os.utime(other, ns=(0, path.stat().st_mtime_ns))
+    other.rename(path)  # of the same size, and as old
+    with pytest.raises(MissingInputError, match="changed after the task was submitted"):
+        builder.check_unchanged(first)
+    builder.check_unchanged(glances([file]))
+    # What another task brought is what this one waited for.
+    file.hold(7, lambda numbers: None)
+    file.stamp = stamp_of(str(path))
+    builder.check_unchanged(first)
+    file.producer = task()
+    assert not glances([file])
+
+
+def test_what_is_kept_by_its_content_is_named_by_what_it_holds(builder, tmp_path):
+    path = tmp_path / "f"
+    path.write_bytes(bytes(SMALL_BYTES + 1))
+    file = LocalFile(None, str(path), "forever")
+    file.content, file.named = "content-abc", stamp_of(str(path))
+    path.write_bytes(bytes(SMALL_BYTES + 2))
+    with pytest.raises(MissingInputError, match="changed"):
+        builder.input(file)
 
 
 @pytest.mark.parametrize(

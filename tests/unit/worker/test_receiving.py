@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from graphvine.protocol.given_files import ChangedError
+from graphvine.protocol.given_files import ChangedError, stamp_of
 from graphvine.protocol.messages import OnNode
 from graphvine.protocol.tree_files import load
 from graphvine.worker import receiving
@@ -19,7 +19,7 @@ def arrival_in(directory: Path) -> Arrival:
 
 
 def lying(path: Path, tree: bool = True) -> OnNode:
-    return OnNode(str(path), path.stat().st_size, tree, path.stat().st_mtime_ns)
+    return OnNode(str(path), path.stat().st_size, tree, stamp_of(str(path)))
 
 
 def test_a_file_is_copied(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_directory_is_copied(tmp_path: Path) -> None:
     (directory / "sub").mkdir(parents=True)
     (directory / "sub" / "one").write_bytes(b"1")
     (directory / "link").symlink_to("sub/one")
-    what = OnNode(str(directory), 1, True, directory.stat().st_mtime_ns)
+    what = OnNode(str(directory), 1, True, stamp_of(str(directory)))
     arrival = arrival_in(tmp_path)
     receiving.read_here(what, arrival)
     arrival.close()
