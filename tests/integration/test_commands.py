@@ -477,6 +477,51 @@ def test_a_local_file_that_changed_is_sent_again(m, tmp_path):
         assert done(m, task).output == text[:3]
 
 
+def test_a_local_file_that_changes_before_it_is_used(m, tmp_path):
+    held = m.declare_temp()
+    small, large, inside = tmp_path / "small", tmp_path / "large", tmp_path / "d" / "sub" / "inside"
+    inside.parent.mkdir(parents=True)
+    for path in (small, large, inside):
+        path.write_bytes(bytes(5 if path is small else 5000))
+    tasks = []
+    for path in (small, large):
+        task = vine.Task("wc -c < x", cores=1)
+        task.add_input(m.declare_file(path, cache=True), "x")
+        task.add_input(held, "held")
+        m.submit(task)
+        tasks.append(task)
+        path.write_bytes(bytes(6000))
+    maker = vine.Task("echo 1 > y", cores=1)
+    maker.add_output(held, "y")
+    m.submit(maker)
+    over = [m.wait(60) for _ in range(3)]
+    assert set(over) == {maker, *tasks}
+    for task in tasks:
+        assert task.result == "input missing"
+        assert "changed after the task was submitted" in task.reason
+    directory = m.declare_file(tmp_path / "d", cache=True)
+    for size in (5000, 5001, 5002):
+        inside.write_bytes(bytes(size))
+        task = vine.Task("wc -c < d/sub/inside", cores=1)
+        task.add_input(directory, "d")
+        assert done(m, task).output.strip() == str(size), task.reason
+
+
+def test_a_directory_that_a_command_writes_to_is_nobody_else_s(m):
+    temp = m.declare_temp()
+    maker = vine.Task("mkdir d; seq 5000 > d/x", cores=1)
+    maker.add_output(temp, "d")
+    done(m, maker)
+    for line in ("echo bad >> d/x", "echo more > s/more"):
+        spoiler = vine.Task(line, cores=1)
+        spoiler.add_input(temp, "d")
+        spoiler.add_input(temp, "s", mount_symlink=True)
+        assert done(m, spoiler).successful()
+        reader = vine.Task("ls d; tail -n 1 d/x", cores=1)
+        reader.add_input(temp, "d")
+        assert done(m, reader).output == "x\n5000\n", reader.reason
+
+
 def test_large_buffers_and_outputs_used_again(m, tmp_path):
     buffer = m.declare_buffer(b"y" * 100_000, cache=True)
     out = m.declare_file(tmp_path / "out", cache=True)
@@ -522,7 +567,7 @@ def test_local_files_that_are_kept_for_ever(tmp_path, monkeypatch):
             file = m.declare_file(path, cache="forever")
             task.add_input(file, "x")
             assert done(m, task).output.strip() == "100000", task.reason
-    assert len(list((tmp_path / "cache" / "files").glob("content-*"))) == 1
+    assert len(list((tmp_path / "cache").glob("file.content-*.json"))) == 1
 
 
 def test_commands_are_told_what_they_may_use(m):
@@ -635,6 +680,16 @@ def test_tasks_in_a_circle_are_refused(m):
     m.submit(start)
     assert [m.wait(60) for _ in range(3)] == [start, first, second]
     assert last.contents() == b"1\n"
+
+
+def test_tasks_of_a_plan_that_is_refused_are_over(m):
+    temp = m.declare_temp()
+    done(m, vine.Task("echo 1 > y", cores=1, outputs={temp: "y"}))
+    m.release([temp.number])  # behind the back of whoever counts
+    task = done(m, vine.Task("cat x", cores=1, inputs={temp: "x"}))
+    assert task.result == "unknown"
+    assert "is not there" in task.reason
+    assert m.empty()
 
 
 def test_a_file_that_a_task_reads_and_replaces(m, tmp_path):

@@ -153,3 +153,30 @@ def test_when_both_are_full_it_is_said_and_the_next_graph_is_right(tmp_path: Pat
         assert os.listdir(memory) == os.listdir(disk) == []
         """
     run_in_namespace(tmp_path, body)
+
+
+def test_a_download_for_which_there_is_no_room_is_not_called_missing(tmp_path: Path) -> None:
+    run_in_namespace(
+        tmp_path,
+        """
+        import graphvine as vine
+
+        big = os.path.join(os.path.dirname(disk), "big")
+        with open(big, "wb") as file:
+            file.truncate(64 * 2**20)
+        mount(disk, "16m")
+        with vine.Manager(local_workers=1) as manager:
+            for url in (f"file://{big}", "untar"):
+                if url == "untar":
+                    subprocess.check_call(["tar", "-czf", big + ".tgz", "-C", os.path.dirname(big), "big"])
+                    file = manager.declare_untar(manager.declare_file(big + ".tgz"))
+                else:
+                    file = manager.declare_url(url)
+                task = vine.Task("true", cores=1)
+                task.add_input(file, "x")
+                manager.submit(task)
+                assert manager.wait(60) is task
+                assert task.result == "sandbox exhaustion", (task.result, task.reason)
+                assert "disk of the worker is full" in task.reason, task.reason
+        """,
+    )

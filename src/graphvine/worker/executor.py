@@ -248,7 +248,8 @@ class Executor:
             if os.getpid() != self._pid:
                 leave_as_child(error)
             self._streams.mend()
-            return self._failed(task, began, "raised", error)
+            lacks_room = isinstance(error, scratch.FullDiskError)
+            return self._failed(task, began, "storage" if lacks_room else "raised", error)
         if os.getpid() != self._pid:
             leave_as_child(None)
         self._streams.mend()

@@ -81,7 +81,8 @@ def reseed() -> None:
     random.seed()
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
-        numpy_random.seed()
+        # Without an argument it asks for more randomness, by way of more code, than forking takes.
+        numpy_random.seed(random.getrandbits(32))
 
 
 def _be_child(work: Callable[[], bytes], writer: int, parent: int) -> NoReturn:

@@ -24,6 +24,11 @@ _made: list[str] = []
 _lasting = 0, ""
 
 
+class FullDiskError(OSError):
+    """The worker had no room for what a task makes: that is not the task's fault, and another worker may have
+    room. The executor tells it as that. Its argument says what there was no room for."""
+
+
 def directory() -> str:
     """A new, empty directory for the task that is running. Each call makes another one. May be called from
     any thread of the task. Raises RuntimeError outside of a task, OSError."""

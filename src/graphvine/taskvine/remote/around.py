@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphvine.protocol.payload import run
+from graphvine.taskvine.remote import guarding
 from graphvine.taskvine.remote.contents import place, reason_absent, resolved
 from graphvine.worker import scratch
 
@@ -23,17 +24,18 @@ def run_with_files(
     Raises FileNotFoundError for one that could not be had."""
     count = len(inputs) - len(names)
     directory = scratch.directory()
-    for name, value in zip(names, inputs[count:], strict=True):
-        value = resolved(value)
+    files = [resolved(value) for value in inputs[count:]]
+    for name, value in zip(names, files, strict=True):
         reason = reason_absent(value)
         if reason:
             raise FileNotFoundError(f"{name}: {reason}")
         path = os.path.join(directory, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         place(value, path)
-    before = os.getcwd()
+    before, seen = os.getcwd(), guarding.stamps(zip(files, names, strict=True))
     os.chdir(directory)
     try:
         return run((function, arguments, fills), inputs[:count])
     finally:
         os.chdir(before)
+        guarding.drop_changed(seen)

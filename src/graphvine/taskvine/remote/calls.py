@@ -21,7 +21,7 @@ import msgspec
 
 from graphvine.protocol.payload import in_child
 from graphvine.protocol.trees import NewTree, Tree
-from graphvine.taskvine.remote import command
+from graphvine.taskvine.remote import command, guarding
 from graphvine.taskvine.remote.contents import Absent, SmallFile, make, resolved
 from graphvine.taskvine.remote.limits import Limits, keeping
 from graphvine.taskvine.remote.watching import watching
@@ -257,15 +257,15 @@ def _call_with_files(
 ) -> Any:
     spec = _decode(encoded)
     mounted = command.Command("", spec.inputs, spec.outputs)
-    lacking = command.lacking(inputs, mounted)
-    if lacking:
-        set_note(encode(Ended("input missing", lacking)))
-        return _absent(spec, lacking)
+    lack = command.lacking(inputs, mounted)
+    if lack is not None:
+        set_note(encode(Ended(lack.word, lack.reason)))
+        return _absent(spec, lack.reason)
     process = os.getpid()
     sandbox = command.furnish(home, inputs, mounted)
     os.chdir(sandbox)
     restored = _set_variables(spec.variables)
-    before = command.stamps(inputs, mounted)
+    before = guarding.stamps(command.linked(inputs, mounted))
     try:
         made = None
         with keeping(spec.limits, sandbox) as monitor, watching(command.watched(sandbox, mounted)):
@@ -281,7 +281,7 @@ def _call_with_files(
         return _with_rest(made, spec, mounted, sandbox) if spec.outputs else _report(made, spec)
     finally:
         if os.getpid() == process:
-            command.drop_changed(before)
+            guarding.drop_changed(before)
             _set_variables(restored)
 
 

@@ -7,11 +7,10 @@
 These are the executor's, and stay, empty, from one command to the next. Outputs are moved to a directory of
 the task's own, on their way into the store.
 
-- Inputs are hard links into the store where that is possible: never to be written to (a file that is, is
-  dropped from the store). What is also an output is a copy. An input that cannot be had means that the
-  command is not run.
-- The command is one process group in the executor's session. The group is ended when the command is over,
-  or its time is, and so are those that left it (``strays``); the zygote ends it when the executor dies.
+- Inputs are hard links into the store where that is possible: never to be written to (``guarding``). What is
+  also an output is a copy. An input that cannot be had means that the command is not run.
+- The command is one process group in the executor's session (``process``); the zygote ends it when the
+  executor dies.
 - What became of it is a ``Status``, attached to the result as a note, so that it arrives whatever the
   result is.
 - One output is the result itself; several are a ``Bundle`` (all small) or a directory, of which ``pick``
@@ -20,16 +19,11 @@ the task's own, on their way into the store.
 
 from __future__ import annotations
 
-import errno
-import logging
 import math
 import os
-import select
 import shutil
 import signal
 import stat
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -37,10 +31,11 @@ from typing import Any
 
 import msgspec
 
+from graphvine.envs.cache import is_full
 from graphvine.envs.errors import PackedEnvironmentError
 from graphvine.protocol import tree_files
 from graphvine.protocol.trees import NewTree, Tree
-from graphvine.taskvine.remote import strays
+from graphvine.taskvine.remote import process
 from graphvine.taskvine.remote.cache import NodeCache
 from graphvine.taskvine.remote.contents import (
     MARK,
@@ -48,6 +43,7 @@ from graphvine.taskvine.remote.contents import (
     Made,
     SmallFile,
     copy_tree,
+    is_for_lack_of_room,
     is_small,
     last_line,
     link_tree,
@@ -57,12 +53,11 @@ from graphvine.taskvine.remote.contents import (
     resolved,
 )
 from graphvine.taskvine.remote.environments import activate
+from graphvine.taskvine.remote.guarding import drop_changed, stamps
 from graphvine.taskvine.remote.limits import Limits, Monitor, descendants, extent
 from graphvine.taskvine.remote.watching import watching
 from graphvine.worker import scratch
 from graphvine.worker.notes import set_note
-
-log = logging.getLogger("graphvine.command")
 
 #: Standard output up to this travels in the status; what is longer is kept with the outputs.
 SHORT_OUTPUT_BYTES = 32 * 2**10
@@ -72,11 +67,6 @@ _CUT = b"\n[standard output is cut here: it had %d bytes]\n"
 OUTPUT = "output"
 _SANDBOX = "sandbox"
 _TMP = "tmp"
-#: Not by ``preexec_fn`` where it can be helped: that forks the executor with all its memory, which takes
-#: several times as long as vfork.
-_OWN_GROUP: dict[str, Any] = (
-    {"process_group": 0} if sys.version_info >= (3, 11) else {"preexec_fn": os.setpgrp}
-)
 _MAX_REASON = 4000
 #: The executor has them for one core.
 THREAD_VARIABLES = (
@@ -87,6 +77,8 @@ THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
 )
 _MAX_NAMED = 20
+#: Environment variables as bytes, and decoded.
+_decoded: tuple[dict[bytes, bytes], dict[str, str]] = {}, {}
 
 
 class Mount(msgspec.Struct, array_like=True):
@@ -210,46 +202,54 @@ def output_of(inputs: Sequence[Any]) -> bytes:
 
 
 def _run(inputs: Sequence[Any], command: Command, status: Status) -> Any:
-    reason = lacking(inputs, command)
-    if reason:
-        return _not_run(command, status, reason)
+    lack = lacking(inputs, command)
+    if lack is not None:
+        return _not_run(command, status, lack)
     home = scratch.lasting()
     try:
         sandbox = furnish(home, inputs, command)
-        before = stamps(inputs, command)
+        before = stamps(linked(inputs, command))
         _execute(home, sandbox, inputs, command, status)
         drop_changed(before, command.line)
         return _collect(home, sandbox, command, status)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full(error):
             if isinstance(error, SandboxError):
-                return _not_run(command, status, str(error.strerror))
+                return _not_run(command, status, Lack("input missing", str(error.strerror)))
             raise
         status.word, status.reason = "sandbox exhaustion", f"the disk of the worker is full: {error}"
-        return _nothing(command, status.reason)
+        return _nothing(command, Absent(status.reason, no_room=True))
     finally:
         empty(home)
 
 
-def lacking(inputs: Sequence[Any], command: Command) -> str:
-    """Which input cannot be had, and why; "" when all can."""
-    names = {mount.slot: mount.name for mount in command.inputs}
+class Lack(msgspec.Struct, frozen=True):
+    """Why a task is not run: the word that is its result, and the reason."""
+
+    word: str
+    reason: str
+
+
+def lacking(inputs: Sequence[Any], command: Command) -> Lack | None:
+    """Which input cannot be had, and why; None when all can."""
     for slot, value in enumerate(inputs):
         reason = reason_absent(value)
         if reason:
-            return f"{names.get(slot, 'its environment')}: {reason}"
-    return ""
+            names = {mount.slot: mount.name for mount in command.inputs}
+            word = "sandbox exhaustion" if is_for_lack_of_room(value) else "input missing"
+            return Lack(word, f"{names.get(slot, 'its environment')}: {reason}")
+    return None
 
 
-def _not_run(command: Command, status: Status, reason: str) -> Any:
-    status.word, status.reason, status.exit_code = "input missing", reason, -1
-    return _nothing(command, reason)
+def _not_run(command: Command, status: Status, lack: Lack) -> Any:
+    status.word, status.reason, status.exit_code = lack.word, lack.reason, -1
+    return _nothing(command, Absent(lack.reason, no_room=lack.word == "sandbox exhaustion"))
 
 
-def _nothing(command: Command, reason: str) -> Any:
+def _nothing(command: Command, absent: Absent) -> Any:
     if len(command.outputs) == 1:
-        return Absent(reason)
-    return Bundle([Absent(reason)] * len(command.outputs)) if command.outputs else None
+        return absent
+    return Bundle([absent] * len(command.outputs)) if command.outputs else None
 
 
 # -- before ----------------------------------------------------------------------------------------------
@@ -270,6 +270,11 @@ def furnish(home: str, inputs: Sequence[Any], command: Command) -> str:
     for outlet in command.outputs:
         os.makedirs(os.path.dirname(os.path.join(sandbox, outlet.name)), exist_ok=True)
     return sandbox
+
+
+def linked(inputs: Sequence[Any], command: Command) -> list[tuple[Any, str]]:
+    """What stands in the sandbox without being a copy, with its name."""
+    return [(inputs[mount.slot], mount.name) for mount in command.inputs if not mount.copied]
 
 
 def _mount(value: Any, mount: Mount, path: str) -> None:
@@ -297,60 +302,35 @@ def _why_not(sandbox: str, name: str, error: OSError) -> str:
     return error.strerror or str(error)
 
 
-class Stamp(msgspec.Struct, frozen=True):
-    """What an input that is a file of the store was like before. ``name``: in the sandbox."""
-
-    name: str
-    size: int
-    mtime_ns: int
-
-
-def stamps(inputs: Sequence[Any], command: Command) -> dict[str, Stamp]:
-    """What tells whether a command writes to inputs that are files of the store; by their paths there."""
-    linked = [(inputs[mount.slot], mount.name) for mount in command.inputs if not mount.copied]
-    return {
-        value.path: _stamp(value.path, name)
-        for value, name in linked
-        if isinstance(value, Tree) and os.path.isfile(value.path)
-    }
-
-
-def _stamp(path: str, name: str) -> Stamp:
-    status = os.stat(path)
-    return Stamp(name, status.st_size, status.st_mtime_ns)
-
-
-def drop_changed(before: dict[str, Stamp], line: str = "") -> None:
-    """An input that was written to is no file of anybody's any more: the worker finds that it is gone, and
-    has it made or sent again."""
-    for path, stamp in before.items():
-        try:
-            changed = _stamp(path, stamp.name) != stamp
-        except FileNotFoundError:
-            continue
-        if changed:
-            log.warning(
-                "%s wrote to its input %s, which is made or sent again for others: what is declared as an "
-                "output of that name, too, is a copy",
-                repr(line) if line else "a task",
-                stamp.name,
-            )
-            tree_files.remove(os.path.dirname(path))
-
-
 def empty(home: str) -> None:
-    """Leave nothing for the next command."""
-    if not os.path.isdir(home):
+    """Leave nothing for the next command. (What printed nothing leaves its empty file to the next one.)"""
+    try:
+        names = os.listdir(home)
+    except FileNotFoundError:
         # This one has removed it, with its own sandbox.
         return
-    for entry in os.scandir(home):
-        if entry.name not in (_SANDBOX, _TMP) or not entry.is_dir(follow_symlinks=False):
-            tree_files.remove(entry.path)
-            continue
-        if stat.S_IMODE(entry.stat().st_mode) & 0o700 != 0o700:
-            os.chmod(entry.path, 0o700)
-        for left in os.scandir(entry.path):
-            tree_files.remove(left.path)
+    for name in names:
+        path = f"{home}/{name}"
+        status = os.lstat(path)
+        if name in (_SANDBOX, _TMP) and stat.S_ISDIR(status.st_mode):
+            if status.st_mode & 0o700 != 0o700:
+                os.chmod(path, 0o700)
+            for left in os.listdir(path):
+                tree_files.remove(f"{path}/{left}")
+        elif name != OUTPUT or status.st_size or not stat.S_ISREG(status.st_mode):
+            tree_files.remove(path)
+
+
+def _surroundings() -> dict[str, str]:
+    """The executor's own environment variables. Decoding all of them takes longer than looking whether they
+    are what they were."""
+    global _decoded
+    raw = getattr(os.environ, "_data", None)
+    if raw is None:  # some other Python
+        return dict(os.environ)
+    if _decoded[0] != raw:
+        _decoded = raw.copy(), dict(os.environ)
+    return _decoded[1].copy()
 
 
 def watched(sandbox: str, command: Command) -> list[tuple[str, int]]:
@@ -363,7 +343,7 @@ def watched(sandbox: str, command: Command) -> list[tuple[str, int]]:
 
 
 def _environment(home: str, sandbox: str, command: Command) -> dict[str, str]:
-    variables = dict(os.environ)
+    variables = _surroundings()
     variables["VINE_SANDBOX"] = sandbox
     variables["TMPDIR"] = os.path.join(home, _TMP)
     variables["PWD"] = sandbox
@@ -409,23 +389,45 @@ def _run_line(
     status: Status,
     limits: Limits,
 ) -> None:
-    output = os.path.join(home, OUTPUT)
-    began = time.monotonic()
-    status.began = time.time_ns() // 1000
-    with strays.ended():
-        with open(output, "wb") as stream:
-            process = subprocess.Popen(
-                ["/bin/sh", "-c", line],
-                cwd=sandbox,
-                env=variables,
-                stdin=subprocess.DEVNULL,
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                **_OWN_GROUP,
-            )
-        _attend(process, limit, status, limits, sandbox)
-    status.ended = status.began + round((time.monotonic() - began) * 1e6)
-    _take_output(output, status)
+    path = os.path.join(home, OUTPUT)
+    output = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    attendant = Attendant(limits, sandbox)
+    try:
+        began = time.monotonic()
+        status.began = time.time_ns() // 1000
+        end = process.run(line, sandbox, variables, output, limit.seconds, attendant.wait if limits else None)
+        status.ended = status.began + round((time.monotonic() - began) * 1e6)
+        _tell(end, limit, status)
+        attendant.tell(end, status)
+        _take_output(path, output, status)
+    finally:
+        os.close(output)
+
+
+class Attendant:
+    """Sees to it that a command keeps to its limits."""
+
+    def __init__(self, limits: Limits, sandbox: str) -> None:
+        self._limits = limits
+        self._sandbox = sandbox
+        self._monitor: Monitor | None = None
+
+    def wait(self, pid: int, seconds: float) -> bool:
+        """Whether the command ended by itself within that time, and within its limits."""
+        self._monitor = Monitor(self._limits, self._sandbox, lambda: [pid, *descendants(pid)])
+        return self._monitor.ended_within(pid, seconds)
+
+    def tell(self, end: process.End, status: Status) -> None:
+        """Note what it used."""
+        monitor = self._monitor
+        if monitor is None:
+            return
+        disk = extent(self._sandbox)[0] if self._limits.disk else 0.0
+        monitor.note(memory=end.peak_mb if end.is_own_peak else 0.0, disk=disk)
+        status.memory = monitor.memory or end.peak_mb
+        if monitor.exceeded:
+            status.word, status.reason = "resource exhaustion", monitor.reason
+            status.exceeded = monitor.exceeded
 
 
 class Limit(msgspec.Struct):
@@ -444,54 +446,14 @@ def _limit(command: Command) -> Limit:
     return min(limits, key=lambda limit: limit.seconds)
 
 
-def _attend(
-    process: subprocess.Popen[bytes], limit: Limit, status: Status, limits: Limits, sandbox: str
-) -> None:
-    """Wait for a command, and end what it leaves."""
-    monitor = Monitor(limits, sandbox, lambda: [process.pid, *descendants(process.pid)])
-    try:
-        in_time = True
-        if limits:
-            in_time = monitor.ended_within(process.pid, limit.seconds)
-        elif limit.seconds < math.inf:
-            in_time = _ended_within(process.pid, limit.seconds)
-        if not in_time:
-            status.word, status.reason = limit.word, f"it was stopped after {limit.seconds:.3g} s"
-        else:
-            # It is not reaped yet, so that its number, which is that of the group, is nobody else's.
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    finally:
-        _kill_group(process.pid)
-        _, code, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(code)
-    status.exit_code, status.signal = max(process.returncode, 0), max(-process.returncode, 0)
-    status.cpu = round((usage.ru_utime + usage.ru_stime) * 1e6)
-    monitor.note(memory=usage.ru_maxrss / 1024, disk=extent(sandbox)[0] if limits.disk else 0.0)
-    status.memory = monitor.memory
-    if monitor.exceeded:
-        status.word, status.reason = "resource exhaustion", monitor.reason
-        status.exceeded = monitor.exceeded
-    if status.signal and status.word == "success":
-        status.word = "signal"
-        status.exit_code = status.signal
+def _tell(end: process.End, limit: Limit, status: Status) -> None:
+    status.exit_code, status.signal = max(end.code, 0), max(-end.code, 0)
+    status.cpu, status.memory = round(end.cpu_s * 1e6), end.peak_mb
+    if not end.in_time:
+        status.word, status.reason = limit.word, f"it was stopped after {limit.seconds:.3g} s"
+    elif status.signal:
+        status.word, status.exit_code = "signal", status.signal
         status.reason = f"it was ended by {_signal_name(status.signal)}"
-
-
-def _ended_within(pid: int, seconds: float) -> bool:
-    descriptor = os.pidfd_open(pid)
-    try:
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
-    finally:
-        os.close(descriptor)
-
-
-def _kill_group(group: int) -> None:
-    try:
-        os.killpg(group, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        return
 
 
 def _signal_name(number: int) -> str:
@@ -501,18 +463,15 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _take_output(path: str, status: Status) -> None:
-    try:
-        size = os.path.getsize(path)
-    except FileNotFoundError:
+def _take_output(path: str, output: int, status: Status) -> None:
+    found = os.fstat(output)
+    if not found.st_nlink:
         status.word, status.reason = "stdout missing", "the command removed the file that takes its output"
-        return
-    if size <= SHORT_OUTPUT_BYTES:
-        with open(path, "rb") as file:
-            status.output = file.read()
-        return
-    status.kept_bytes = size
-    cut_output(path, size)
+    elif found.st_size > SHORT_OUTPUT_BYTES:
+        status.kept_bytes = found.st_size
+        cut_output(path, found.st_size)
+    elif found.st_size:
+        status.output = os.pread(output, SHORT_OUTPUT_BYTES, 0)
 
 
 def cut_output(path: str, size: int) -> None:

@@ -7,16 +7,20 @@ task that failed for good left ``Failed`` (``protocol.outcomes``).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import stat
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
+from graphvine.envs.cache import is_full
 from graphvine.protocol.outcomes import Failed
 from graphvine.protocol.trees import NewTree, Tree
+from graphvine.worker import scratch
 
 #: A file of at most so many bytes is carried as its bytes.
 SMALL_BYTES = 4096
@@ -34,9 +38,10 @@ class SmallFile(msgspec.Struct, frozen=True):
 
 
 class Absent(msgspec.Struct, frozen=True):
-    """There is no such file, and why."""
+    """There is no such file, and why. ``no_room``: because the disk of the worker was full."""
 
     reason: str
+    no_room: bool = False
 
 
 #: In a directory: the output of a command, as ``0``, which is kept together with something else.
@@ -64,9 +69,27 @@ def reason_absent(value: Any) -> str:
     return ""
 
 
+def is_for_lack_of_room(value: Any) -> bool:
+    """Whether an input cannot be had only because there was no room for it where it was to be made."""
+    return (isinstance(value, Absent) and value.no_room) or (
+        isinstance(value, Failed) and value.kind == "storage"
+    )
+
+
 def last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""
+
+
+@contextlib.contextmanager
+def telling_full_disks(what: str) -> Iterator[None]:
+    """Errors for want of room as what they are. ``what``: there was no room for. Raises FullDiskError."""
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
+        raise scratch.FullDiskError(f"{what}: the disk of the worker is full ({error})") from error
 
 
 def is_small(path: str) -> bool:

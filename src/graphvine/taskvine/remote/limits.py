@@ -184,6 +184,11 @@ def descendants(pid: int) -> list[int]:
 def extent(directory: str) -> tuple[float, int]:
     """MB and number of the files in a directory that are not links to the store."""
     size = count = 0
+    try:
+        if not os.listdir(directory):
+            return 0.0, 0
+    except OSError:  # it was removed
+        return 0.0, 0
     for place, directories, names in os.walk(directory):
         count += len(directories) + len(names)
         for name in names:

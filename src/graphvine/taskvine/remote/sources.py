@@ -25,8 +25,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from graphvine.envs.cache import is_full
 from graphvine.taskvine.remote.cache import NodeCache
-from graphvine.taskvine.remote.contents import Made, make, place, resolved
+from graphvine.taskvine.remote.contents import Made, make, place, resolved, telling_full_disks
 from graphvine.worker import scratch
 from graphvine.worker.notes import set_note
 
@@ -78,7 +79,7 @@ def encode(request: Request) -> bytes:
 
 
 def fetch(inputs: Sequence[Any], encoded: bytes) -> Made:
-    """The file at a URL; its validator is the note. Raises SourceError.
+    """The file at a URL; its validator is the note. Raises SourceError, FullDiskError.
 
     Inputs beyond a first one are not looked at: that one, if any, is a proxy certificate for xrootd."""
     request = _decode(encoded)
@@ -112,10 +113,11 @@ def look_up(url: str, headers: dict[str, str] | None = None, stall_s: float = ST
 
 
 def download(request: Request, target: str) -> Validator:
-    """Write what is at a URL to ``target``, whole. Raises SourceError."""
-    if urlsplit(request.url).scheme in _WEB:
-        return WebDownload(request, target).run()
-    return _copy_from_elsewhere(request.url, target)
+    """Write what is at a URL to ``target``, whole. Raises SourceError, FullDiskError."""
+    with telling_full_disks(request.url):
+        if urlsplit(request.url).scheme in _WEB:
+            return WebDownload(request, target).run()
+        return _copy_from_elsewhere(request.url, target)
 
 
 def host_of(url: str) -> str:
@@ -146,6 +148,8 @@ class WebDownload:
                 self._receive()
                 return self._validator
             except (OSError, http.client.HTTPException) as error:
+                if isinstance(error, OSError) and is_full(error):
+                    raise
                 if not is_passing(error):
                     raise SourceError(f"{self._request.url}: {explain(error)}") from error
                 tries = 1 if self._had > before else tries + 1
@@ -293,6 +297,8 @@ def _copy_from_elsewhere(url: str, target: str) -> Validator:
             _copy(source, file)
             had = file.tell()
     except Exception as error:
+        if isinstance(error, OSError) and is_full(error):
+            raise
         raise SourceError(f"{url}: {_explained(error)}") from error
     if 0 <= validator.size != had:
         raise SourceError(f"{url}: the transfer ended {validator.size - had} bytes too early")

@@ -15,7 +15,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from graphvine.protocol.trees import NewTree, Tree
-from graphvine.taskvine.remote.contents import Absent, SmallFile, place, reason_absent, resolved
+from graphvine.taskvine.remote.contents import (
+    Absent,
+    SmallFile,
+    is_for_lack_of_room,
+    place,
+    reason_absent,
+    resolved,
+    telling_full_disks,
+)
 from graphvine.worker import scratch
 
 _BLOCK = 2**20
@@ -27,11 +35,16 @@ class BadArchiveError(ValueError):
 
 
 def untar(inputs: Sequence[Any]) -> NewTree | Absent:
-    """The directory that an archive unpacks to. Raises BadArchiveError, OSError."""
+    """The directory that an archive unpacks to. Raises BadArchiveError, FullDiskError, OSError."""
     archive = resolved(inputs[0])
     reason = reason_absent(archive)
     if reason:
-        return Absent(reason)
+        return Absent(reason, is_for_lack_of_room(archive))
+    with telling_full_disks("an archive that is unpacked"):
+        return _untar(archive)
+
+
+def _untar(archive: Any) -> NewTree:
     home = scratch.directory()
     target = os.path.join(home, "unpacked")
     os.mkdir(target)

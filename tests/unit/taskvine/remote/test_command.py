@@ -207,3 +207,37 @@ def test_an_environment_must_be_one(tmp_path):
         assert status.word == "input missing", status
         assert status.reason.startswith("its environment: ")
         assert isinstance(made, Absent)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "echo x >> d/sub/f",
+        "sed -i s/b/c/ d/sub/f; echo x >> d/g",
+        "echo new > s/new",
+        "rm s/sub/f",
+        "mkdir s/e",
+    ],
+)
+def test_a_directory_that_is_written_to_is_nobody_else_s(tmp_path, caplog, line):
+    data = tmp_path / "7" / "data"
+    (data / "sub").mkdir(parents=True)
+    (data / "sub" / "f").write_text("before\n")
+    (data / "g").write_text("g\n")
+    tree = Tree(str(data), 9)
+    mounts = [Mount(0, "d"), Mount(0, "s", symlink=True)]
+    _, status = run("cat d/g s/sub/f; touch d/more; mv d/g d/h; mkdir d/e", tree, inputs=mounts)
+    assert status.output == b"g\nbefore\n"
+    assert not caplog.text, "what is its own may be changed"
+    assert sorted(os.listdir(data)) == ["g", "sub"]
+    run(line, tree, inputs=mounts)
+    assert "wrote to its input" in caplog.text
+    assert not (tmp_path / "7").exists()
+
+
+def test_what_there_was_no_room_for_is_not_called_missing(tmp_path):
+    for value in (Absent("gone", no_room=True), Failed("storage", "http://x/f: the disk is full")):
+        made, status = run("true", value, inputs=[Mount(0, "x")], outputs=outlets("y"))
+        assert status.word == "sandbox exhaustion"
+        assert status.reason.startswith("x: ")
+        assert made.no_room
