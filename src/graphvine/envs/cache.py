@@ -236,17 +236,26 @@ def locked(place: Place, *, wait: bool = True) -> Iterator[int]:
 
 def fill(place: Place, make: Callable[[], Marker]) -> None:
     """Have ``make`` put an entry at ``place.path`` (by way of ``place.making``), unless somebody else just
-    did. It has the exclusive lock. Whatever it raises leaves nothing behind. Raises also as ``lock``."""
-    with locked(place):
-        if place.read() is not None:
-            return
-        place.clear()
-        try:
-            place.write(make())
-        except BaseException:
+    did, or does: then this waits for that. It has the exclusive lock. Whatever it raises leaves nothing
+    behind. Raises also as ``lock``."""
+    try:
+        descriptor = lock(place, exclusive=True, wait=False)
+    except BlockingIOError:
+        # The exclusive lock is not to be waited for: whoever made the entry meanwhile may use it, and so
+        # keep it locked, for as long as he lives.
+        os.close(lock(place, exclusive=False))
+        return
+    try:
+        if place.read() is None:
             place.clear()
-            os.unlink(place.lock)
-            raise
+            try:
+                place.write(make())
+            except BaseException:
+                place.clear()
+                os.unlink(place.lock)
+                raise
+    finally:
+        os.close(descriptor)
 
 
 def drop(name: str, cache: str) -> None:

@@ -326,6 +326,13 @@ def test_above_the_cap_the_least_recently_used_one_goes(tmp_path, make_archive):
     assert [place.name for place in caches.places(cache)] == ["last"]
 
 
+@pytest.mark.timeout(60)
+def test_what_was_made_and_is_used_before_one_comes_to_make_it_is_not_waited_for(tmp_path, make_archive):
+    cache = str(tmp_path / "cache")
+    with acquire(make_archive(), "one", cache):
+        caches.fill(caches.Place(cache, "one"), lambda: pytest.fail("it is there"))
+
+
 def test_a_process_that_inherits_a_hold_keeps_the_environment(tmp_path, make_archive):
     cache, archive = str(tmp_path / "cache"), make_archive({"data": NOISE})
     with acquire(archive, "held", cache) as held:
