@@ -321,7 +321,10 @@ def test_current_takes_what_pythonpath_names(tmp_path, environment, monkeypatch)
 
 
 #: The small environment has none of these: this interpreter's is imported, and not seen by the packing.
-_BORROW = "import os, sys; sys.path.append(os.environ['BORROWED']); import zstandard, msgspec, xxhash; sys.path.pop()\n"
+_BORROW = (
+    "import os, sys; sys.path.append(os.environ['BORROWED'])\n"
+    "import zstandard, msgspec, xxhash; sys.path.pop()\n"
+)
 
 
 def test_a_plain_prefix_without_python_and_no_directory_are_said(tmp_path):
