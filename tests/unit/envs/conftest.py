@@ -48,7 +48,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
     """A file system of 2 MB; skipped where none can be mounted."""
     directory = tmp_path / "small"
     directory.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "graphvine-test", str(directory)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m,mode=700", "graphvine-test", str(directory)]
     if os.getuid() or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("needs to mount a file system")
     try:
