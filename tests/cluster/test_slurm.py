@@ -49,7 +49,7 @@ class Jobs:
         return make_spec(
             connection_file=str(self.connection),
             python=str(self._python),
-            environment={"DO": do},
+            variables={"DO": do},
             **{"memory": 100, **more},  # type: ignore[arg-type]
         )
 
@@ -285,7 +285,7 @@ def test_nodes_that_share_nothing(slurm: SlurmPool, jobs: Jobs, tmp_path: Path) 
     jobs.wait(submission.jobs, is_over)
     assert not written.parent.exists()
     output.unlink()
-    spec = make_spec(archive="/some/env.tar.gz", connection_file=str(jobs.connection))
+    spec = make_spec(environment="/some/env.tar.gz", connection_file=str(jobs.connection))
     with pytest.raises(DeployError, match="can't bring archive"):
         system.submit(spec, 1, jobs.directory())
 
