@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -90,3 +91,35 @@ def test_two_hundred_workers(
     tasks = {("t", n): (pow, n, 2) for n in range(5000)}
     graph = tasks | {"sum": (sum, list(tasks))}
     assert bare_manager.get(graph, "sum") == sum(n * n for n in range(5000))
+
+
+def test_workers_for_whom_the_manager_has_no_descriptors_are_told(tmp_path: Path) -> None:
+    script = """
+import resource, sys
+from graphvine import Manager
+from graphvine.manager.descriptors import RESERVE
+resource.setrlimit(resource.RLIMIT_NOFILE, (RESERVE + 3, RESERVE + 3))
+manager = Manager(port=0, local_workers=0)
+print(manager.connection_file, flush=True)
+sys.stdin.readline()
+assert manager.get({"x": (sum, [1, 2])}, "x") == 3
+manager.close()
+"""
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as manager:
+        assert manager.stdin is not None
+        assert manager.stdout is not None
+        connection = manager.stdout.readline().strip()
+        command = [sys.executable, "-m", "graphvine.worker", "--connection-file", connection]
+        workers = subprocess.Popen([*command, "--workers", "5"], stderr=subprocess.PIPE, text=True)
+        assert workers.stderr is not None
+        refused = 0
+        for line in workers.stderr:
+            refused += "refused this worker: the manager has no room for more than 3 workers" in line
+            if refused == 2:
+                break
+        manager.stdin.write("go on\n")
+        manager.stdin.flush()
+        workers.communicate(timeout=60)
+        assert workers.returncode == 1
+        assert manager.wait(60) == 0

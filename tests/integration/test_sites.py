@@ -185,6 +185,7 @@ def test_a_host_that_swallows_packets_is_asked_once(net: Internet, tmp_path: Pat
     assert knocks[2] == knocks[1] == knocks[0], "and then no more"
 
 
+@pytest.mark.slow
 def test_links_outlive_a_firewall_that_forgets_what_is_idle(net: Internet, tmp_path: Path) -> None:
     """It forgets after 30 s and says nothing; a kept link and the manager's are used again after 40."""
     net.site("a", hosts=1)
@@ -250,7 +251,12 @@ WORK = """
 
 @pytest.mark.parametrize(
     ("seconds", "settings"),
-    [(3, ""), (30, ""), (30, "silent_s=60.0"), (None, "")],
+    [
+        (3, ""),
+        pytest.param(30, "", marks=pytest.mark.slow),
+        pytest.param(30, "silent_s=60.0", marks=pytest.mark.slow),
+        pytest.param(None, "", marks=pytest.mark.slow),
+    ],
     ids=["for 3 s", "for 30 s", "for 30 s, and workers may be silent for 60", "for good"],
 )
 def test_packets_are_dropped(

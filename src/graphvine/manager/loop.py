@@ -22,6 +22,7 @@ import graphvine
 from graphvine.manager.audience import Audience, Listener
 from graphvine.manager.collect import Collector, Wish
 from graphvine.manager.core import Core
+from graphvine.manager.descriptors import no_room
 from graphvine.manager.engine import Progress, Stats
 from graphvine.manager.failure import exception_from
 from graphvine.manager.gate import Gate
@@ -384,7 +385,7 @@ class Loop:
         known = self._peers.at_identity(identity)
         if known is not None:
             self._part(known.worker, "it began anew")
-        reason = refusal(hello, graphvine.__version__)
+        reason = refusal(hello, graphvine.__version__) or no_room(len(self._peers))
         if reason is not None:
             text = f"refused worker {hello.name} on {hello.host}: {reason}"
             self._gate.refusals.note(f"worker on {hello.host}", text)
