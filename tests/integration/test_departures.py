@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import subprocess
 import threading
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+import psutil
 import pytest
 from dask.delayed import Delayed
-from tests.integration.conftest import StartWorker
+from tests.integration.conftest import StartWorker, family
 from tests.integration.test_failures import wait_for
 
 from graphvine.manager.manager import Manager
@@ -196,3 +198,31 @@ def test_the_last_worker_leaves_its_results_with_the_manager(
     del tree, array, graph
     gc.collect()
     wait_for(lambda: not list(staged.iterdir()))
+
+
+def end_child() -> int:
+    """How a child ended that was told to."""
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+        os._exit(0)
+    os.kill(pid, signal.SIGTERM)
+    return os.waitpid(pid, 0)[1]
+
+
+def test_a_batch_system_may_signal_every_process_of_a_job(
+    bare_manager: Manager, start_worker: StartWorker, tmp_path: Path, marks: Path
+) -> None:
+    leaver = start_worker(bare_manager, 1, "leaver")
+    assert bare_manager.get({"a": (end_child,)}, "a") == signal.SIGTERM, (
+        "what tasks start ends when it is told to"
+    )
+    future = bare_manager.compute(Delayed("slow", {"slow": (make_when_told, str(marks), 0)}))
+    wait_for((marks / "begun").exists)
+    for process in [*family(leaver.pid), psutil.Process(leaver.pid)]:
+        process.terminate()
+    wait_for(lambda: "leaving within" in (tmp_path / "leaver.log").read_text())
+    (marks / "go on").touch()
+    assert int(future.result(60)[0]) == 0
+    ended(leaver, tmp_path, "leaver")
+    assert made(marks) == {"0": 1}

@@ -273,8 +273,9 @@ class Zygote:
             os.setsid()
             die_with(parent)
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+            for number in (signal.SIGCHLD, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
+            _pass_over(signal.SIGTERM)
             for mine in (self._control, self._wake_in, self._wake_out):
                 mine.close()
             _redirect(descriptors[2], descriptors[3])
@@ -389,6 +390,26 @@ def _children() -> list[int]:
             return [int(word) for word in file.read().split()]
     except OSError:
         return []
+
+
+def _pass_over(number: signal.Signals) -> None:
+    """Some batch systems say to every process of a job that it is to end. That is for the agent to see to:
+    what runs here may end in its own time. What a task forks or starts is as it would be anywhere else."""
+    signal.signal(number, lambda *_: None)
+    held: list[set[int | signal.Signals]] = []
+
+    def before() -> None:
+        # One that comes to the child before it is as it should be waits until then.
+        held.append(signal.pthread_sigmask(signal.SIG_BLOCK, {number}))
+
+    def in_parent() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held.pop())
+
+    def in_child() -> None:
+        signal.signal(number, signal.SIG_DFL)
+        in_parent()
+
+    os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)
 
 
 def _redirect(output: int, error: int) -> None:
