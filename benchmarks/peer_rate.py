@@ -3,7 +3,8 @@
 Two network namespaces joined by a veth pair (root needed), or loopback with --loopback. The sender holds the
 value in /dev/shm. Compared: a plain socket (sendfile, received into one reused buffer and thrown away), the
 same written to a new file in /dev/shm, and ours (handshake, checksums, written to a file in /dev/shm): into
-new memory, and over a spare, as in a worker that has dropped a file of that size before.
+new memory, and over a spare, as in a worker that has dropped a file of that size before; and that over an
+encrypted link, too (``Manager(encrypt_transfers=True)``).
 
 Run: python benchmarks/peer_rate.py [--mb 1024] [--rounds 5] [--loopback]
 """
@@ -100,9 +101,12 @@ OURS_PORT_FILE = "port"
 
 
 def serve(host: str, path: str) -> None:
-    server = TransferServer(lambda file, timeout_s: path, SECRET, host)
+    servers = [
+        TransferServer(lambda file, timeout_s: path, SECRET, host, encrypted=encrypted)
+        for encrypted in (False, True)
+    ]
     with open(os.path.join(os.path.dirname(path), OURS_PORT_FILE), "w") as file:
-        file.write(str(server.addresses[0].port))
+        file.write(" ".join(str(server.addresses[0].port) for server in servers))
     listener = socket.create_server((host, PLAIN_PORT))
     print("up", flush=True)
     while True:
@@ -116,7 +120,8 @@ def serve(host: str, path: str) -> None:
             while offset < size:
                 offset += os.sendfile(link.fileno(), file.fileno(), offset, size - offset)
     listener.close()
-    server.close()
+    for server in servers:
+        server.close()
 
 
 def fetch(host: str, path: str, rounds: int) -> None:
@@ -124,10 +129,12 @@ def fetch(host: str, path: str, rounds: int) -> None:
     size = os.path.getsize(path)
     target = os.path.join(directory, "copy")
     with open(os.path.join(directory, OURS_PORT_FILE)) as file:
-        address = Address(host, int(file.read()))
+        address, encrypted_address = (Address(host, int(port)) for port in file.read().split())
     fetcher = Fetcher(SECRET)
+    encrypting = Fetcher(SECRET, encrypted=True)
     kept = os.path.join(directory, "kept")
-    rates: dict[str, list[float]] = {"plain": [], "plain, to a file": [], "ours, new memory": [], "ours": []}
+    names = ("plain", "plain, to a file", "ours, new memory", "ours", "ours, encrypted")
+    rates: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds + 1):
         for name, act in (
             ("plain", lambda: plain(host, size, None)),
@@ -135,6 +142,7 @@ def fetch(host: str, path: str, rounds: int) -> None:
             ("ours, new memory", lambda n=number: ours(fetcher, 2 * n, size, address, target)),
             # As in a worker that has dropped a file of this size before (see worker/spare.py).
             ("ours", lambda n=number: ours(fetcher, 2 * n + 1, size, address, kept)),
+            ("ours, encrypted", lambda n=number: ours(encrypting, n, size, encrypted_address, kept)),
         ):
             began = time.perf_counter()
             act()
@@ -144,6 +152,7 @@ def fetch(host: str, path: str, rounds: int) -> None:
             if os.path.exists(target):
                 os.unlink(target)
     fetcher.close()
+    encrypting.close()
     best = statistics.median(rates["plain"])
     for name, values in rates.items():
         median = statistics.median(values)

@@ -27,6 +27,7 @@ class Crowd(Generic[Key]):
 
     def add(self, key: Key, host: str) -> Key | None:
         """One comes. Returns who has to go for it, and counts no more."""
+        self.remove(key)
         leaving = self._whom_to_turn_away() if len(self._host_of) >= self._most else None
         if leaving is not None:
             self.remove(leaving)

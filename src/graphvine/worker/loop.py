@@ -341,6 +341,8 @@ class Loop:
         self._say_hello()
 
     def _on_link_news(self, now: float) -> None:
+        if self._ending is not None:
+            return  # it was told to leave, and then the manager went
         news = self._link.news()
         if news == "ended" and self._joined:
             log.warning("lost the connection to manager %s; trying again", self._connection.name)

@@ -173,9 +173,9 @@ def listen(host: str) -> socket.socket:
     """A listener on any free port of ``host`` ("": all interfaces, of IPv4 and IPv6). Raises OSError."""
     if not host and socket.has_dualstack_ipv6():
         with contextlib.suppress(OSError):  # IPv6 may be known here and switched off
-            return socket.create_server(("", 0), family=socket.AF_INET6, backlog=256, dualstack_ipv6=True)
+            return socket.create_server(("", 0), family=socket.AF_INET6, backlog=1024, dualstack_ipv6=True)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, 0), family=family, backlog=256)
+    return socket.create_server((host, 0), family=family, backlog=1024)
 
 
 def _shut(link: socket.socket) -> None:

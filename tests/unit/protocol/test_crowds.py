@@ -58,3 +58,15 @@ def test_however_many_hosts_there_are_the_log_stays_short() -> None:
     # None of the others is forgotten.
     told = sum(int(found[1]) for line in said.lines if (found := re.search(r"(\d+) more", line)))
     assert len(said.lines) + told == 600_001
+
+
+def test_who_comes_again_from_elsewhere_stands_there_once() -> None:
+    crowd: Crowd[int] = Crowd(2)
+    crowd.add(1, "a")
+    crowd.add(1, "b")
+    assert len(crowd) == 1
+    assert crowd.remove(1) == "b"
+    assert crowd.remove(1) is None
+    crowd.add(2, "a")
+    assert crowd.add(3, "a") is None
+    assert crowd.add(4, "a") == 2
