@@ -39,6 +39,15 @@ class TlsSocket(ssl.SSLSocket):
         """May come back with less than ``MSG_WAITALL`` asks for."""
         return super().recv_into(buffer, nbytes)
 
+    def getpeername(self) -> Any:
+        """Raises OSError; then it is closed."""
+        try:
+            return super().getpeername()
+        except OSError as error:
+            # Torn off while it is being made: SSLSocket would go on and leave it open, out of our reach.
+            self.close()
+            raise ConnectionResetError("it has gone again") from error
+
     def shutdown(self, how: int) -> None:
         """Not SSLSocket's, which goes on without encryption."""
         socket.socket.shutdown(self, how)
@@ -48,8 +57,6 @@ def wrap(link: socket.socket, secret: str, role: Role) -> TlsSocket:
     """``link`` as an encrypted one, before its handshake: call ``do_handshake``, then ``check_peer``. The
     plain one is of no use any more. Raises OSError."""
     context = contexts(secret)[role]
-    # One that was torn off meanwhile the ssl module would leave open, and out of our reach.
-    link.getpeername()
     wrapped = context.wrap_socket(link, server_side=role == "server", do_handshake_on_connect=False)
     assert isinstance(wrapped, TlsSocket)
     return wrapped
