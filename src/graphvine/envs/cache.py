@@ -3,7 +3,8 @@ files (``taskvine.remote.cache``).
 
 For an entry NAME there are
 
-    NAME.lock       held shared by who uses it, exclusively by who makes or removes it
+    NAME.lock       held exclusively by who makes or removes it, shared for a moment by who looks for it
+    NAME.use        held shared by who uses it
     NAME/           the entry, once whole
     NAME.json       says that it is whole: written last, removed first
     NAME.making/    while it is being made, or what a killed process left of that
@@ -11,6 +12,8 @@ For an entry NAME there are
 
 Rules:
 - Locks are the kernel's (flock): they end with the process, however it ends, and nobody has to poll.
+- Nobody waits for those who use an entry, which may take days: who wants to make it finds it made, and who
+  wants to remove it lets it be.
 - A lock file that was removed while somebody waited for it is none: it is opened again.
 - When somebody last began to use an entry is the time of its lock file. Above the cap, which is one for all
   kinds, the least recently used ones go, never one that is in use.
@@ -149,6 +152,7 @@ class Place:
         self.name = name
         self.path = os.path.join(cache, name)
         self.lock = self.path + ".lock"
+        self.use = self.path + ".use"
         self.marker = self.path + ".json"
         self.making = self.path + ".making"
         self.removing = self.path + ".removing"
@@ -168,7 +172,7 @@ class Place:
         os.replace(temporary, self.marker)
 
     def clear(self) -> None:
-        """Remove all but the lock. The lock must be held exclusively."""
+        """Remove all but the locks. ``lock`` must be held exclusively."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.marker)
         with contextlib.suppress(FileNotFoundError):
@@ -188,39 +192,26 @@ def hold(name: str, cache: str) -> Hold | None:
     try:
         marker = place.read()
         if marker is None or not os.path.isdir(place.path):
-            os.close(descriptor)
             return None
         if marker.boot == boot_id() or _survived(place, marker):
             os.utime(place.lock)
             prefix = os.path.join(place.path, marker.prefix) if marker.prefix else place.path
-            return Hold(prefix, descriptor, marker)
-    except BaseException:
+            return Hold(prefix, _lock_use(place, fcntl.LOCK_SH), marker)
+    finally:
         os.close(descriptor)
-        raise
-    os.close(descriptor)
     with locked(place):
-        place.clear()
+        if place.read() == marker:  # nobody has made it anew meanwhile
+            place.clear()
     return None
 
 
 def lock(place: Place, *, exclusive: bool, wait: bool = True) -> int:
-    """A descriptor that holds the lock. Raises BlockingIOError without ``wait``, CacheError."""
+    """A descriptor that holds ``place.lock``. Raises BlockingIOError without ``wait``, CacheError."""
     mode = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
     while True:
-        descriptor = _open_lock(place)
-        try:
-            fcntl.flock(descriptor, mode if wait else mode | fcntl.LOCK_NB)
-            if _is_current(descriptor, place.lock):
-                return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            raise
-        except OSError as error:
-            os.close(descriptor)
-            raise CacheError(
-                f"files in {place.cache} can't be locked ({error}); "
-                "set GRAPHVINE_CACHE_DIR to a directory on a local disk"
-            ) from error
+        descriptor = _flock(place, place.lock, mode if wait else mode | fcntl.LOCK_NB)
+        if _is_current(descriptor, place.lock):
+            return descriptor
         os.close(descriptor)
 
 
@@ -236,26 +227,18 @@ def locked(place: Place, *, wait: bool = True) -> Iterator[int]:
 
 def fill(place: Place, make: Callable[[], Marker]) -> None:
     """Have ``make`` put an entry at ``place.path`` (by way of ``place.making``), unless somebody else just
-    did, or does: then this waits for that. It has the exclusive lock. Whatever it raises leaves nothing
-    behind. Raises also as ``lock``."""
-    try:
-        descriptor = lock(place, exclusive=True, wait=False)
-    except BlockingIOError:
-        # The exclusive lock is not to be waited for: whoever made the entry meanwhile may use it, and so
-        # keep it locked, for as long as he lives.
-        os.close(lock(place, exclusive=False))
-        return
-    try:
-        if place.read() is None:
+    did, and may use it by now. It has the exclusive lock. Whatever it raises leaves nothing behind. Raises
+    also as ``lock``."""
+    with locked(place):
+        if place.read() is not None and os.path.isdir(place.path):
+            return
+        place.clear()
+        try:
+            place.write(make())
+        except BaseException:
             place.clear()
-            try:
-                place.write(make())
-            except BaseException:
-                place.clear()
-                os.unlink(place.lock)
-                raise
-    finally:
-        os.close(descriptor)
+            _remove_locks(place)
+            raise
 
 
 def drop(name: str, cache: str) -> None:
@@ -265,14 +248,31 @@ def drop(name: str, cache: str) -> None:
         _remove_unused(place)
 
 
-def _open_lock(place: Place) -> int:
+def _lock_use(place: Place, mode: int) -> int:
+    """A descriptor that holds ``place.use``. ``place.lock`` must be held: so the file stays what it is."""
+    return _flock(place, place.use, mode)
+
+
+def _flock(place: Place, path: str, mode: int) -> int:
     try:
         # For writing: network file systems give exclusive locks on nothing else.
-        return os.open(place.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise CacheError(
             f"{place.cache} can't be used as cache ({error}); set GRAPHVINE_CACHE_DIR"
         ) from error
+    try:
+        fcntl.flock(descriptor, mode)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    except OSError as error:
+        os.close(descriptor)
+        raise CacheError(
+            f"files in {place.cache} can't be locked ({error}); "
+            "set GRAPHVINE_CACHE_DIR to a directory on a local disk"
+        ) from error
+    return descriptor
 
 
 def _is_current(descriptor: int, path: str) -> bool:
@@ -327,11 +327,19 @@ def _last_used(place: Place) -> float:
 def _remove_unused(place: Place) -> bool:
     try:
         with locked(place, wait=False):
+            os.close(_lock_use(place, fcntl.LOCK_EX | fcntl.LOCK_NB))
             place.clear()
-            os.unlink(place.lock)
+            _remove_locks(place)
     except BlockingIOError:
         return False
     return True
+
+
+def _remove_locks(place: Place) -> None:
+    """``place.lock`` must be held exclusively: it goes last."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(place.use)
+    os.unlink(place.lock)
 
 
 def _remove_tree(path: str) -> None:

@@ -9,6 +9,7 @@ import os
 import pickle
 import platform
 import random
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -50,7 +51,7 @@ def test_an_environment_is_unpacked_once_and_found_again(tmp_path, make_archive)
     prefix = unpack(archive, "one", str(cache), progress=lambda done, size: seen.append(done))
     assert Path(prefix, "share/data").read_bytes() == NOISE
     assert seen
-    assert left(cache) == ["one", "one.json", "one.lock"]
+    assert left(cache) == ["one", "one.json", "one.lock", "one.use"]
     os.unlink(archive)
     assert unpack(archive, "one", str(cache)) == prefix
 
@@ -286,7 +287,7 @@ def test_what_a_killed_process_left_is_no_environment(tmp_path, make_archive):
     assert hold("one", str(cache)) is None
     prefix = unpack(make_archive({"lib/whole": b""}), "one", str(cache))
     assert os.listdir(f"{prefix}/lib") == ["whole"]
-    assert left(cache) == ["one", "one.json", "one.lock"]
+    assert left(cache) == ["one", "one.json", "one.lock", "one.use"]
 
 
 def test_one_that_lost_files_when_the_machine_stopped_is_unpacked_again(tmp_path, make_archive):
@@ -327,10 +328,42 @@ def test_above_the_cap_the_least_recently_used_one_goes(tmp_path, make_archive):
 
 
 @pytest.mark.timeout(60)
-def test_what_was_made_and_is_used_before_one_comes_to_make_it_is_not_waited_for(tmp_path, make_archive):
-    cache = str(tmp_path / "cache")
-    with acquire(make_archive(), "one", cache):
-        caches.fill(caches.Place(cache, "one"), lambda: pytest.fail("it is there"))
+def test_who_came_too_late_to_make_it_does_not_wait_for_those_who_use_it(tmp_path, make_archive):
+    cache, archive = str(tmp_path / "cache"), make_archive({"data": NOISE})
+    place = caches.Place(cache, "one")
+    assert hold("one", cache) is None  # two find nothing, one of them makes it, and works in it
+    with acquire(archive, "one", cache) as held:
+        caches.fill(place, pytest.fail)  # here the other was kept waiting until that was over
+        with acquire(archive, "one", cache) as other:
+            assert other.prefix == held.prefix
+
+
+@pytest.mark.timeout(60)
+def test_many_that_come_at_once_all_get_to_work(tmp_path, make_archive):
+    """None of them ends before all have begun."""
+    cache, archive = str(tmp_path / "cache"), make_archive({"data": NOISE})
+    code = (
+        "import sys\nfrom graphvine.envs.unpack import acquire, hold\n"
+        "archive, name, cache = sys.argv[1:]\n"
+        "held = hold(name, cache) or acquire(archive, name, cache)\n"
+        "print(held.prefix, flush=True)\nsys.stdin.read()\n"
+    )
+    for name in ("one", "two", "three"):
+        command = [sys.executable, "-c", code, archive, name, cache]
+        workers = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for _ in range(6)
+        ]
+        assert {worker.stdout.readline() for worker in workers} == {f"{cache}/{name}\n"}
+        for worker in workers:
+            worker.communicate()
+
+
+@pytest.mark.timeout(60)
+def test_one_whose_files_somebody_removed_is_unpacked_again(tmp_path, make_archive):
+    cache, archive = str(tmp_path / "cache"), make_archive({"data": NOISE})
+    shutil.rmtree(unpack(archive, "one", cache))
+    assert Path(unpack(archive, "one", cache), "data").read_bytes() == NOISE
 
 
 def test_a_process_that_inherits_a_hold_keeps_the_environment(tmp_path, make_archive):

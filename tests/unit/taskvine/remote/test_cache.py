@@ -111,7 +111,7 @@ def test_several_processes_at_once(tmp_path):
     cache = NodeCache(str(tmp_path / "cache"), 3000)
     assert 0 < len(cache.names()) <= 7
     left = {entry.name.split(".")[2] for entry in (tmp_path / "cache").iterdir() if entry.name.count(".") > 1}
-    assert left == {"json", "lock"}
+    assert left == {"json", "lock", "use"}
 
 
 def test_names_of_contents(tmp_path):
