@@ -45,6 +45,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "core_cost": (),
     "peer_rate": (),
     "many_workers": (),
+    "relay": (),
     "spread": (),
     "env_pack": (),
 }
