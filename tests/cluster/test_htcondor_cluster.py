@@ -40,6 +40,10 @@ def wait_for(cluster, holds):
 def connected(count):
     return lambda status: status.counts.get("connected", 0) >= count
 
+def log_of(jobs):
+    asked = ["condor_q", *jobs, "-af", "UserLog"]
+    return set(subprocess.run(asked, capture_output=True, text=True).stdout.split())
+
 def tell(**found):
     print(json.dumps(found))
 """
@@ -125,6 +129,30 @@ def test_jobs_that_are_held_removed_and_evicted_cost_no_result(htcondor: Pool) -
     assert told["first"][3] in told["last"]
     assert not {told["first"][0], told["first"][1]} & set(told["last"])
     assert told["submitted"] >= 6
+
+
+def test_workers_from_a_shell(htcondor: Pool) -> None:
+    told = run(
+        htcondor,
+        """
+        def submit(m, *words):
+            options = ["--memory", "300MB", "--disk", "500MB", "--environment", ARCHIVE, "--manager", m.name]
+            command = [sys.executable, "-m", "graphvine.cli", "submit", "htcondor", *options, *words]
+            return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+        with gv.Manager(0, name="from-a-shell", local_workers=0) as m:
+            shown = submit(m, "--dry-run", "2")
+            jobs = submit(m, "2").split()
+            result = sum(m.executor().map(len, ["abc"] * 100))
+        # Sent away by their manager, they are over.
+        subprocess.run(["condor_wait", "-wait", "60", *log_of(jobs)], check=True, stdout=subprocess.DEVNULL)
+        tell(shown=shown, jobs=jobs, result=result)
+        """,
+    )
+    assert told["result"] == 300
+    assert len(told["jobs"]) == 2
+    assert "queue 2" in told["shown"]
+    assert "gv_start --cores 1" in told["shown"]
 
 
 def test_an_environment_that_cannot_work_is_told_before_anything_is_submitted(htcondor: Pool) -> None:

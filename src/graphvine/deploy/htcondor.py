@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from graphvine.deploy import htcondor_text as texts
@@ -151,10 +151,11 @@ class HTCondor:
             try:
                 self._run("condor_rm", *self._where, *some)
             except BatchCommandError:
-                # It complains of jobs that have gone, too.
-                left = self._run("condor_q", *self._where, *some, "-af", "JobStatus").split()
-                if any(state not in ("3", "4") for state in left):
+                # It complains of jobs that have gone, too. Their log may not say so: it may be incomplete.
+                left = self._queued(some)
+                if any(not told.state.is_over for told in left.values()):
                     raise
+                self._forget(job for job in some if job not in left)
 
     def output(self, job: str) -> str:
         """The last lines that it and its worker wrote. Raises DeployError."""
@@ -166,12 +167,23 @@ class HTCondor:
             self._run("condor_transfer_data", *self._where, job)
         return read_tail(path)
 
+    def _forget(self, jobs: Iterable[str]) -> None:
+        """These have left the queue, whatever their logs say."""
+        for told in self.status(list(jobs)):
+            if not told.state.is_over:
+                self._ended[told.job] = _gone(told.job)
+
+    def _queued(self, jobs: Sequence[str]) -> dict[str, JobStatus]:
+        """Those that are in the queue."""
+        asked = ["-json", "-attributes", ",".join(texts.ATTRIBUTES)]
+        return texts.parse_ads(self._run("condor_q", *self._where, *jobs, *asked))
+
     def _ask(self, jobs: Sequence[str]) -> dict[str, JobStatus]:
         """By the schedd: its queue, and its history for what is not there any more."""
         asked = ["-json", "-attributes", ",".join(texts.ATTRIBUTES)]
         found: dict[str, JobStatus] = {}
         for some in _chunks(jobs):
-            found.update(texts.parse_ads(self._run("condor_q", *self._where, *some, *asked)))
+            found.update(self._queued(some))
             left = [job for job in some if job not in found]
             if left:
                 most = ["-limit", str(len(left))]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from graphvine.deploy.batch import JobState
 from graphvine.deploy.errors import DeployError
 from graphvine.deploy.htcondor import make_htcondor
 from graphvine.deploy.spec import make_spec
@@ -65,8 +66,26 @@ def test_commands_are_given_a_bounded_number_of_jobs(tmp_path: Path) -> None:
 
 def test_a_refusal_to_remove_is_told_if_jobs_are_still_there(tmp_path: Path) -> None:
     tool(tmp_path, "condor_rm", "echo 'Permission denied' >&2; exit 1")
-    tool(tmp_path, "condor_q", "echo 2")
+    tool(tmp_path, "condor_history", "exit 0")
+    tool(tmp_path, "condor_q", """echo '[{"ClusterId": 12, "ProcId": 0, "JobStatus": 2}]'""")
     with pytest.raises(DeployError, match="Permission denied"):
         make_htcondor({"tools": str(tmp_path)}).cancel(["12.0"])
-    tool(tmp_path, "condor_q", "echo 3")
+    tool(tmp_path, "condor_q", """echo '[{"ClusterId": 12, "ProcId": 0, "JobStatus": 3}]'""")
     make_htcondor({"tools": str(tmp_path)}).cancel(["12.0"])
+
+
+def test_a_job_that_left_without_a_word_in_its_log_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text("{}")
+    (tmp_path / "jobs").mkdir()
+    tool(tmp_path, "condor_submit", "echo 12.0 - 12.1")
+    htcondor = make_htcondor({"tools": str(tmp_path)})
+    spec = make_spec(python="/p", connection_file=str(tmp_path / "m.json"))
+    jobs = htcondor.submit(spec, 2, tmp_path / "jobs").jobs
+    (tmp_path / "jobs" / "jobs.log").write_text(
+        "001 (12.000.000) 2026-11-21 09:50:01 Job executing on host: <10.0.0.7:1>\n...\n"
+        "001 (12.001.000) 2026-11-21 09:50:01 Job executing on host: <10.0.0.7:1>\n...\n"
+    )
+    tool(tmp_path, "condor_rm", "echo 'Job 12.0 not found'; exit 1")
+    tool(tmp_path, "condor_q", """echo '[{"ClusterId": 12, "ProcId": 1, "JobStatus": 3}]'""")
+    htcondor.cancel(jobs)
+    assert [told.state for told in htcondor.status(jobs)] == [JobState.GONE, JobState.RUNNING]
