@@ -616,7 +616,7 @@ def test_thousands_of_tasks_keep_nothing(m):
         assert m.wait(60).successful()
     del task
     gc.collect()
-    assert m._desk._under_way == {}
+    assert m._desk._books.under_way == {}
     assert m.counts().plans == 0
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -94,6 +96,21 @@ def test_what_a_set_up_forks_is_no_library(manager: Manager, ending: str) -> Non
     for _ in calls:
         assert manager.wait(60) is not None
     assert [call.output for call in calls] == ["parent"] * 5
+
+
+def test_tasks_that_are_over_are_forgotten(manager: Manager) -> None:
+    """With what they returned, which may be large."""
+    tasks = []
+    for i in range(20):
+        task = vine.PythonTask(len, "x" * i)
+        task.set_cores(1)
+        tasks.append(weakref.ref(task))
+        manager.submit(task)
+    del task
+    while not manager.empty():
+        assert manager.wait(60) is not None
+    gc.collect()
+    assert [one() for one in tasks] == [None] * 20
 
 
 def test_cancelling_by_tag_comes_to_an_end(manager: Manager) -> None:

@@ -36,3 +36,10 @@ class DeskClient:
     def staging_directory(self) -> str:
         """Where the manager keeps what it needs while it lives."""
         return self._staging
+
+    @property
+    def logging_directory(self) -> str:
+        """A directory for logs of the application's; it goes with the manager."""
+        path = os.path.join(self.staging_directory, "logs")
+        os.makedirs(path, exist_ok=True)
+        return path

@@ -151,6 +151,16 @@ class TaskClient(FileClient, SteeringClient, MapClient):
         """Not here. Raises NotImplementedError."""
         raise NotImplementedError("use create_library_from_functions: it takes the functions themselves")
 
+    def create_library_from_command(self, *_: Any, **__: Any) -> LibraryTask:
+        """Not here. Raises NotImplementedError."""
+        raise NotImplementedError(
+            "a library is no program here: use create_library_from_functions, or a Task for the command"
+        )
+
+    def undeclare_function(self, fn: Callable[..., Any]) -> None:
+        """Forget the pickle of a function of Python tasks."""
+        self._functions.forget(fn)
+
     def install_library(self, task: LibraryTask) -> None:
         """Calls that are submitted from now on find this library under its name. Raises TypeError,
         NotPicklableError."""

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from graphvine.protocol.messages import Resources
 from graphvine.protocol.payload import Entry
-from graphvine.taskvine.files import Environment, File, LocalFile, MiniTask
+from graphvine.taskvine.files import Environment, File, LocalFile, MiniTask, is_made_apart
 from graphvine.taskvine.naming import content_of, kept_name
 from graphvine.taskvine.plans import Builder, MissingInputError
 from graphvine.taskvine.remote import command as remote
 from graphvine.taskvine.remote.cache import environment_name
+from graphvine.taskvine.remote.here import Making
 from graphvine.taskvine.results import WORD_OF_KIND, Report, Summary
 
 if TYPE_CHECKING:
@@ -58,11 +59,12 @@ def _add(
     builder: Builder, task: Task, outlets: list[remote.Outlet], key: object, file: MiniTask | None = None
 ) -> int:
     slots: dict[int, int] = {}
+    made: list[Making] = []
     # What is an output, too, will be written to.
     written = [outlet.name for outlet in outlets]
     mounts = [
         remote.Mount(
-            slot(builder, mount.file, slots, mount.name),
+            slot(builder, mount.file, slots, mount.name, made),
             mount.name,
             any(name == mount.name or name.startswith(f"{mount.name}/") for name in written),
             mount.symlink,
@@ -72,7 +74,7 @@ def _add(
     ]
     contexts = [
         remote.Context(
-            slot(builder, file, slots, "its environment"),
+            slot(builder, file, slots, "its environment", made),
             environment_name(content_of(file.archive)) if isinstance(file, Environment) else "",
         )
         for file in task._contexts
@@ -88,6 +90,7 @@ def _add(
         task._time_end / 1e6,
         _threads(options.request),
         builder.limits_of(options.request),
+        made,
     )
     entry: Entry = (remote.run, (remote.encode(spec),), None)
     if file is not None:
@@ -113,8 +116,14 @@ def _threads(request: Resources) -> int:
     return max(1, int(request.cores))
 
 
-def slot(builder: Builder, file: File, slots: dict[int, int], name: str) -> int:
+def slot(builder: Builder, file: File, slots: dict[int, int], name: str, made: list[Making]) -> int:
+    """Which input of an entry a file is; to be among those that are ``made`` on each worker, if it is that.
+    Raises MissingInputError."""
     try:
+        if is_made_apart(file):
+            entry, inputs = builder.making(file)
+            made.append(Making(file.apart, entry, [slots.setdefault(one, len(slots)) for one in inputs]))
+            return -len(made)
         reference = builder.input(file)
     except MissingInputError as error:
         raise MissingInputError(f"{name}: {error}") from None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import os
 import platform
+import uuid
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -54,6 +55,8 @@ class File:
         self.users = 0
         """Unfinished tasks that need it."""
         self.undeclared = False
+        self.apart = uuid.uuid4().hex
+        """Its name on workers that make it for themselves."""
         self.probed = ""
         """The name under which nodes were asked whether they have kept it."""
         self._finalizer: weakref.finalize[..., Any] | None = None
@@ -272,6 +275,11 @@ def glance(file: LocalFile) -> Glance:
     except OSError:
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def is_made_apart(file: File) -> bool:
+    """Whether each worker that needs it makes it for itself."""
+    return not file.peer_transfer and isinstance(file, (Url, MiniTask, Unpacked))
 
 
 def needed_by(file: File) -> list[File]:

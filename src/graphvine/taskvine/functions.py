@@ -8,6 +8,7 @@ list, say) is pickled each time.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import sys
 import weakref
@@ -55,6 +56,11 @@ class Functions:
         if signature is not None:
             self._known[function] = signature, data
         return data
+
+    def forget(self, function: Callable[..., Any]) -> None:
+        """It is pickled anew the next time."""
+        with contextlib.suppress(TypeError):
+            self._known.pop(function, None)
 
     def _dumps(self, function: Callable[..., Any]) -> bytes:
         self._imports.update(_modules_of(function))

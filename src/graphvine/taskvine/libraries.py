@@ -199,14 +199,16 @@ def checked_mode(mode: str) -> str:
 class FunctionCall(PythonTask):
     """A call of a function of a library, to be submitted to a manager."""
 
-    def __init__(self, library_name: str, fn: str | Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
-        """``fn``: the function's name. What is not stated of resources is a share of the library's, or one
-        core."""
+    def __init__(
+        self, library: str | LibraryTask, fn: str | Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> None:
+        """``library``: its name, or itself. ``fn``: the function's name. What is not stated of resources is
+        a share of the library's, or one core."""
         name = fn if isinstance(fn, str) else name_of(fn)
         Task.__init__(self, name)
         self._function = None
         self._begin(args, kwargs)
-        self.set_library_required(library_name)
+        self.set_library_required(library.name if isinstance(library, LibraryTask) else library)
         self._call_mode: str | None = None
         self._library: Installed | None = None
 

@@ -215,6 +215,19 @@ class Builder:
         self._told = len(self._entry_of)
         return files
 
+    def making(self, file: File) -> tuple[bytes, tuple[int, ...]]:
+        """How a file is made, for workers that do so for themselves: the pickled function and arguments of
+        its entry, which is not added, and the inputs of that. Raises MissingInputError."""
+        self._made(file)
+        entry, inputs = self._entries.pop(), self._inputs.pop()
+        assert entry is not None, "it is made by a task"
+        number = len(self._inputs)
+        self._keys.pop()
+        self._category_of.pop()
+        for known in (self._options, self._sizes, self.listeners):
+            known.pop(number, None)
+        return pickle.dumps(entry[:2], protocol=5), inputs
+
     def _external(self, number: int) -> int:
         return -1 - self._externals.setdefault(number, len(self._externals))
 

@@ -27,7 +27,8 @@ from graphvine.taskvine.naming import content_of, kept_name
 from graphvine.taskvine.remote import calls, command
 from graphvine.taskvine.remote.cache import environment_name
 from graphvine.taskvine.remote.contents import last_line
-from graphvine.taskvine.remote.limits import STOPPED
+from graphvine.taskvine.remote.here import Making
+from graphvine.taskvine.remote.limits import STOPPED, Limits
 from graphvine.taskvine.results import Report, Summary
 from graphvine.taskvine.task import Task
 
@@ -191,24 +192,8 @@ class PythonTask(Task):
     def _enter(self, builder: Builder) -> None:
         self._prepare(builder)
         slots: dict[int, int] = {}
-        mounts = [
-            command.Mount(
-                slot(builder, mount.file, slots, mount.name),
-                mount.name,
-                any(output.name == mount.name for output in self._outputs),
-                mount.symlink,
-                kept_name(mount.file) if isinstance(mount.file, LocalFile) else "",
-            )
-            for mount in self._inputs
-        ]
-        outlets = [command.Outlet(output.name, output.when, output.watch) for output in self._outputs]
-        spec = b""
         options = builder.options_of(self)
-        limits = builder.limits_of(options.request)
-        if mounts or outlets or self._variables or self._temp_output or limits:
-            spec = calls.encode(
-                calls.Spec(mounts, outlets, self._variables, self._temp_output, not self._serialized, limits)
-            )
+        spec = self._spec(builder, slots, builder.limits_of(options.request))
         size = len(self._pickled[1])
         entry = builder.add(self._entry(spec), list(slots), self.id, self._category, options, size=size)
         self._pickled = b"", b""
@@ -229,6 +214,27 @@ class PythonTask(Task):
                 )
                 for position, file in wanted
             ],
+        )
+
+    def _spec(self, builder: Builder, slots: dict[int, int], limits: Limits) -> bytes:
+        """What the call has beside its arguments; b"" where that is nothing. Raises MissingInputError."""
+        made: list[Making] = []
+        mounts = [
+            command.Mount(
+                slot(builder, mount.file, slots, mount.name, made),
+                mount.name,
+                any(output.name == mount.name for output in self._outputs),
+                mount.symlink,
+                kept_name(mount.file) if isinstance(mount.file, LocalFile) else "",
+            )
+            for mount in self._inputs
+        ]
+        outlets = [command.Outlet(output.name, output.when, output.watch) for output in self._outputs]
+        if not (mounts or outlets or self._variables or self._temp_output or limits):
+            return b""
+        raw = not self._serialized
+        return calls.encode(
+            calls.Spec(mounts, outlets, self._variables, self._temp_output, raw, limits, made)
         )
 
     def _awaits_value(self, outcome: Outcome) -> bool:

@@ -190,6 +190,12 @@ class SteeringClient(DeskClient):
         self._engine.peer_transfers(False)
         return 1
 
+    def enable_proportional_resources(self) -> None:
+        """Nothing to do: what is not stated is a share of the worker, as large as what is."""
+
+    def disable_proportional_resources(self) -> None:
+        """Accepted: cores and memory that are not stated are still a share of the worker."""
+
     def enable_disconnect_slow_workers(self, multiplier: float) -> None:
         """Accepted: workers are not told from each other by their speed yet."""
 

@@ -56,6 +56,8 @@ FLUSH_BYTES = MAX_MESSAGE_BYTES // 2
 MEASURED_FROM_S = 0.001
 #: Unpickled blobs kept, in bytes of their pickles.
 BLOB_CACHE_BYTES = 256 * 2**20
+#: A blob of one entry is not kept if it is longer.
+SINGLE_BYTES = 2**18
 
 
 class VanishedError(Exception):
@@ -111,6 +113,9 @@ class Blobs:
         except FileNotFoundError:
             raise VanishedError(os.path.basename(self._paths[blob])) from None
         entries: list[payload.Entry] = pickle.loads(data)
+        if len(entries) == 1 and len(data) > SINGLE_BYTES:
+            # Nobody comes back for it: its one task, with arguments of that size, is about to run.
+            return entries
         self._loaded[blob] = (entries, len(data))
         self._held_bytes += len(data)
         while self._held_bytes > self._budget and len(self._loaded) > 1:

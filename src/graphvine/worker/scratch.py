@@ -53,6 +53,16 @@ def lasting() -> str:
     return path
 
 
+def shared(name: str) -> str:
+    """A directory of that name for all tasks of this worker, which stays as long as that. Raises RuntimeError
+    outside of a task, OSError."""
+    if not _parent:
+        raise RuntimeError("only a task that runs on a worker has scratch directories")
+    path = os.path.join(_parent, f"shared-{name}")
+    os.makedirs(path, exist_ok=True)
+    return path
+
+
 def holds(path: str) -> bool:
     """Whether a real path lies in a scratch directory of the running task."""
     return any(path.startswith(f"{made}/") or path == made for made in _made)

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from graphvine.protocol.trees import NewTree
-from graphvine.worker.executor import Blobs, Executor, PeakMemory, write_value_file
+from graphvine.worker.executor import SINGLE_BYTES, Blobs, Executor, PeakMemory, write_value_file
 from graphvine.worker.marks import make_page, map_page, read_mark
 from graphvine.worker.modules import Contexts
 from graphvine.worker.packets import ExecutorUp, FromExecutor, Packet, PacketDone, PacketTask
@@ -42,6 +42,15 @@ def test_one_blob_larger_than_all_room_is_kept_while_it_is_in_use(tmp_path: Path
     blobs = Blobs(budget_bytes=1)
     blobs.tell(1, blob(tmp_path / "1", (len, (b"x" * 100,), ())))
     assert blobs.get(1) is blobs.get(1)
+
+
+def test_a_large_blob_of_one_task_is_not_kept(tmp_path: Path) -> None:
+    blobs = Blobs()
+    large = (len, (b"x" * SINGLE_BYTES,), ())
+    blobs.tell(1, blob(tmp_path / "1", large))
+    blobs.tell(2, blob(tmp_path / "2", large, large))
+    assert blobs.get(1) is not blobs.get(1)
+    assert blobs.get(2) is blobs.get(2)
 
 
 def test_peak_memory_falls_when_it_is_reset() -> None:

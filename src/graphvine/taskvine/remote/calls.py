@@ -23,6 +23,7 @@ from graphvine.protocol.payload import in_child
 from graphvine.protocol.trees import NewTree, Tree
 from graphvine.taskvine.remote import command, guarding
 from graphvine.taskvine.remote.contents import Absent, SmallFile, make, resolved
+from graphvine.taskvine.remote.here import Making, with_made
 from graphvine.taskvine.remote.limits import Limits, keeping
 from graphvine.taskvine.remote.watching import watching
 from graphvine.worker import capture, scratch
@@ -50,6 +51,7 @@ class Spec(msgspec.Struct, array_like=True):
     as_file: bool = False
     raw: bool = False
     limits: Limits = Limits()
+    made: list[Making] = []
 
 
 class Ended(msgspec.Struct, array_like=True):
@@ -256,6 +258,7 @@ def _call_with_files(
     inputs: Sequence[Any], find: Callable[[], Callable[..., Any]], arguments: bytes, encoded: bytes, home: str
 ) -> Any:
     spec = _decode(encoded)
+    inputs = with_made(inputs, spec.made)
     mounted = command.Command("", spec.inputs, spec.outputs)
     lack = command.lacking(inputs, mounted)
     if lack is not None:

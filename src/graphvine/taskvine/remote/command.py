@@ -54,6 +54,7 @@ from graphvine.taskvine.remote.contents import (
 )
 from graphvine.taskvine.remote.environments import activate
 from graphvine.taskvine.remote.guarding import drop_changed, stamps
+from graphvine.taskvine.remote.here import Making, with_made
 from graphvine.taskvine.remote.limits import Limits, Monitor, descendants, extent
 from graphvine.taskvine.remote.watching import watching
 from graphvine.worker import scratch
@@ -112,7 +113,8 @@ class Context(msgspec.Struct, array_like=True):
 class Command(msgspec.Struct, array_like=True):
     """What is run, and how. ``max_s``: its time, ``end_s``: when it must be over (since 1970); 0: no limit.
     ``contexts``: what it runs within, the outermost first.
-    ``limits``: what it may use, where that is seen to.
+    ``limits``: what it may use, where that is seen to. ``made``: inputs that are made here; their slots are
+    -1, -2, ...
     A variable that is None is unset. ``threads``: how many libraries may start, 0: as many as they like."""
 
     line: str
@@ -124,6 +126,7 @@ class Command(msgspec.Struct, array_like=True):
     end_s: float = 0.0
     threads: int = 1
     limits: Limits = Limits()
+    made: list[Making] = []
 
 
 class Status(msgspec.Struct, array_like=True):
@@ -170,7 +173,7 @@ def run(inputs: Sequence[Any], encoded: bytes) -> Any:
     """Run a command; the result is its outputs, the note its status. Raises OSError when the node cannot."""
     command = _decode(encoded)
     status = Status("success")
-    made = _run([resolved(value) for value in inputs], command, status)
+    made = _run(with_made([resolved(value) for value in inputs], command.made), command, status)
     status.reason = status.reason[:_MAX_REASON]
     set_note(_encode(status))
     return made
@@ -235,7 +238,7 @@ def lacking(inputs: Sequence[Any], command: Command) -> Lack | None:
     for slot, value in enumerate(inputs):
         reason = reason_absent(value)
         if reason:
-            names = {mount.slot: mount.name for mount in command.inputs}
+            names = {mount.slot % len(inputs): mount.name for mount in command.inputs}
             word = "sandbox exhaustion" if is_for_lack_of_room(value) else "input missing"
             return Lack(word, f"{names.get(slot, 'its environment')}: {reason}")
     return None

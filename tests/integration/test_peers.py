@@ -1,0 +1,112 @@
+"""Files that no worker gets from another."""
+
+from __future__ import annotations
+
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+
+import graphvine as vine
+from graphvine.manager.manager import Manager
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _by_value() -> Iterator[None]:
+    """The executors cannot import this module."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.fixture
+def m(bare_manager: Manager, start_worker: Callable[..., object]) -> Manager:
+    """With two workers, "a" and "b", which are features, too."""
+    for name in ("a", "b"):
+        start_worker(bare_manager, 1, name, "--feature", name)
+    return bare_manager
+
+
+def finish(m: Manager, *tasks: Any) -> None:
+    for task in tasks:
+        m.submit(task)
+    over = [m.wait(60) for _ in tasks]
+    assert {task.reason for task in over if task is not None} == {""}
+    assert all(task is not None and task.successful() for task in over)
+
+
+def on(worker: str, command: str) -> vine.Task:
+    return vine.Task(command, cores=1, features=worker)
+
+
+def test_without_peers_files_go_through_the_manager(m: Manager) -> None:
+    m.disable_peer_transfers()
+    temp = m.declare_temp()
+    maker = on("a", "head -c 20000000 /dev/zero > made")
+    maker.add_output(temp, "made")
+    reader = on("b", "wc -c < made")
+    reader.add_input(temp, "made")
+    finish(m, maker, reader)
+    assert reader.output.strip() == "20000000"
+    m.enable_peer_transfers()
+    again = on("b", "wc -c < made")
+    again.add_input(temp, "made")
+    finish(m, again)
+
+
+def test_a_mini_task_that_is_no_other_worker_s_is_run_on_each(m: Manager, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    mini = vine.Task(f"cat given > made; echo end >> made; echo run >> {runs}")
+    mini.add_input(m.declare_buffer("x" * 10_000), "given")
+    file = m.declare_minitask(mini, "made", cache=True, peer_transfer=False)
+    tasks: list[Any] = []
+    for worker in ("a", "b", "a", "b"):
+        task = on(worker, "head -c 10 made; wc -l < made")
+        task.add_input(file, "made")
+        tasks.append(task)
+    call = vine.PythonTask(lambda: len(Path("made").read_text()))
+    call.set_cores(1)
+    call.add_feature("a")
+    call.add_input(file, "made")
+    finish(m, *tasks, call)
+    assert {task.output.replace(" ", "") for task in tasks} == {"x" * 10 + "1\n"}
+    assert (call.output, call.std_output) == (10_004, "")
+    assert runs.read_text() == "run\n" * 2
+
+
+def test_one_that_fails_says_why(m: Manager) -> None:
+    file = m.declare_minitask(vine.Task("exit 4"), "made", peer_transfer=False)
+    url = m.declare_url("http://127.0.0.1:1/nothing", peer_transfer=False)
+    for given, why in ((file, "did not make"), (url, "refused")):
+        for task in (on("a", "cat made"), vine.PythonTask(len, "x")):
+            task.add_input(given, "made")
+            m.submit(task)
+            assert m.wait(60) is task
+            assert task.result == "input missing"
+            assert why in task.reason
+
+
+def test_what_is_packed_is_unpacked_on_each(m: Manager, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("content")
+    with tarfile.open(tmp_path / "t.tar", "w") as tar:
+        tar.add(tmp_path / "f", "f")
+    packed = m.declare_file(str(tmp_path / "t.tar"), cache=True)
+    file = m.declare_untar(packed, cache=True, peer_transfer=False)
+    tasks = [on(worker, "cat d/f") for worker in ("a", "b", "a")]
+    for task in tasks:
+        task.add_input(file, "d")
+    finish(m, *tasks)
+    assert [task.output for task in tasks] == ["content"] * 3
+
+
+def test_what_the_manager_has_goes_to_each_from_there(m: Manager) -> None:
+    buffer = m.declare_buffer(b"z" * 3_000_000, peer_transfer=False)
+    for worker in ("a", "b"):
+        count = on(worker, "wc -c < z")
+        count.add_input(buffer, "z")
+        finish(m, count)
+        assert count.output.strip() == "3000000"
