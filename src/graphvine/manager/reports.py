@@ -7,6 +7,8 @@ about a file only while the file exists; a copy of anything else is dropped wher
 
 from __future__ import annotations
 
+from collections.abc import Sized
+
 from graphvine.manager import departures, environments, recovery, results, separate
 from graphvine.manager.files import (
     add_replica,
@@ -25,9 +27,14 @@ from graphvine.manager.withdrawal import forget_order
 from graphvine.manager.workers import LOG_LIMIT, Worker
 from graphvine.protocol.messages import LinkNews, Missing, Report, Source, TaskDone
 
+#: So many words too many mean nothing.
+_FEW = 1000
+
 
 def on_report(state: State, worker: Worker, report: Report) -> None:
     """Everything that happened on a worker since its last report."""
+    if is_too_much(state, worker, *map(len, _parts(report))):
+        return
     if report.done:
         on_done(state, worker, report.done)
     for failure in report.failed:
@@ -47,6 +54,35 @@ def on_report(state: State, worker: Worker, report: Report) -> None:
     if len(worker.log) > worker.log_limit and worker.number not in state.departures:
         compact_log(state, worker)
     state.mark(worker)
+
+
+def _parts(report: Report) -> tuple[Sized, ...]:
+    return (
+        report.done,
+        report.failed,
+        report.sizes,
+        report.links,
+        report.fetched,
+        report.lost,
+        report.missing,
+        report.returned,
+    )
+
+
+def is_too_much(state: State, worker: Worker, *counts: int) -> bool:
+    """Whether a worker speaks of many more things than there ever were; a note when it does. Looking at each
+    would keep everybody waiting."""
+    if max(counts) <= 2 * state.next_number + _FEW + len(state.workers):
+        return False
+    note_strange(state, worker, f"of {max(counts)} things at once, more than there ever were")
+    return True
+
+
+def note_strange(state: State, worker: Worker, what: str) -> None:
+    """Said once of each worker."""
+    if not worker.strange:
+        worker.strange = True
+        state.note("warning", f"worker {worker.hello.name} speaks {what}")
 
 
 def on_done(state: State, worker: Worker, rows: list[TaskDone]) -> None:
@@ -169,7 +205,7 @@ def known(state: State, worker: Worker, number: int) -> bool:
     """Whether a number was ever given out; a note when it was not."""
     if 0 < number < state.next_number:
         return True
-    state.note("warning", f"worker {worker.hello.name} speaks of number {number}, which was never given out")
+    note_strange(state, worker, f"of number {number}, which was never given out")
     return False
 
 

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from graphvine.manager import reports
 from graphvine.manager.files import needless, one_less
@@ -17,8 +17,10 @@ from graphvine.manager.tasks import AHEAD, DONE, READY, WAITING, PlanTable
 from graphvine.manager.workers import Worker
 
 
-def on_held(state: State, worker: Worker, held: Iterable[tuple[int, int]]) -> None:
+def on_held(state: State, worker: Worker, held: Sequence[tuple[int, int]]) -> None:
     """A worker that joins holds these files: number and size."""
+    if reports.is_too_much(state, worker, len(held)):
+        return
     for number, size in held:
         if not reports.known(state, worker, number):
             worker.outbox.drops.append(number)

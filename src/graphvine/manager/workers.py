@@ -71,6 +71,7 @@ class Worker:
         "queue",
         "share",
         "stored",
+        "strange",
         "until",
     )
 
@@ -87,6 +88,8 @@ class Worker:
         #: Every file that came to be here, some of them gone since.
         self.log: list[int] = []
         self.log_limit = LOG_LIMIT
+        #: Whether it was heard to say what makes no sense, and that was noted.
+        self.strange = False
         self.blobs: set[int] = set()
         self.contexts: set[int] = set()
         #: Workers whose addresses this one was told.

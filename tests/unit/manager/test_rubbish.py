@@ -8,6 +8,7 @@ import pytest
 from tests.rubbish import value
 
 from graphvine.manager.core import Core
+from graphvine.manager.instructions import Note
 from graphvine.manager.rehearsal import plan_of
 from graphvine.manager.settings import Settings
 from graphvine.protocol.codec import decode_to_manager, encode
@@ -44,3 +45,31 @@ def test_the_core_goes_on(seed: int) -> None:
     # Who comes then and makes sense is welcome.
     core.on_worker_joined(3, hello(chance, 3), now)
     assert core.turn(now)
+
+
+def notes(core: Core, now: float) -> list[str]:
+    return [one.text for one in core.turn(now) if isinstance(one, Note)]
+
+
+def test_a_worker_that_speaks_of_more_than_there_ever_was_is_not_listened_to() -> None:
+    core = Core(Settings())
+    joined = hello(random.Random(1), 1)
+    joined.holds = [(number, 1) for number in range(100_000)]
+    core.on_worker_joined(1, joined, 0.0)
+    core.on_plan(plan_of([(), (), (0, 1)]), False, 0.0)
+    assert "100000 things at once" in notes(core, 0.0)[0]
+    many = list(range(1, 100_000))
+    for report in (Report(lost=many), Report(fetched=many), Report(returned=many), Report(lost=[99, 98])):
+        core.on_message(1, report, 1.0)
+        # Said once.
+        assert notes(core, 1.0) == []
+
+
+def test_numbers_that_were_never_given_out_are_noted_once() -> None:
+    core = Core(Settings())
+    joined = hello(random.Random(1), 1)
+    joined.holds = []
+    core.on_worker_joined(1, joined, 0.0)
+    core.turn(0.0)
+    core.on_message(1, Report(lost=[5, 6, -1], fetched=[7]), 1.0)
+    assert len(notes(core, 1.0)) == 1
