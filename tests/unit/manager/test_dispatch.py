@@ -27,7 +27,9 @@ def orders(instructions: list[Instruction], worker: int) -> list[int]:
 def test_a_worker_is_welcomed_with_the_settings_both_must_share(cluster: Rehearsal) -> None:
     cluster.join()
     (said,) = cluster.turn()
-    assert said == Say(1, [Welcome(1, cluster.core.settings.heartbeat_s, cluster.core.settings.inline_bytes)])
+    shared = cluster.core.settings
+    welcome = Welcome(1, shared.heartbeat_s, shared.inline_bytes, silent_s=shared.silent_s)
+    assert said == Say(1, [welcome])
 
 
 def test_unmeasured_tasks_are_given_two_a_core(cluster: Rehearsal) -> None:
