@@ -69,7 +69,8 @@ class Core:
             settings, self._outbox, self._queue, self._files, self._crew, self._codes, self._nursery
         )
         self._recalled: set[int] = set()
-        """Recalled tasks that lie in packets; known for sure when those were taken back."""
+        """Recalled tasks that lie in packets: those of them that come back without having been run are
+        returned, at once or when their packet ends."""
         self._sequence = 0
         self._leaving = False
 
@@ -272,6 +273,8 @@ class Core:
                 self._on_failed(job, result)
             else:
                 del jobs[task]
+                if self._recalled:
+                    self._recalled.discard(task)
                 value = result.value
                 job.packet = GONE
                 report.append(
@@ -354,7 +357,6 @@ class Core:
         for bundle in unread:
             executor.bundles.remove(bundle)
             self._requeue(bundle)
-        self._recalled.difference_update(j.order.task for bundle in executor.bundles for j in bundle.jobs)
         if executor.bundles:
             executor.stolen = executor.bundles[0].number
             self._doom(executor)

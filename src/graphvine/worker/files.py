@@ -364,7 +364,8 @@ class Files:
         relay.size = piece.total
         del relay.tries[piece.offset]
         if relay.received == 0 and len(piece.data) == piece.total and self._is_inline(piece):
-            del self._relays[file]
+            # With the pieces that were asked for beyond its end.
+            self._forget_relay(file)
             self._outbox.fetched.append(file)
             return self.hold(file, piece.data)
         relay.received += len(piece.data)

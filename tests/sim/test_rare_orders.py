@@ -1,0 +1,21 @@
+"""Stories in which things happen in an order that chance finds rarely: each once ended in a hang."""
+
+from __future__ import annotations
+
+import pytest
+from simulation.cluster import Weather
+from simulation.scenarios import PlanPart, Story, play
+
+
+@pytest.mark.parametrize("seed", [15, 81, 91, 124, 128, 140])
+def test_what_was_recalled_and_comes_back_when_its_packet_ends_is_returned(seed: int) -> None:
+    """Its forerunner in the packet raised after the recall, and is run again elsewhere."""
+    chains = PlanPart("chains", 36, faulty=0.1, doomed="fatal")
+    play(Story(seed, (1, 1), (chains, PlanPart("at random", 1)), weather=Weather(jitter_s=0.0)))
+
+
+@pytest.mark.parametrize("seed", [0, 3, 17, 27, 35, 43])
+def test_a_file_that_turns_out_to_be_shorter_than_what_was_asked_for_holds_up_no_other(seed: int) -> None:
+    """It was a file of the manager's machine, and is now the small word that it can't be had."""
+    given = PlanPart("branches", 63, requests=True, separate=True, given=1.0, gone=True, limit=3)
+    play(Story(seed, (1, 4), (given,), weather=Weather(stall=0.05)))
