@@ -139,6 +139,11 @@ class Internet:
         """From now on no packet comes to a host, and none leaves it."""
         self.nft(host, _GONE)
 
+    def slow_down(self, host: str, rate: str) -> None:
+        """What leaves a host does so at this rate ("8mbit"), and waits for up to half a second."""
+        shape = ["root", "tbf", "rate", rate, "burst", "32kbit", "latency", "500ms"]
+        self.run(host, ["tc", "qdisc", "add", "dev", "uplink", *shape])
+
     def restore(self, host: str) -> None:
         self.nft(host, "delete table inet gone\n")
 

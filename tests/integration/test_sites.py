@@ -231,6 +231,33 @@ def test_links_outlive_a_firewall_that_forgets_what_is_idle(net: Internet, tmp_p
     assert (tmp_path / "a0.log").read_text().count("joined manager") == 1
 
 
+def test_files_through_a_thin_line_do_not_keep_heartbeats_waiting(net: Internet, tmp_path: Path) -> None:
+    """12 MB over 8 Mbit/s, asked for all at once by several, from one that is lost after 2 s of silence."""
+    net.site("a", hosts=1)
+    net.site("b", hosts=2)
+    play = Play(
+        net,
+        tmp_path,
+        """
+    wait_for("a0", "b0", "b1")
+    values = [on("a0", make, 2 * MB, n) for n in range(6)]
+    found = get(*[on(one, digest, value) for value in values for one in ("a0", "b0", "b1")])
+    step(found=found)
+    manager.close()
+    """,
+        "silent_s=2.0",
+    )
+    for host in ("a0", "b0", "b1"):
+        net.start_worker(host, play.port, tmp_path)
+    net.slow_down("a-nat", "8mbit")
+    found = play.hear()["found"]
+    assert isinstance(found, list)
+    assert [len(set(found[n : n + 3])) for n in range(0, 18, 3)] == [1] * 6
+    play.say()
+    play.end()
+    assert (tmp_path / "a0.log").read_text().count("joined manager") == 1, "it was never taken for lost"
+
+
 WORK = """
     wait_for("a", "b")
 

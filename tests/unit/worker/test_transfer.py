@@ -15,7 +15,7 @@ from graphvine.protocol import bulk
 from graphvine.protocol.addresses import host_addresses
 from graphvine.protocol.messages import Address
 from graphvine.worker.server import TransferServer
-from graphvine.worker.transfer import Fetched, Fetcher, FetchFailed
+from graphvine.worker.transfer import Fetched, Fetcher, FetchFailed, Probed
 
 SECRET = "a secret"
 MB = 2**20
@@ -64,8 +64,8 @@ def fetcher(encrypted: bool) -> Iterator[Fetcher]:
     made.close()
 
 
-def outcomes(fetcher: Fetcher, count: int) -> list[Fetched | FetchFailed]:
-    got: list[Fetched | FetchFailed] = []
+def outcomes(fetcher: Fetcher, count: int) -> list[Fetched | FetchFailed | Probed]:
+    got: list[Fetched | FetchFailed | Probed] = []
     deadline = time.monotonic() + 20
     while len(got) < count:
         assert select.select([fetcher.descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]
@@ -183,6 +183,48 @@ def test_a_peer_that_cannot_be_reached_fails_and_is_remembered(
         assert event.link == "refused"
         assert str(address.port) in event.reason
     assert len(tried) == 1
+
+
+def test_a_probe_tells_what_it_found_and_keeps_the_link_it_made(
+    files: Files,
+    server: TransferServer,
+    fetcher: Fetcher,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[object] = []
+    connect = bulk.connect
+    monkeypatch.setattr(
+        "graphvine.worker.transfer.connect", lambda *a, **more: made.append(a) or connect(*a, **more)
+    )
+    fetcher.probe(8, [dead_address()])
+    fetcher.probe(9, server.addresses)
+    assert outcomes(fetcher, 2) == [Probed(8, "refused"), Probed(9, "made")]
+    files.add(1, b"data")
+    fetcher.start(1, 4, 9, server.addresses, str(tmp_path / "here"))
+    assert outcomes(fetcher, 1) == [Fetched(1, 4, 9)]
+    assert len(made) == 2, "the link that the probe made was used"
+
+
+def test_a_probe_is_made_although_the_peer_was_out_of_reach_just_before(
+    files: Files, server: TransferServer, fetcher: Fetcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = bulk.connect
+
+    def fail(*_: object, **__: object) -> None:
+        raise bulk.UnreachableError("no answer", silent=True)
+
+    files.add(1, b"data")
+    monkeypatch.setattr("graphvine.worker.transfer.connect", fail)
+    fetcher.start(1, 4, 9, server.addresses, str(tmp_path / "x"))
+    (event,) = outcomes(fetcher, 1)
+    assert isinstance(event, FetchFailed)
+    assert event.link == "silent"
+    monkeypatch.setattr("graphvine.worker.transfer.connect", connect)
+    fetcher.probe(9, server.addresses)
+    assert outcomes(fetcher, 1) == [Probed(9, "made")]
+    fetcher.start(1, 4, 9, server.addresses, str(tmp_path / "x"))
+    assert outcomes(fetcher, 1) == [Fetched(1, 4, 9)]
 
 
 def test_damage_is_reported_with_the_holder(
@@ -308,6 +350,7 @@ def test_a_holder_that_goes_silent_is_given_up(tmp_path: Path) -> None:
         (event,) = outcomes(fetcher, 1)
         assert isinstance(event, FetchFailed)
         assert "slow or silent" in event.reason
+        assert event.link == "silent"
         fetcher.close()
         thread.join()
 
