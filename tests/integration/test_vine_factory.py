@@ -148,5 +148,5 @@ def test_futures_from_workers_of_a_factory(tmp_path: Path):
 
 
 def test_a_batch_system_that_is_not_there_is_said_at_once():
-    with pytest.raises(DeployError, match="no template 'nowhere'"):
+    with pytest.raises(DeployError, match="no batch system 'nowhere'"):
         vine.FuturesExecutor(batch_type="nowhere")

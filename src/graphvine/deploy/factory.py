@@ -26,12 +26,14 @@ import zmq
 
 from graphvine.deploy.attendant import Attendant
 from graphvine.deploy.batch import BatchSystem
-from graphvine.deploy.cluster import JobsDirectory
+from graphvine.deploy.cluster import LOCAL_LIMITS, JobsDirectory
 from graphvine.deploy.errors import DeployError
 from graphvine.deploy.factory_options import FactoryOptions, make_options, parse_config
 from graphvine.deploy.fleet import Limits
+from graphvine.deploy.local import Local
 from graphvine.deploy.spec import WorkerSpec, parse_s
 from graphvine.deploy.supervisor import Supervisor
+from graphvine.deploy.systems import make_system, names
 from graphvine.protocol.connection import (
     Connection,
     ConnectionFileError,
@@ -43,6 +45,9 @@ from graphvine.protocol.messages import Demand
 
 log = logging.getLogger("graphvine.factory")
 
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+#: What TaskVine calls batch systems.
+_TASKVINES = {"condor": "htcondor", "uge": "sge", "moab": "torque"}
 _LOOK_S = 2.0
 #: A manager that has ended, or can't be reached, is left alone for so long, if its file is still there.
 _AVOID_S = 60.0
@@ -161,6 +166,11 @@ class Factory:
             if now < self._avoided.get(connection.manager_public, now):
                 continue
             log.info("manager %s on %s port %d", connection.name, connection.host, connection.port)
+            if self.options.batch_type != "local" and all(host in _LOOPBACK for host in connection.hosts):
+                log.warning(
+                    "manager %s listens on its own machine only: make it with name= or port=",
+                    connection.name,
+                )
             self._session = _Session(self._system, path, connection, self.options, self._spec, self._limits)
             return None
         patience = self.options.factory_timeout
@@ -244,7 +254,7 @@ class _Session:
 def prepared(options: FactoryOptions) -> WorkerSpec:
     """What each worker is, with the environment that it starts from. Raises DeployError."""
     spec = options.spec()
-    if options.batch_type == "local" and not options.python_env and not spec.python:
+    if options.batch_type == "local" and not options.environment and not spec.python:
         return msgspec.structs.replace(spec, python=sys.executable)
     from graphvine.deploy.environments import prepared as with_environment
 
@@ -253,23 +263,10 @@ def prepared(options: FactoryOptions) -> WorkerSpec:
 
 def system_for(options: FactoryOptions) -> tuple[BatchSystem, Limits]:
     """The batch system of that name, and how patient to be with it. Raises DeployError."""
-    kind = options.batch_type
-    if kind == "local":
-        from graphvine.deploy.cluster import LOCAL_LIMITS
-        from graphvine.deploy.local import Local
-
+    if options.batch_type == "local":
         return Local(bound=True), LOCAL_LIMITS
-    if kind in ("htcondor", "condor"):
-        from graphvine.deploy.htcondor import HTCondor
-
-        return HTCondor(), Limits()
-    if kind == "slurm":
-        from graphvine.deploy.slurm import Slurm
-
-        return Slurm(), Limits()
-    from graphvine.deploy.templated import Templated
-
-    return Templated({"uge": "sge", "torque": "pbs", "moab": "pbs"}.get(kind, kind)), Limits()
+    name = _TASKVINES.get(options.batch_type, options.batch_type)
+    return make_system(name, options.option, shared=not options.not_shared), Limits()
 
 
 def _state_of(path: str) -> object:
@@ -297,7 +294,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parent_death = arguments.pop("parent_death")
     lifeline = arguments.pop("lifeline")
     level = logging.WARNING if arguments.pop("quiet") else logging.INFO
-    arguments["env"] = dict(_variable(text) for text in arguments["env"] or ()) or None
+    arguments["variables"] = dict(_variable(text) for text in arguments["variables"] or ()) or None
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     parent = os.getppid()
     ends = [_catch_signals(), *([sys.stdin.fileno()] if lifeline else [])]
@@ -343,7 +340,7 @@ def _parser() -> argparse.ArgumentParser:
         "-T",
         "--batch-type",
         metavar="TYPE",
-        help="htcondor, slurm, local, or a template: pbs, lsf, sge, dirac, FILE",
+        help=f"{', '.join(names())}, or a template's file",
     )
     add(
         "-C",
@@ -386,34 +383,19 @@ def _add_numbers(group: argparse._ArgumentGroup) -> None:
 def _add_worker(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--cores", metavar="N", help="default: 1")
-    add("--memory", metavar="MB", help="or with a unit: 8GB")
-    add("--disk", metavar="MB", help="or with a unit: 20GB")
+    add("--memory", metavar="SIZE", help="such as 8GB; a number alone is MB")
+    add("--disk", metavar="SIZE", help="likewise")
     add("--gpus", type=int, metavar="N")
-    add("--wall-time", metavar="TIME", help="how long a job may run")
+    add("--wall-time", metavar="TIME", help="such as 2h; the longest a job may run")
     add(
-        "-t", "--timeout", metavar="TIME", help="a worker that had nothing to do for so long leaves by itself"
+        "-t",
+        "--idle",
+        "--timeout",
+        dest="idle",
+        metavar="TIME",
+        help="a worker without work for so long leaves",
     )
-    add(
-        "--env", metavar="NAME=VALUE", action="append", help="an environment variable for workers; repeatable"
-    )
-    add("-E", "--extra-options", metavar="OPTIONS", help="for each worker's command line")
-    add("--python-env", metavar="FILE", help="the packed environment that each job brings")
-    add("--python", metavar="PATH", help="or: a Python with graphvine that the nodes see")
-    add("--container", metavar="IMAGE")
-    add("--condor-requirements", metavar="EXPRESSION", action="append", help="repeatable: all must hold")
-    add("--requirements", metavar="TEXT", help="which nodes will do, in the batch system's words")
-    add("--account", metavar="NAME")
-    add("--queue", "--partition", dest="queue", metavar="NAME")
-    add(
-        "-B",
-        "--batch-options",
-        metavar="LINE",
-        action="append",
-        help="a line for the batch system; repeatable",
-    )
-    add("--proxy", metavar="FILE", help="an X.509 proxy that tasks use")
-    add("--token", metavar="FILE", help="a bearer token that tasks use")
-    add("--prologue", metavar="LINE", action="append", help="shell that runs before the worker; repeatable")
+    add("--grace", metavar="TIME", help="how long the system waits before it kills a job")
     add(
         "--feature",
         dest="features",
@@ -421,3 +403,35 @@ def _add_worker(group: argparse._ArgumentGroup) -> None:
         action="append",
         help="what tasks may ask for; repeatable",
     )
+    add(
+        "--environment",
+        "--python-env",
+        dest="environment",
+        metavar="WHAT",
+        help="archive, prefix, or current",
+    )
+    add("--python", metavar="PATH", help="instead: one that nodes have")
+    add("--container", metavar="IMAGE", help="run in this image")
+    add("--prologue", metavar="LINE", action="append", help="of shell, before the worker; repeatable")
+    add("--env", dest="variables", metavar="NAME=VALUE", action="append", help="for the worker; repeatable")
+    add("--proxy", metavar="FILE", help="X.509 proxy for tasks")
+    add("--token", metavar="FILE", help="bearer token for tasks")
+    add(
+        "-E",
+        "--worker-options",
+        "--extra-options",
+        dest="worker_options",
+        metavar="OPTIONS",
+        help="more of them",
+    )
+    add("--account", metavar="ACCOUNT")
+    add("--queue", "--partition", dest="queue", metavar="QUEUE")
+    add("--requirements", metavar="TEXT", help="which nodes will do")
+    add("--condor-requirements", metavar="TEXT", action="append", help="repeatable: all must hold")
+    add(
+        "-B", "--directive", "--batch-options", dest="directives", metavar="LINE", action="append",
+        help="in the system's words; repeatable",
+    )  # fmt: skip
+    add("--option", metavar="NAME=VALUE", action="append", help="of the batch system; repeatable")
+    add("--not-shared", action="store_true", default=None, help="nodes see no files of this machine (Slurm)")
+    add("--name", metavar="NAME", help="what the system calls the jobs")

@@ -1,7 +1,8 @@
 """What a factory is told: its command line and its configuration file, checked, as plain data.
 
-Names are those of TaskVine's ``vine_factory`` where it has one for the same thing. A configuration file is a
-JSON object of the same names ("max-workers", or "max_workers"), and counts for more than the command line.
+Names are those of clusters and of ``graphvine submit``; those that TaskVine's ``vine_factory`` has for the
+same things are known, too. A configuration file is a JSON object of the same names ("max-workers",
+"max_workers"), and counts for more than the command line.
 """
 
 from __future__ import annotations
@@ -34,11 +35,18 @@ ACCEPTED = frozenset(
 )
 _ALIASES = {
     "task_per_worker": "tasks_per_worker",
-    "worker_extra_options": "extra_options",
+    "worker_extra_options": "worker_options",
+    "extra_options": "worker_options",
+    "python_env": "environment",
+    "python_package": "environment",
+    "env": "variables",
+    "timeout": "idle",
+    "batch_options": "directives",
+    "directive": "directives",
+    "feature": "features",
     "min": "min_workers",
     "max": "max_workers",
     "manager": "manager_name",
-    "python_package": "python_env",
     "partition": "queue",
 }
 
@@ -54,7 +62,6 @@ class FactoryOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_workers: int = 100
     workers_per_cycle: int = 0
     tasks_per_worker: int = 0
-    timeout: float | str | None = None
     factory_timeout: float | str | None = None
     scratch_dir: str = ""
     target_duration: float | str = 60.0
@@ -65,10 +72,13 @@ class FactoryOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     disk: float | str | None = None
     gpus: int = 0
     wall_time: float | str | None = None
-    env: dict[str, str] = {}
-    extra_options: str = ""
-    python_env: str = ""
+    idle: float | str | None = None
+    grace: float | str | None = None
+    variables: dict[str, str] = {}
+    worker_options: str = ""
+    environment: str = ""
     python: str = ""
+    name: str = "graphvine"
     container: str = ""
     condor_requirements: str | list[str] = ""
     requirements: str = ""
@@ -76,9 +86,13 @@ class FactoryOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     queue: str = ""
     proxy: str = ""
     token: str = ""
-    batch_options: str | list[str] = ""
+    directives: str | list[str] = ""
     prologue: str | list[str] = ""
     features: list[str] = []
+    option: list[str] = []
+    """Of the batch system itself, "name=value"."""
+    not_shared: bool = False
+    """Nodes see nothing of the directories of submissions (Slurm)."""
 
     def policy(self) -> Policy:
         """How many workers there should be. Raises DeployError."""
@@ -115,10 +129,12 @@ class FactoryOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             disk=self.disk,
             gpus=self.gpus,
             wall_time=self.wall_time,
-            idle=self.timeout,
-            environment=self.python_env,
-            variables=self.env,
-            worker_options=shlex.split(self.extra_options),
+            idle=self.idle,
+            grace=self.grace,
+            environment=self.environment,
+            variables=self.variables,
+            worker_options=shlex.split(self.worker_options),
+            name=self.name,
             python=self.python,
             container=self.container,
             requirements=requirements[0]
@@ -128,7 +144,7 @@ class FactoryOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             queue=self.queue,
             proxy=self.proxy,
             token=self.token,
-            directives=self.batch_options,
+            directives=self.directives,
             prologue=self.prologue,
             features=self.features,
         )
