@@ -188,3 +188,18 @@ def test_an_encrypted_manager_goes_on_where_links_break(start_worker: StartWorke
         first.send_signal(signal.SIGKILL)
         first.wait()
         assert manager.get(graph, key) == sum(1_000_000 + number for number in range(12))
+
+
+def test_workers_come_over_ipv6_too(start_worker: StartWorker, tmp_path: Path) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with Manager(port=0, local_workers=0) as manager:
+        command = [sys.executable, "-m", "graphvine.worker", "::1", str(manager.port), "--cores", "1"]
+        with open(tmp_path / "six.log", "wb") as log:
+            worker = subprocess.Popen([*command, "--name", "one"], stdout=log, stderr=log)
+        start_worker(manager, 1, "two")
+        assert manager.get(*passed_on()) == 2_000_000
+    assert worker.wait(20) == 0
+    assert "at ::1:" in (tmp_path / "six.log").read_text()
