@@ -46,7 +46,7 @@ def place_of(worker: int, hello: Hello, seen_at: str) -> Place:
     return Place(worker, " ".join([hello.node, *addresses]), "" if seen_at in addresses else seen_at)
 
 
-#: How many pairs of hosts have to be known that don't work before all that have this in common are avoided.
+#: Links to, or from, how many hosts have to fail before all that have this in common are avoided.
 _NETWORKS = 2
 _HOSTS = 3
 
@@ -56,8 +56,8 @@ class _Mark(msgspec.Struct):
 
     until: float
     delay_s: float
-    failed: set[tuple[str, str]] = msgspec.field(default_factory=set)
-    """Pairs of hosts between which nothing answered, as many as matter."""
+    failed: set[str] = msgspec.field(default_factory=set)
+    """Hosts on one side of links that failed, as many as matter."""
     works: bool = False
     """Some link of this kind was made."""
 
@@ -87,17 +87,17 @@ class Reach:
         mark = self._mark(pair, now)
         mark.works = False
         self._put_off(mark, now)
-        for key, enough in _wider(asker, holder):
+        for key, enough, host in _wider(asker, holder):
             wide = self._mark(key, now)
             if len(wide.failed) < enough:
-                wide.failed.add(pair)
+                wide.failed.add(host)
             if not wide.works and len(wide.failed) >= enough:
                 self._put_off(wide, now)
 
     def note_made(self, asker: Place, holder: Place, now: float) -> None:
         """A link was made."""
         self._marks.pop((asker.host, holder.worker), None)
-        keys: list[Hashable] = [key for key, _ in _wider(asker, holder)]
+        keys: list[Hashable] = [key for key, _, _ in _wider(asker, holder)]
         if (asker.host, holder.host) in self._marks:
             keys.append((asker.host, holder.host))
         for key in keys:
@@ -128,7 +128,7 @@ class Reach:
             if not pair.works:
                 yield pair
             return
-        for key, enough in _wider(asker, holder):
+        for key, enough, _ in _wider(asker, holder):
             wide = marks.get(key)
             if wide is not None and not wide.works and len(wide.failed) >= enough:
                 yield wide
@@ -151,11 +151,12 @@ class Reach:
         return mark
 
 
-def _wider(asker: Place, holder: Place) -> Iterator[tuple[Hashable, int]]:
-    """What a link has in common with others, and how many of those tell something about all."""
+def _wider(asker: Place, holder: Place) -> Iterator[tuple[Hashable, int, str]]:
+    """What a link has in common with others; of how many hosts it takes failures to conclude something about
+    all (of holders, where it is not about one: a host may be dead); and the host of these two that counts."""
     if asker.network != holder.network:
         ends = asker.network or asker.host, holder.network or holder.host
-        yield ("networks", *ends), _NETWORKS
+        yield ("networks", *ends), _NETWORKS, holder.host
     if asker.host != holder.host:
-        yield ("to", holder.host), _HOSTS
-        yield ("from", asker.host), _HOSTS
+        yield ("to", holder.host), _HOSTS, asker.host
+        yield ("from", asker.host), _HOSTS, holder.host

@@ -71,6 +71,13 @@ def test_a_nat_is_found_out_by_two_pairs_of_hosts(reach: Reach) -> None:
     assert reach.advise(inside[0], outside[0], 2.0) == "try", "the other way"
 
 
+def test_a_dead_host_says_nothing_of_its_network(reach: Reach) -> None:
+    dead, other = place(11, network="nat"), place(12, network="nat")
+    for number in (1, 2):
+        reach.note_failed(place(number, network="out"), dead, silent=True, now=0.0)
+    assert reach.advise(place(3, network="out"), other, 1.0) == "try"
+
+
 def test_a_part_that_works_speaks_for_the_rest(reach: Reach) -> None:
     outside = [place(number, network="out") for number in range(1, 5)]
     inside = [place(number, network="nat") for number in range(11, 15)]
