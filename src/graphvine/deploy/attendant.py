@@ -116,12 +116,13 @@ class Attendant:
             self._attended, self._alone_since = False, now
             self._on_lost()
             self._reopen(now)
-        elif news in ("ended", "refused"):
+        elif news in ("ended", "refused", "rejected"):
             self._answer_by = min(self._answer_by, now + _REFUSED_S)
         if self._attended:
             return
         if now >= self._alone_since + _LOST_S:
-            self.ending = f"it has not answered for {_LOST_S:g} s"
+            found = "".join(f"; {host}: {why}" for host, why in self._link.rejections.items())
+            self.ending = f"it has not answered for {_LOST_S:g} s{found}"
         elif now >= self._answer_by:
             self._reopen(now)
 
