@@ -101,7 +101,7 @@ def test_a_forked_child_is_told_that_the_manager_is_not_its_own(tmp_path: Path) 
 def test_a_forked_child_is_told_so_whatever_it_does(tmp_path: Path) -> None:
     body = """
         import os, signal, sys, traceback
-        from graphvine import Manager
+        from graphvine import Manager, PythonTask
         from graphvine.protocol.errors import ManagerClosedError
         def wait():
             import threading
@@ -116,6 +116,12 @@ def test_a_forked_child_is_told_so_whatever_it_does(tmp_path: Path) -> None:
             yield "result", lambda: open_one.result()
             yield "exception", lambda: open_one.exception()
             yield "cancel", lambda: open_one.cancel()
+            yield "wait", lambda: manager.wait(20)
+            yield "task", lambda: manager.submit(PythonTask(abs, 1))
+            yield "empty", lambda: manager.empty()
+            yield "cancel_all", lambda: manager.cancel_all()
+            yield "stats", lambda: manager.stats
+            yield "map", lambda: manager.map(abs, [1])
         def in_child(manager, *held):
             signal.alarm(30)
             for name, use in uses(manager, *held):
@@ -129,6 +135,8 @@ def test_a_forked_child_is_told_so_whatever_it_does(tmp_path: Path) -> None:
             done = executor.submit(abs, -4)
             assert done.result() == 4
             open_one = executor.submit(wait)
+            task = PythonTask(abs, -6)
+            manager.submit(task)
             child = os.fork()
             if child == 0:
                 try:
@@ -141,9 +149,11 @@ def test_a_forked_child_is_told_so_whatever_it_does(tmp_path: Path) -> None:
                 os._exit(0)
             assert os.waitpid(child, 0)[1] == 0
             assert open_one.cancel()
+            assert manager.wait(20) is task
             assert executor.submit(abs, -5).result() == 5
         """
-    names = "submit map shutdown executor compute persist result exception cancel"
+    names = "submit map shutdown executor compute persist result exception cancel wait task empty"
+    names += " cancel_all stats map"
     assert run_script(tmp_path, body).split() == names.split()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, cast
 
+from graphvine.protocol.errors import check_process
+
 if TYPE_CHECKING:
     from graphvine.manager.engine import TaskEngine
     from graphvine.taskvine.desk import Desk
@@ -16,6 +18,7 @@ class DeskClient:
     def __init__(self) -> None:
         super().__init__()
         self._desk_made: Desk | None = None
+        self._process = os.getpid()
         self._staging = ""
         self._encrypted = False
 
@@ -25,6 +28,9 @@ class DeskClient:
 
     @property
     def _desk(self) -> Desk:
+        """Raises ManagerClosedError in a forked child: the desk's threads are its parent's, and one of them
+        may hold its lock for ever."""
+        check_process(self._process)
         if self._desk_made is None:
             from graphvine.taskvine.desk import Desk
 

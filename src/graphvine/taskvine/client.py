@@ -7,6 +7,7 @@ name.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -190,7 +191,7 @@ class TaskClient(FileClient, SteeringClient, MapClient):
 
     def close(self) -> None:
         """Take no more tasks. Safe to call twice."""
-        if self._desk_made is not None:
+        if self._desk_made is not None and os.getpid() == self._process:
             self._desk_made.close()
         super_close = getattr(super(), "close", None)
         if super_close is not None:

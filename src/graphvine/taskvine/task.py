@@ -17,8 +17,8 @@ import msgspec
 
 from graphvine.manager.plan import TaskOptions
 from graphvine.protocol.messages import Resources
-from graphvine.taskvine import results
 from graphvine.taskvine.files import File, Glance, LocalFile
+from graphvine.taskvine.reported import Reported
 from graphvine.taskvine.results import Report, Summary
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Output(msgspec.Struct, frozen=True):
     when: str = "always"
 
 
-class Task:
+class Task(Reported):
     """A command line, to be submitted to a manager."""
 
     _end_grace_s = 2.0
@@ -329,104 +329,6 @@ class Task:
         new.forget()
         return new
 
-    # -- what became of it -----------------------------------------------------------------------------
-
-    @property
-    def command(self) -> str:
-        return self._command
-
-    @property
-    def tag(self) -> str | None:
-        return self._tag
-
-    @property
-    def category(self) -> str:
-        return self._category
-
-    @property
-    def id(self) -> int:
-        """Its number, once it was submitted; else 0."""
-        return self._id
-
-    @property
-    def state(self) -> str:
-        """ "initial", "ready", "running", "retrieved" or "done"."""
-        return self._state
-
-    @property
-    def std_output(self) -> str | None:
-        """What the command wrote to its standard output and standard error."""
-        return None if self._report is None else self._report.output.decode(errors="replace")
-
-    @property
-    def output(self) -> Any:
-        """As ``std_output``."""
-        return self.std_output
-
-    @property
-    def exit_code(self) -> int:
-        """Of the command; the signal's number if a signal ended it; -1 before."""
-        return -1 if self._report is None else self._report.exit_code
-
-    @property
-    def result(self) -> str:
-        """In TaskVine's words: "success" if it ran and made its outputs, whatever its exit code."""
-        return results.UNKNOWN if self._report is None else self._report.result
-
-    @property
-    def reason(self) -> str:
-        """Why it has that result, in words; "" where there is nothing to say. (Not in TaskVine.)"""
-        return "" if self._report is None else self._report.reason
-
-    def completed(self) -> bool:
-        """Whether the command ran to its end and made its outputs."""
-        return self.result == results.SUCCESS
-
-    def successful(self) -> bool:
-        """... and ended with exit code 0."""
-        return self.completed() and self.exit_code == 0
-
-    @property
-    def hostname(self) -> str:
-        """The host that ran it."""
-        return "" if self._report is None else self._report.host
-
-    @property
-    def addrport(self) -> str:
-        """The worker that ran it."""
-        return "" if self._report is None else self._report.worker
-
-    @property
-    def resources_measured(self) -> Summary | None:
-        return None if self._report is None else self._report.measured
-
-    @property
-    def resources_requested(self) -> Summary:
-        return self._asked
-
-    @property
-    def resources_allocated(self) -> Summary | None:
-        """What it was granted, as far as it is known: what it asked for."""
-        return None if self._report is None else self._asked
-
-    @property
-    def limits_exceeded(self) -> Summary | None:
-        """What it used more of than it may; None: nothing."""
-        result = self.result
-        if result == results.MAX_WALL_TIME:
-            return Summary(wall_time=round(self._time_max * 1e6))
-        if result == results.MAX_END_TIME:
-            return Summary(end=self._time_end)
-        exceeded = self._report.exceeded if self._report is not None else {}
-        return Summary(**exceeded) if exceeded else None  # type: ignore[arg-type]
-
-    def get_metric(self, name: str) -> int:
-        """A number of TaskVine's: ``time_when_submitted``, ``time_when_done`` (microseconds since 1970),
-        ``time_workers_execute_last``, ... (microseconds), ``bytes_received``, ... Raises ValueError."""
-        if name not in METRICS:
-            raise ValueError(f"{name!r} is no metric; there are: {', '.join(METRICS)}")
-        return self._metrics.get(name, 0)
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._id or 'not submitted'}: {self._command!r}>"
 
@@ -503,23 +405,6 @@ class Task:
         from graphvine.taskvine import commands
 
         return commands.read(self, outcome)
-
-
-#: The names that ``get_metric`` knows.
-METRICS = (
-    "time_when_submitted",
-    "time_when_done",
-    "time_when_commit_start",
-    "time_when_commit_end",
-    "time_when_retrieval",
-    "time_workers_execute_last",
-    "time_workers_execute_all",
-    "time_workers_execute_exhaustion",
-    "time_workers_execute_failure",
-    "bytes_received",
-    "bytes_sent",
-    "bytes_transferred",
-)
 
 
 def _check_command(command: Any) -> None:
