@@ -40,9 +40,10 @@ class Departure:
     """One worker on its way out. ``fresh``: files to be looked at. ``todo``: files on their way elsewhere, or
     safe by now; ``moving``: to whom, and their size. ``refused``: who could not get them."""
 
-    __slots__ = ("fresh", "looked", "moving", "reason", "refused", "todo", "tries")
+    __slots__ = ("fresh", "looked", "moving", "reason", "refused", "todo", "tries", "worker")
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, worker: int, reason: str) -> None:
+        self.worker = worker
         self.reason = reason
         self.fresh: list[int] = []
         self.looked = 0
@@ -52,10 +53,6 @@ class Departure:
         self.refused: dict[int, set[int]] = {}
         self.tries: dict[int, int] = {}
         """How often the manager could not take a file in."""
-
-    def on_worker_gone(self, worker: int) -> None:
-        """Nothing arrives at that worker any more, or what does is not to stay there."""
-        self.fresh += [file for file, (target, _) in self.moving.items() if target == worker]
 
 
 # -- who leaves -----------------------------------------------------------------------------------------
@@ -75,9 +72,8 @@ def begin(state: State, worker: Worker, reason: str) -> None:
     if worker.number in state.departures:
         return
     state.note("info", f"worker {worker.hello.name} is leaving: {reason}")
-    for other in state.departures.values():
-        other.on_worker_gone(worker.number)
-    state.departures[worker.number] = Departure(reason)
+    worker.give_up_taking()
+    state.departures[worker.number] = Departure(worker.number, reason)
     if not worker.blocked:
         blocking.shut(state, worker)
 
@@ -143,8 +139,10 @@ def tick_off(state: State, departure: Departure, worker: Worker, hosts: Hosts) -
 def stop_moving(state: State, departure: Departure, file: int) -> None:
     """A file has arrived, or is not needed, or goes to somebody else."""
     target, size = departure.moving.pop(file, (_USER, 0))
-    if target in state.workers:
-        state.workers[target].promised -= size
+    taker = state.workers.get(target)
+    if taker is not None:
+        taker.promised -= size
+        taker.taking.pop((file, departure.worker), None)
 
 
 def hand_over(state: State, departure: Departure, worker: Worker, file: int, hosts: Hosts) -> None:
@@ -158,9 +156,9 @@ def hand_over(state: State, departure: Departure, worker: Worker, file: int, hos
     if only_wanted(state, file):
         departure.moving[file] = (_USER, 0)
         return
-    shared = next(moved_by_others(state, departure, file), 0)
-    if shared:
-        departure.moving[file] = (shared, 0)
+    shared = next(moved_by_others(state, table, index, worker), None)
+    if shared is not None:
+        move(departure, file, shared, 0)
         return
     size = table.size_of(index)
     target = hosts.choose(size, departure.refused.get(file, ()))
@@ -169,11 +167,17 @@ def hand_over(state: State, departure: Departure, worker: Worker, file: int, hos
         # Not from another one that leaves, too: it may be gone before.
         state.tell(Stage(file, size, [worker.number]))
         return
-    departure.moving[file] = (target.number, size)
-    target.promised += size
+    move(departure, file, target, size)
     target.outbox.also().updates.append(source_of(state, table, index, target, ()))
     add_replica(table, index, target, held=False)
     state.mark(target)
+
+
+def move(departure: Departure, file: int, taker: Worker, size: int) -> None:
+    """A worker is to take a file over, for which it needs so much room."""
+    departure.moving[file] = (taker.number, size)
+    taker.promised += size
+    taker.taking[file, departure.worker] = departure
 
 
 def at_stake(state: State, worker: Worker, file: int) -> bool:
@@ -194,12 +198,13 @@ def at_stake(state: State, worker: Worker, file: int) -> bool:
     )
 
 
-def moved_by_others(state: State, departure: Departure, file: int) -> Iterator[int]:
+def moved_by_others(state: State, table: PlanTable, index: int, worker: Worker) -> Iterator[Worker]:
     """Who was told to take a file over from another worker that leaves, too."""
-    for other in state.departures.values():
-        target = other.moving.get(file, (0, 0))[0]
-        if other is not departure and target in state.workers and target not in state.departures:
-            yield target
+    for holder in (table.where[index], *table.extra.get(index, ())):
+        other = state.departures.get(holder) if holder != worker.number else None
+        target = other.moving.get(table.base + index, (_USER, 0))[0] if other is not None else _USER
+        if target in state.workers and target not in state.departures:
+            yield state.workers[target]
 
 
 def only_wanted(state: State, file: int) -> bool:

@@ -206,8 +206,7 @@ def lose_worker(state: State, worker: Worker, blame: bool) -> None:
     number = worker.number
     demand.note_lost(state, worker)
     leaves = state.departures.pop(number, None) is not None
-    for departure in state.departures.values():
-        departure.on_worker_gone(number)
+    worker.give_up_taking()
     del state.workers[number]
     del state.heard[number]
     state.cores = sum(other.cores for other in state.workers.values()) if state.workers else 0.0

@@ -32,6 +32,7 @@ from graphvine.protocol.messages import (
 )
 
 if TYPE_CHECKING:
+    from graphvine.manager.departures import Departure
     from graphvine.manager.pools import Pool
 
 
@@ -72,6 +73,7 @@ class Worker:
         "share",
         "stored",
         "strange",
+        "taking",
         "until",
     )
 
@@ -112,6 +114,8 @@ class Worker:
         #: When it begins to leave by itself (0: nobody knows; see ``lifetimes``).
         self.until = 0.0
         self.promised = 0
+        #: What it was told to take over: file and number of the worker that leaves.
+        self.taking: dict[tuple[int, int], Departure] = {}
         self.outbox = Outbox()
 
     def cores_for(self, request: Resources) -> float:
@@ -120,6 +124,12 @@ class Worker:
         if is_light(request):
             return min(1.0, self.cores)
         return max(cores_of(request, self.hello.capacity), 0.01)
+
+    def give_up_taking(self) -> None:
+        """What it was to take over is for somebody else."""
+        for (file, _), departure in self.taking.items():
+            departure.fresh.append(file)
+        self.taking = {}
 
     def room_bytes(self) -> float:
         """Bytes for which there is room, as far as that is known."""
