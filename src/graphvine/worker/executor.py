@@ -144,6 +144,19 @@ class PeakMemory:
         return int(text[begin : text.find(b"kB", begin)]) / 1024
 
 
+class UnknownMemory(PeakMemory):
+    """Nobody asks."""
+
+    def __init__(self) -> None:
+        """Opens nothing."""
+
+    def reset(self) -> None:
+        """Nothing to do."""
+
+    def read_mb(self) -> float:
+        return 0.0
+
+
 class Executor:
     """The loop of one executor. ``link``: its end of the socket pair; ``page``: its marks."""
 
@@ -296,10 +309,13 @@ class Executor:
             end = run_in_child(lambda: self._encode(self._run_as_child(task, packet, passed)))
         except OSError as error:
             return self._failed(task, began, "killed", error)
-        said = tail(scratch.printed_by(self._passing, end.pid))
+        printed = scratch.printed_by(self._passing, end.pid)
         if end.data is not None:
-            tree_files.remove(scratch.printed_by(self._passing, end.pid))
-            return self._decode_result(end.data)
+            tree_files.remove(printed)
+            result = self._decode_result(end.data)
+            result.memory_mb = end.peak_mb
+            return result
+        said = tail(printed)
         for path in scratch.left_by(self._passing, end.pid):
             tree_files.remove(path)
         for directory in filter(None, (packet.directory, packet.fallback)):
@@ -313,8 +329,7 @@ class Executor:
     def _run_as_child(self, task: PacketTask, packet: Packet, passed: dict[int, Any]) -> TaskResult:
         self._is_child = True
         self._pid = os.getpid()
-        self._memory = PeakMemory()
-        self._memory.reset()
+        self._memory = UnknownMemory()  # the kernel tells it of a process that has ended
         try:
             return self._run_task(task, packet, passed)
         finally:

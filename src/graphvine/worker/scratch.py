@@ -10,8 +10,8 @@ it.
 
 from __future__ import annotations
 
+import itertools
 import os
-import tempfile
 from pathlib import Path
 
 from graphvine.protocol import tree_files
@@ -20,6 +20,7 @@ from graphvine.worker.notes import set_note as set_note
 #: Where this process makes them; "" outside of executors.
 _parent = ""
 _made: list[str] = []
+_numbers = itertools.count()
 #: Whose it is, and where.
 _lasting = 0, ""
 
@@ -34,9 +35,21 @@ def directory() -> str:
     any thread of the task. Raises RuntimeError outside of a task, OSError."""
     if not _parent:
         raise RuntimeError("only a task that runs on a worker has scratch directories")
-    made = tempfile.mkdtemp(prefix=_prefix(os.getpid()), dir=_parent)
+    made = _new_directory()
     _made.append(made)
     return made
+
+
+def _new_directory() -> str:
+    # Not by ``tempfile``: in a process that was just forked, its random names cost more than all the rest.
+    for number in _numbers:
+        path = f"{_parent}/{_prefix(os.getpid())}{number}"
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            continue  # of a process that had this number before
+        return path
+    raise AssertionError("numbers do not end")
 
 
 def lasting() -> str:
@@ -48,7 +61,7 @@ def lasting() -> str:
         raise RuntimeError("only a task that runs on a worker has scratch directories")
     owner, path = _lasting
     if owner != os.getpid() or not os.path.isdir(path):
-        path = tempfile.mkdtemp(prefix=_prefix(os.getpid()), dir=_parent)
+        path = _new_directory()
         _lasting = os.getpid(), path
     return path
 
@@ -82,7 +95,11 @@ def begin(parent: str) -> None:
 def end_task() -> None:
     """Remove what the task had."""
     while _made:
-        tree_files.remove(_made.pop())
+        path = _made.pop()
+        try:
+            os.rmdir(path)
+        except OSError:
+            tree_files.remove(path)
 
 
 def printed_path() -> str:

@@ -21,12 +21,14 @@ import msgspec
 
 from graphvine.protocol.payload import in_child
 from graphvine.protocol.trees import NewTree, Tree
-from graphvine.taskvine.remote import command, guarding
+
+# Nothing is imported later: that would be anew in every process that is forked for a call.
+from graphvine.taskvine.remote import command, guarding, setups
 from graphvine.taskvine.remote.contents import Absent, SmallFile, make, resolved
 from graphvine.taskvine.remote.here import Making, with_made
 from graphvine.taskvine.remote.limits import Limits, keeping
 from graphvine.taskvine.remote.watching import watching
-from graphvine.worker import capture, scratch
+from graphvine.worker import capture, library, scratch
 from graphvine.worker.notes import set_note
 
 _SANDBOX = "sandbox"
@@ -126,10 +128,7 @@ def _function(data: bytes) -> Callable[..., Any]:
 
 
 def _named(name: str) -> Callable[..., Any]:
-    from graphvine.taskvine.remote.setups import link_files
-    from graphvine.worker import library
-
-    link_files()
+    setups.link_files()
     return library.named(name)
 
 
@@ -141,7 +140,9 @@ def _call(
     directory: Callable[[], str],
 ) -> Any:
     home = directory()
-    sandbox = os.path.join(home, _SANDBOX)
+    lasts = directory is scratch.lasting
+    # What does not last has room for the files of one call, and is gone after it.
+    sandbox = os.path.join(home, _SANDBOX) if lasts else home
     before = os.getcwd()
     process = os.getpid()
     capture.begin()
@@ -157,7 +158,8 @@ def _call(
         if os.getpid() == process:
             capture.end()
             os.chdir(before)
-            command.empty(home)
+            if lasts:
+                command.empty(home)
 
 
 class _Made:
