@@ -516,7 +516,9 @@ class Core:
             # What was forgotten while it waited for several files still waits for those that never came.
             self._files.waiters.clear()
         self._files.tell_taken()
-        return self._outbox.take()
+        # With more to do here than can be begun, nobody waits for a few results; and more will come soon.
+        busy = self._queue.ready and self._crew.count_running()
+        return self._outbox.take(now, self._settings.gather_s if busy else 0.0)
 
     def deadline(self) -> float | None:
         """When ``on_time`` is next needed."""
@@ -528,6 +530,8 @@ class Core:
         again_at = self._nursery.deadline()
         if again_at is not None:
             times.append(again_at)
+        if self._outbox.due is not None:
+            times.append(self._outbox.due)
         return min(times, default=None)
 
     def on_time(self, now: float) -> None:

@@ -34,18 +34,21 @@ class Outbox:
         self.returned: list[int] = []
         self.sizes: dict[int, int] = {}
         self.links: list[LinkNews] = []
+        self.due: float | None = None
+        """When the results that wait for others are to be told."""
 
-    def take(self) -> list[Instruction]:
-        """Everything since the last call, the report last."""
-        if (
-            self.done
-            or self.failed
-            or self.fetched
-            or self.missing
-            or self.lost
-            or self.returned
-            or self.links
-        ):
+    def take(self, now: float = 0.0, gather_s: float = 0.0) -> list[Instruction]:
+        """Everything since the last call, the report last.
+
+        When there is no more to report than results, they wait for others for up to ``gather_s``: what a
+        report costs both sides is many times what one more result in it does."""
+        urgent = self.failed or self.fetched or self.missing or self.lost or self.returned or self.links
+        if self.done and gather_s and not urgent and not self.messages:
+            self.due = min(self.due, now + gather_s) if self.due is not None else now + gather_s
+            if now < self.due:
+                instructions, self.instructions = self.instructions, []
+                return instructions
+        if self.done or urgent:
             self._write_reports()
         instructions = self.instructions
         if self.messages:

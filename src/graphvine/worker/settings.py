@@ -24,6 +24,9 @@ class Settings(msgspec.Struct, frozen=True):
     family_s: float = 1.0
     """Tasks follow in the packet that makes their inputs up to about this much work."""
 
+    gather_s: float = 0.002
+    """Results wait so long for others to be reported with, while there is more to do than can be begun."""
+
     # When a packet that was not read is given to somebody else.
     steal_s: float = 0.001
     """Moved at once when more work than this waits before an executor while another is idle."""

@@ -88,9 +88,11 @@ def check_whereabouts(world: Cluster) -> None:
 
 
 def quiet(agent: SimAgent) -> bool:
-    """Nothing is on its way between this agent and the manager."""
+    """Nothing is on its way between this agent and the manager, or waits to be told."""
     inbox = agent.world.manager._inbox
-    return agent.connection.up.quiet and agent.connection.down.quiet and not inbox and not agent._waiting
+    if inbox or agent._waiting or agent.core._outbox.due is not None:
+        return False
+    return agent.connection.up.quiet and agent.connection.down.quiet
 
 
 def check_empty(world: Cluster) -> None:

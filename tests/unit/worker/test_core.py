@@ -649,3 +649,20 @@ def test_a_value_that_the_manager_sends_takes_the_place_of_a_result_nobody_wants
     assert 1 not in bench.stored
     bench.run_all()
     assert set(bench.done) == {1, 2}
+
+
+def test_results_of_a_busy_worker_wait_for_others_and_the_last_ones_do_not() -> None:
+    bench = Bench(cores=1, settings=Settings(warm_executors=0, gather_s=0.5))
+    bench.assign(*(order(task) for task in range(4)))
+    bench.bring_up()
+    (number,) = bench.executors
+    bench.begin(number)
+    bench.finish_one(number, duration_s=1.0)
+    assert not bench.done, "there is more to do than can be begun"
+    assert bench.core.deadline() == bench.now + 0.5
+    bench.now += 0.5
+    bench.core.on_time(bench.now)
+    bench.turn()
+    assert set(bench.done) == {0}
+    bench.run_all(duration_s=1.0)
+    assert set(bench.done) == {0, 1, 2, 3}, "no time has passed"

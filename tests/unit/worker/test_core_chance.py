@@ -19,7 +19,7 @@ class Worker(RuleBasedStateMachine):
 
     @initialize(cores=st.sampled_from([1, 2, 3]), packet=st.sampled_from([1, 3, 128]))
     def begin(self, cores: int, packet: int) -> None:
-        chosen = Settings(warm_executors=1, packet_tasks=packet, packet_bytes=200)
+        chosen = Settings(warm_executors=1, packet_tasks=packet, packet_bytes=200, gather_s=0.0)
         self.bench = Bench(cores=cores, settings=chosen, gpus=1.0)
         self.bench.core.start()
         self.bench.turn()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphvine.protocol.codec import FRAME_BYTES, encode_frames
 from graphvine.protocol.messages import Report, TaskDone, TaskFailed
-from graphvine.worker.instructions import SayToManager
+from graphvine.worker.instructions import DropFiles, SayToManager
 from graphvine.worker.outbox import Outbox
 
 
@@ -38,3 +38,34 @@ def test_more_than_a_frame_holds_is_several_in_order() -> None:
     assert [row.task for report in reports for row in report.failed] == list(range(6000, 6010))
     assert [file for report in reports for file in report.fetched] == [7]
     assert max(map(len, encode_frames(reports))) < 2 * FRAME_BYTES
+
+
+def done(task: int) -> TaskDone:
+    return TaskDone(task, 1, b"v", 0.0, 0.0)
+
+
+def test_results_wait_for_others_and_not_for_long() -> None:
+    box = Outbox()
+    box.done.append(done(1))
+    assert box.take(10.0, gather_s=0.5) == []
+    assert box.due == 10.5
+    box.instructions.append(DropFiles([1]))
+    box.done.append(done(2))
+    assert box.take(10.4, gather_s=0.5) == [DropFiles([1])]
+    (instruction,) = box.take(10.5, gather_s=0.5)
+    assert isinstance(instruction, SayToManager)
+    assert instruction.messages == [Report([done(1), done(2)])]
+    assert box.due is None
+    assert box.take(11.0, gather_s=0.5) == []
+
+
+def test_results_go_with_whatever_is_said_and_at_once_when_there_is_no_more_to_do() -> None:
+    box = Outbox()
+    box.done.append(done(1))
+    assert box.take(10.0, gather_s=0.5) == []
+    box.returned.append(7)
+    (report,) = said(box)
+    assert (report.done, report.returned) == ([done(1)], [7])
+    box.done.append(done(2))
+    assert box.take(10.0, gather_s=0.5) == []
+    assert said(box) == [Report([done(2)])]
