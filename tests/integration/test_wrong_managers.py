@@ -42,9 +42,7 @@ def test_another_managers_port(bare_manager: Manager, run_worker: Run) -> None:
         connection = read_connection(bare_manager.connection_file)
         said = run_worker(msgspec.structs.replace(connection, port=other.port))
         assert f"this is not the way to manager {connection.name}" in said
-        assert (
-            f"127.0.0.1 port {other.port}: what listens there is another manager, or another service" in said
-        )
+        assert f"127.0.0.1 port {other.port}: what listens there is another manager" in said
         assert "connection file of the manager that runs now" in said
         assert other.worker_names() == []
 
@@ -124,3 +122,19 @@ def test_another_protocol_version(version: bytes, run_worker: Run) -> None:
     thread.join()
     context.destroy(linger=0)
     assert f"protocol version {version[0]}; this side speaks version 1" in said
+
+
+def test_a_wrong_password(tmp_path: Path) -> None:
+    for name, password in (("right", "correct horse battery"), ("wrong", "incorrect horse battery")):
+        (tmp_path / name).write_text(password)
+        (tmp_path / name).chmod(0o600)
+    with Manager(0, local_workers=0, password_file=tmp_path / "right") as manager:
+        command = [sys.executable, "-m", "graphvine.worker", "127.0.0.1", str(manager.port), "--cores", "1"]
+        command += ["--password-file", str(tmp_path / "wrong")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert manager.worker_names() == []
+    assert done.returncode == 1
+    assert (
+        "what listens there is another manager, or one with another password" in done.stderr.splitlines()[-1]
+    )
+    assert "or its password" in done.stderr

@@ -46,7 +46,7 @@ _NEWS: dict[int, LinkNews] = {
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "rejected",
 }
 _KEY_REFUSED = "a manager listens there that does not accept this worker's key"
-_SOMEBODY_ELSE = "what listens there is another manager, or another service"
+_SOMEBODY_ELSE = "what listens there is another manager, or one with another password, or another service"
 #: A monitor's event: kind and value (zmq_socket_monitor(3)). pyzmq's own parser imports asyncio, 40 ms.
 _EVENT = struct.Struct("=Hi")
 
