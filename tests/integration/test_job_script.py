@@ -10,6 +10,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
+import psutil
 import pytest
 
 from graphvine.deploy.script import EXIT_CODES, Surroundings, render_script
@@ -251,6 +252,35 @@ def test_then_signals_are_handed_on_and_the_exit_code_is_the_workers(node: Node,
     assert said.endswith("told\n")
     assert process.returncode == 3
     assert os.listdir(tmp_path / "tmp") == []
+
+
+def test_what_a_killed_job_left_is_removed_by_the_next_one(node: Node, tmp_path: Path) -> None:
+    node.bring()
+    for name in ("tmp", "tmp/graphvine-job-elsewhere.1.x", "tmp/others"):
+        os.mkdir(tmp_path / name)
+    os.mkfifo(tmp_path / "hangs")
+    node.variables |= {"TMPDIR": str(tmp_path / "tmp"), "HANGS": str(tmp_path / "hangs")}
+    node.around = Surroundings(connection_file='"$SCRATCH/manager.json"', archive='"$SCRATCH/env.tar.gz"')
+    with node.start(BRINGS) as lives:
+        (tmp_path / "hangs").read_text()
+        with node.start(BRINGS) as killed:
+            (tmp_path / "hangs").read_text()
+            worker = psutil.Process(killed.pid).children(recursive=True)
+            killed.kill()
+            killed.wait()
+            for process in worker:
+                process.kill()
+        assert len(os.listdir(tmp_path / "tmp")) == 4
+        del node.variables["HANGS"]
+        assert node.run(BRINGS)[0] == 0
+        left = sorted(os.listdir(tmp_path / "tmp"))
+        assert left == [
+            "graphvine-job-elsewhere.1.x",
+            next(name for name in left if f".{lives.pid}." in name),
+            "others",
+        ]
+        lives.terminate()
+        lives.communicate()
 
 
 def test_a_python_that_the_node_has_may_come_from_the_users_own_lines(node: Node, tmp_path: Path) -> None:

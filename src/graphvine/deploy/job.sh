@@ -14,11 +14,21 @@ export PATH
 gv_began=$(date +%s)
 gv_made=
 
+# What jobs left that were killed without a word: of the same user, on this node, and their process is gone.
+gv_sweep() {
+    for gv_place in "$gv_ours".*; do
+        gv_left=${gv_place#"$gv_ours".}
+        [ -O "$gv_place" ] && ! kill -0 "${gv_left%%.*}" && rm -rf "$gv_place"
+    done >/dev/null 2>&1
+}
+
 # A scratch directory of the job's own. Where it is made here it is removed at the end, and so this shell stays
 # and hands signals on; else the worker takes the shell's place.
 gv_find_scratch() {
     if [ -z "$gv_scratch" ]; then
-        gv_scratch=$(mktemp -d "${TMPDIR:-/tmp}/graphvine-job-XXXXXXXX") ||
+        gv_ours=${TMPDIR:-/tmp}/graphvine-job-$(uname -n)
+        gv_sweep &
+        gv_scratch=$(mktemp -d "$gv_ours.$$.XXXXXXXX") ||
             gv_fail 72 "no scratch directory can be made below ${TMPDIR:-/tmp}"
         gv_made=1
         trap gv_clean EXIT
@@ -50,7 +60,13 @@ gv_run() {
     while :; do
         wait "$gv_child"
         gv_code=$?
-        kill -0 "$gv_child" 2>/dev/null || break
+        [ "$gv_code" -gt 128 ] || break
+        kill -0 "$gv_child" 2>/dev/null && continue
+        # Either a signal ended it, or one came here, and it has ended since: then its own code is still there.
+        wait "$gv_child" 2>/dev/null
+        gv_late=$?
+        [ "$gv_late" = 127 ] || gv_code=$gv_late
+        break
     done
     exit "$gv_code"
 }
