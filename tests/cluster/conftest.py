@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from tests.cluster import install_htcondor, slurm_pool
 from tests.cluster.htcondor_pool import Pool, running_pool
 from tests.cluster.packing import pack_graphvine
+from tests.cluster.slurm_jobs import Jobs
 from tests.cluster.slurm_pool import SlurmPool
 
 from graphvine.envs.unpack import unpack_to
@@ -41,6 +42,23 @@ def slurm_pool_running() -> Iterator[SlurmPool]:
         pytest.skip(missing)
     with slurm_pool.pool() as pool:
         yield pool
+
+
+@pytest.fixture(scope="session")
+def long_jobs(
+    slurm_pool_running: SlurmPool, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Jobs, Sequence[str]]:
+    """Two that run into their wall time, which can't be less than a minute, while other tests run: one ends
+    when it is told to, the other does not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", str(slurm_pool_running.configuration))
+        jobs = Jobs(tmp_path_factory.mktemp("long"))
+        found = (
+            *jobs.submit("wait", wall_time="2m", grace=60).jobs,
+            *jobs.submit("stay", wall_time="1m").jobs,
+        )
+    slurm_pool_running.kept.update(found)
+    return jobs, found
 
 
 @pytest.fixture

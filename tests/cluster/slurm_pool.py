@@ -22,7 +22,7 @@ from pathlib import Path
 DAEMONS = ("slurmctld", "slurmd")
 TOOLS = ("sbatch", "squeue", "scontrol", "scancel", "sinfo")
 NODES = 4
-CORES = 4
+CORES = 6
 MEMORY_MB = 8000
 KILL_WAIT_S = 10
 _PATIENCE_S = 30.0
@@ -55,6 +55,8 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerType=sched/builtin
 SchedulerParameters=sched_interval=1,sched_min_interval=0,batch_sched_delay=0
+# More cores than the machine may have.
+SlurmdParameters=config_overrides
 ReturnToService=2
 SlurmdTimeout=30
 InactiveLimit=0

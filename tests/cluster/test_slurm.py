@@ -5,82 +5,18 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from tests.cluster.slurm_jobs import Jobs, is_over, runs
 from tests.cluster.slurm_pool import NODES, SlurmPool, await_true
 
 from graphvine.deploy import slurm as slurm_module
-from graphvine.deploy.batch import JobState, JobStatus, Submission
+from graphvine.deploy.batch import JobState
 from graphvine.deploy.errors import BatchCommandError, DeployError
 from graphvine.deploy.slurm import Slurm
-from graphvine.deploy.spec import WorkerSpec, make_spec
-
-#: Stands in for a Python with graphvine: tells what it was given, then does what its variable DO says.
-PYTHON = """\
-#!/bin/sh
-[ "$1" != -S ] || exit 0
-echo "started as $*"
-ls -l "$(echo "$*" | sed 's/.*--connection-file \\([^ ]*\\).*/\\1/')"
-case $DO in
-wait) trap 'echo told to end; exit 7' TERM; while :; do sleep 1 & wait $!; done ;;
-stay) trap 'echo told to end' TERM; while :; do sleep 1 & wait $!; done ;;
-kill) kill -KILL $$ ;;
-*) exit "$DO" ;;
-esac
-"""
-
-
-class Jobs:
-    """Submits such jobs, and waits for what becomes of them."""
-
-    def __init__(self, directory: Path) -> None:
-        self.system = Slurm()
-        self._directory = directory
-        self._python = directory / "python"
-        self._python.write_text(PYTHON)
-        self._python.chmod(0o755)
-        self.connection = directory / "a manager's connection"
-        self.connection.write_text("the secret")
-        self._count = 0
-
-    def spec(self, do: str, **more: object) -> WorkerSpec:
-        return make_spec(
-            connection_file=str(self.connection),
-            python=str(self._python),
-            variables={"DO": do},
-            **{"memory": 100, **more},  # type: ignore[arg-type]
-        )
-
-    def directory(self) -> Path:
-        self._count += 1
-        made = (
-            self._directory / f"it's submission {self._count}" if self._count > 1 else self._directory / "one"
-        )
-        made.mkdir()
-        return made
-
-    def submit(self, do: str, count: int = 1, **more: object) -> Submission:
-        return self.system.submit(self.spec(do, **more), count, self.directory())
-
-    def wait(self, jobs: Sequence[str], until: Callable[[JobStatus], bool]) -> list[JobStatus]:
-        """Until that is true of all of them."""
-        told: list[JobStatus] = []
-
-        def done() -> bool:
-            told[:] = self.system.status(jobs)
-            return all(map(until, told))
-
-        try:
-            await_true(done, "what is waited for", within_s=100)
-        except RuntimeError as error:
-            raise AssertionError(f"{error}: {told}") from error
-        return told
-
-    def await_start(self, jobs: Sequence[str]) -> None:
-        """Slurm calls a job running before its script has begun."""
-        await_true(lambda: all("started as" in self.system.output(job) for job in jobs), "they have begun")
+from graphvine.deploy.spec import make_spec
 
 
 @pytest.fixture
@@ -88,39 +24,13 @@ def jobs(slurm: SlurmPool, tmp_path: Path) -> Jobs:
     return Jobs(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def long_jobs(
-    slurm_pool_running: SlurmPool, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Jobs, list[str]]]:
-    """Two that run into their wall time, which can't be less than a minute, while other tests run: one ends
-    when it is told to, the other does not."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLURM_CONF", str(slurm_pool_running.configuration))
-        jobs = Jobs(tmp_path_factory.mktemp("long"))
-        found = [
-            *jobs.submit("wait", wall_time="2m", grace=60, cores=0.5).jobs,
-            *jobs.submit("stay", wall_time="1m", cores=0.5).jobs,
-        ]
-    slurm_pool_running.kept.update(found)
-    yield jobs, found
-    slurm_pool_running.kept.difference_update(found)
-
-
 @pytest.fixture(autouse=True)
 def early(long_jobs: object) -> None:
     """They begin before anything else does."""
 
 
-def runs(status: JobStatus) -> bool:
-    return status.state is JobState.RUNNING
-
-
-def is_over(status: JobStatus) -> bool:
-    return status.state.is_over
-
-
 def test_many_workers_are_one_submission(slurm: SlurmPool, jobs: Jobs) -> None:
-    submission = jobs.submit("wait", NODES, cores=3)
+    submission = jobs.submit("wait", NODES, cores=4)
     assert submission.jobs == tuple(f"{submission.jobs[0].partition('_')[0]}_{i}" for i in range(NODES))
     told = jobs.wait(submission.jobs, runs)
     assert [status.job for status in told] == list(submission.jobs)
@@ -150,7 +60,7 @@ def test_how_jobs_end(jobs: Jobs) -> None:
 
 
 def test_cancelled_while_it_runs_and_before(jobs: Jobs) -> None:
-    submission = jobs.submit("wait", NODES + 2, cores=3)
+    submission = jobs.submit("wait", NODES + 2, cores=4)
     running, waiting = submission.jobs[:NODES], submission.jobs[NODES:]
     jobs.await_start(running)
     assert {status.reason.partition(" ")[0] for status in jobs.system.status(waiting)} <= {
@@ -345,13 +255,3 @@ def test_an_array_that_is_refused_takes_the_others_with_it(
     with pytest.raises(BatchCommandError, match="too many jobs"):
         jobs.submit("wait", 102, memory=10)
     await_true(lambda: not slurm.jobs(), "the first array is gone")
-
-
-def test_wall_time(jobs: Jobs, long_jobs: tuple[Jobs, list[str]]) -> None:
-    """The last one, as it takes longest."""
-    ended, stayed = jobs.wait(long_jobs[1], is_over)
-    assert (ended.state, ended.exit_code) == (JobState.FINISHED, 7)
-    assert stayed.state is JobState.REMOVED
-    assert stayed.reason == "TIMEOUT: its wall time was over"
-    for job in long_jobs[1]:
-        assert "told to end" in long_jobs[0].system.output(job)

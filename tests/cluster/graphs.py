@@ -1,0 +1,35 @@
+"""What tests compute on nodes that have graphvine and what it needs, and nothing else (no pytest, say)."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+from dask import delayed
+
+
+def work(number: int, seconds: float = 0.0) -> int:
+    time.sleep(seconds)
+    return number * number
+
+
+def mark(path: str, seconds: float) -> int:
+    """Tell by a file that it has begun."""
+    with open(path, "w"):
+        time.sleep(seconds)
+    return 49
+
+
+def where(_: int) -> tuple[str, str, str, str]:
+    import graphvine
+
+    return sys.prefix, graphvine.__file__, os.environ.get("PYTHONPATH", ""), os.environ.get("WORD", "")
+
+
+def graph(count: int, seconds: float = 0.0) -> tuple[Any, int]:
+    """Sums of squares, and what comes out of it."""
+    parts = [delayed(work)(number, seconds) for number in range(count)]
+    sums = [delayed(sum)(parts[i : i + 20]) for i in range(0, count, 20)]
+    return delayed(sum)(sums), sum(number * number for number in range(count))
