@@ -91,7 +91,8 @@ def test_requeued(slurm: SlurmPool, jobs: Jobs) -> None:
     told = jobs.wait(job, lambda status: status.state is JobState.PENDING)
     assert told[0].reason
     await_true(lambda: slurm.run("squeue", "-h", "-j", job[0], "-o", "%T").strip() == "PENDING", "it is back")
-    slurm.run("scontrol", "update", f"JobId={job[0]}", "StartTime=now")
+    # Slurm itself waits two minutes: in the very second in which it was killed a job can't start.
+    slurm.run("scontrol", "update", f"JobId={job[0]}", "StartTime=now+2")
     jobs.wait(job, runs)
     await_true(lambda: jobs.system.output(job[0]).count("started as") == 2, "both starts are in its output")
     jobs.system.cancel(job)

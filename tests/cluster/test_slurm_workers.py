@@ -90,7 +90,10 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def nothing_left(slurm: SlurmPool, tmp_path: Path, scratch: Path) -> Iterator[None]:
     """No process of a job, no scratch directory, no connection file."""
     yield
-    await_true(lambda: not started_by(slurm), "no process of a job is left")
+    try:
+        await_true(lambda: not started_by(slurm), "no process of a job is left")
+    except RuntimeError as error:
+        raise AssertionError(f"{error}: {started_by(slurm)}") from error
     assert list(scratch.iterdir()) == []
     assert list((tmp_path / "state").glob("*")) == []
 
@@ -146,7 +149,8 @@ def test_a_requeued_job_is_a_worker_again(slurm: SlurmPool, packed: Path) -> Non
             job = await_connected(cluster, 1)
             slurm.run("scontrol", "requeue", job[0])
             await_true(lambda: "PENDING" in slurm.run("squeue", "-h", "-j", job[0], "-o", "%T"), "requeued")
-            slurm.run("scontrol", "update", f"JobId={job[0]}", "StartTime=now")
+            # Slurm itself waits two minutes: in the very second in which it was killed a job can't start.
+            slurm.run("scontrol", "update", f"JobId={job[0]}", "StartTime=now+2")
             await_true(lambda: connected(cluster) == job, "it is back")
             total, expected = graph(40)
             assert total.compute(scheduler=manager.get) == expected
