@@ -3,6 +3,9 @@ all."""
 
 from __future__ import annotations
 
+import textwrap
+from pathlib import Path
+
 import pytest
 
 from graphvine.deploy import template as texts
@@ -438,3 +441,14 @@ def test_many_jobs_are_asked_for_in_portions() -> None:
     jobs = [str(i) for i in range(texts.JOBS_AT_ONCE + 1)]
     commands = texts.render_commands(["ask", "{{jobs}}"], jobs, r"\d+", {})
     assert [len(command) for command, _ in commands] == [texts.JOBS_AT_ONCE + 1, 2]
+
+
+def test_the_one_in_the_documentation() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "deploy.md").read_text()
+    block = page.partition("A complete one:\n")[2].partition("\n- A line")[0]
+    template = texts.parse_template(textwrap.dedent(block).encode(), "ours.toml")
+    assert texts.parse_submitted(template.submit, "accepted as 12", 2) == ["12.0", "12.1"]
+    told = asked(template, 0, "12.0 stopped by hand\n12.1 done - exit=3\n")
+    assert told["12.0"] == JobStatus("12.0", JobState.HELD, "by hand")
+    assert told["12.1"].exit_code == 3
+    assert rendered(template, make_spec(cores=2)).startswith("#!/bin/sh\n#Q cores=2\necho one")
