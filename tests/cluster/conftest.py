@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -33,6 +37,19 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """graphvine, what it needs, and a Python: an archive for jobs, which has nothing else in it."""
     return pack_graphvine(tmp_path_factory.mktemp("packed"))
+
+
+@pytest.fixture(scope="session")
+def packed_analysis(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole environment that runs this, coffea and all: an archive for jobs."""
+    if importlib.util.find_spec("coffea") is None:
+        pytest.skip("needs coffea: pip install '.[hep]'")
+    directory = tmp_path_factory.mktemp("analysis")
+    archive = directory / "analysis.tar.gz"
+    variables = os.environ | {"GRAPHVINE_CACHE_DIR": str(directory / "cache")}
+    command = [sys.executable, "-m", "graphvine.cli", "env", "pack", "-o", str(archive)]
+    subprocess.run(command, env=variables, check=True, stdout=subprocess.DEVNULL)
+    return archive
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,8 @@ TOOLS = ("sbatch", "squeue", "scontrol", "scancel", "sinfo")
 NODES = 4
 CORES = 6
 MEMORY_MB = 8000
-KILL_WAIT_S = 10
+#: Slurm's own default; tidying up after a large environment takes a while.
+KILL_WAIT_S = 30
 _PATIENCE_S = 30.0
 
 CONFIGURATION = """\

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -236,6 +237,43 @@ def test_an_interpreter_that_ends_leaves_no_job(slurm: SlurmPool, packed: Path, 
     done = subprocess.run([sys.executable, str(script), str(packed)], stdout=subprocess.PIPE, text=True)
     assert (done.stdout, done.returncode) == ("25\n", 3)
     await_true(lambda: not slurm.jobs(), "no job is left")
+
+
+#: As a user would write it, with a file of events to be made first.
+ANALYSIS = """
+import json, sys
+from pathlib import Path
+import dask
+import graphvine as gv
+from analysis import planned_events, planned_histograms
+from make_nanoaod import make_files
+
+files = make_files(Path(sys.argv[1]), 3000, files=2, seed=7)
+planned = planned_histograms(planned_events(files, 4))
+with gv.SlurmCluster(cores=2, memory="3GB", environment=sys.argv[2]) as cluster:
+    cluster.scale(2)
+    with gv.Manager(cluster=cluster) as m:
+        (found,) = dask.compute(planned, scheduler=m.get)
+(expected,) = dask.compute(planned, scheduler="sync")
+print(json.dumps([found[key] == expected[key] and bool(found[key].sum(flow=True)) for key in expected]))
+"""
+
+
+def test_the_coffea_example(slurm: SlurmPool, packed_analysis: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(ANALYSIS)
+    example = Path(__file__).resolve().parents[2] / "examples" / "adl"
+    path = os.pathsep.join([str(example), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "nano"), str(packed_analysis)],
+        env=os.environ | {"PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == 0
+    same = json.loads(done.stdout.splitlines()[-1])
+    assert len(same) >= 8
+    assert all(same)
 
 
 def test_wall_time(jobs_that_ran_long: tuple[Jobs, Sequence[str]]) -> None:

@@ -4,7 +4,8 @@
 gv_fail() { printf 'graphvine: job on %s: %s\n' "$(uname -n)" "$2" >&2; exit "$1"; }
 gv_need() { command -v "$1" >/dev/null 2>&1 || gv_fail 70 "there is no $1 on PATH ($PATH)"; }
 gv_arrived() { [ -r "$1" ] || gv_fail "$3" "$2 did not arrive: $1"; }
-gv_clean() { [ -z "$gv_made" ] || { cd / && rm -rf "$gv_scratch"; }; }
+# Batch systems signal rm, too, when they end a job.
+gv_clean() { [ -z "$gv_made" ] || { trap '' TERM INT HUP; cd / && rm -rf "$gv_scratch"; }; }
 
 # Some batch systems set no PATH and no HOME at all.
 # One stream of output, in order: some batch systems bring standard error back and forget the rest.
