@@ -62,6 +62,9 @@ from graphvine.worker.zygote import Prepare
 
 log = logging.getLogger("graphvine.worker")
 
+#: So many trees may be sent piece by piece at a time without each being opened for every piece.
+_READERS = 8
+
 
 class Base(msgspec.Struct):
     """What a zygote is made of: paths of a set-up and of an archive of modules ("": none), and so on."""
@@ -101,8 +104,8 @@ class Hands:
         """What the zygotes of contexts are made of."""
         self._pulls: dict[int, Pulled] = {}
         """What comes through the manager."""
-        self._reading: tuple[int, Reader] | None = None
-        """The tree that was read last, for the manager."""
+        self._readers: dict[int, Reader] = {}
+        """Trees that were read last, for the manager."""
 
     def carry_out(self, now: float) -> None:
         """Let the core decide, and do what it says, until it says nothing more."""
@@ -198,8 +201,8 @@ class Hands:
     def _drop(self, files: list[int]) -> None:
         for file in files:
             self._stop_fetch(file)
-            if self._reading is not None and self._reading[0] == file:
-                self._close_reader()
+            if file in self._readers:
+                self._readers.pop(file).close()
         self._store.drop(files)
 
     def _store_blob(self, blob: int, data: bytes) -> None:
@@ -384,19 +387,17 @@ class Hands:
         self._say([piece])
 
     def _read_tree(self, path: str, pull: Pull) -> Piece:
-        if self._reading is None or self._reading[0] != pull.file:
-            self._close_reader()
-            self._reading = pull.file, Reader(path)
-        reader = self._reading[1]
+        reader = self._readers.pop(pull.file, None) or Reader(path)
+        # The last one stands last.
+        self._readers[pull.file] = reader
+        if len(self._readers) > _READERS:
+            self._readers.pop(next(iter(self._readers))).close()
         return piece_of(pull, reader.read(pull.offset, pull.length), reader.size, tree=True)
 
-    def _close_reader(self) -> None:
-        if self._reading is not None:
-            self._reading[1].close()
-            self._reading = None
-
     def close(self) -> None:
-        self._close_reader()
+        for reader in self._readers.values():
+            reader.close()
+        self._readers.clear()
         for file in list(self._pulls):
             self._stop_fetch(file)
         for found in self._found.values():
