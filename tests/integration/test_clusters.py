@@ -21,6 +21,7 @@ from graphvine.deploy.cluster import LocalCluster
 from graphvine.deploy.errors import DeployError
 from graphvine.deploy.supervisor import ClusterStatus
 from graphvine.manager.manager import Manager
+from graphvine.manager.settings import Settings
 from graphvine.protocol.messages import Demand
 
 TIMEOUT_S = 60.0
@@ -174,6 +175,17 @@ def test_tasks_that_are_too_large_for_these_workers_are_named(caplog):
             future.cancel()
         assert "a worker of this cluster has 1 cores, 500 MB of memory" in caplog.text
         assert cluster.status().submitted == 0
+
+
+def test_a_cluster_that_was_asked_for_nobody_is_where_the_advice_points(caplog):
+    settings = Settings(first_worker_s=0.2)
+    with LocalCluster(cores=1) as cluster, Manager(cluster=cluster, settings=settings) as manager:
+        assert manager._loop.ask(lambda: manager._loop._core.settings.first_worker_s) == 300
+        with manager.executor() as executor:
+            future = executor.submit(double, 1)
+            cluster.scale(1)
+            assert future.result(TIMEOUT_S) == 2
+    assert "graphvine worker" not in caplog.text
 
 
 SCRIPT = """

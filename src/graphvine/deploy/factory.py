@@ -74,8 +74,8 @@ class Factory:
         self._spec = prepared(self.options)
         self._system, self._limits = system_for(self.options)
         self._session: _Session | None = None
-        self._avoided: dict[str, float] = {}
-        """Public keys of managers that could not be served, and until when they are left alone."""
+        self._avoided: dict[tuple[object, ...], float] = {}
+        """Managers that could not be served, and until when they are left alone."""
         self._seen_at = time.monotonic()
 
     def run(self) -> str:
@@ -163,7 +163,7 @@ class Factory:
 
     def _look_for_manager(self, now: float) -> str | None:
         for path, connection in self._candidates():
-            if now < self._avoided.get(connection.manager_public, now):
+            if now < self._avoided.get(_identity(connection), now):
                 continue
             log.info("manager %s on %s port %d", connection.name, connection.host, connection.port)
             if self.options.batch_type != "local" and all(host in _LOOPBACK for host in connection.hosts):
@@ -209,7 +209,7 @@ class _Session:
         spec: WorkerSpec,
         limits: Limits,
     ) -> None:
-        self.name, self.key = connection.name, connection.manager_public
+        self.name, self.key = connection.name, _identity(connection)
         self._path = path
         self._home = JobsDirectory(options.scratch_dir or None, keep=False)
         self.attendant = Attendant(
@@ -267,6 +267,11 @@ def system_for(options: FactoryOptions) -> tuple[BatchSystem, Limits]:
         return Local(bound=True), LOCAL_LIMITS
     name = _TASKVINES.get(options.batch_type, options.batch_type)
     return make_system(name, options.option, shared=not options.not_shared), Limits()
+
+
+def _identity(connection: Connection) -> tuple[object, ...]:
+    """What tells one manager from all others."""
+    return connection.manager_public, connection.secret, connection.host, connection.port, connection.pid
 
 
 def _state_of(path: str) -> object:

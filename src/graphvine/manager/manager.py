@@ -123,6 +123,7 @@ class Manager(TaskClient, DaskClient):
                 secure=not keyless,
                 encrypted=encrypted,
                 password=password,
+                clustered=cluster is not None,
             )
         except BaseException:
             worker.stop(0.0)

@@ -39,6 +39,8 @@ from graphvine.protocol.passwords import Keys, derive
 _counter = itertools.count(1)
 #: A local worker may take so long to start (a cold file system, a busy machine) before anybody is alarmed.
 _LOCAL_WORKER_S = 30.0
+#: Batch systems take their time, and a cluster says itself when nothing starts.
+_CLUSTER_S = 300.0
 _LOOPBACK = "127.0.0.1"
 _NO_SECURITY = (
     'security="none" was asked for: whoever reaches port %d of this machine can join as a worker, read and '
@@ -65,9 +67,10 @@ class Opening:
         secure: bool,
         encrypted: bool,
         password: str = "",
+        clustered: bool = False,
     ) -> None:
         """Arguments as those of ``Manager``; ``public``: other machines can reach it; ``worker`` may be
-        launched already. Raises PortInUseError, ValueError."""
+        launched already; ``clustered``: a cluster starts workers. Raises PortInUseError, ValueError."""
         keys = derive(password) if password else None
         self._listen_on = host or ("*" if public else _LOOPBACK)
         gate = self._open_gate(port, secure, keys)
@@ -84,7 +87,7 @@ class Opening:
             gate.close()
             raise
         settings = msgspec.structs.replace(
-            self._advised(settings or Settings(), public, wish),
+            self._advised(settings or Settings(), public, wish, clustered),
             encrypted=encrypted,
             # Who has a password instead of a connection file does not know it either.
             told_secret=self.connection.secret,
@@ -159,10 +162,11 @@ class Opening:
         self._closer()
         atexit.unregister(self._closer)
 
-    def _advised(self, settings: Settings, public: bool, wish: LocalWish) -> Settings:
+    def _advised(self, settings: Settings, public: bool, wish: LocalWish, clustered: bool) -> Settings:
         """``settings`` with what to do when there is no worker, said later where one is being started."""
-        if wish.when != "never":
-            patience_s = max(settings.first_worker_s, _LOCAL_WORKER_S)
+        if wish.when != "never" or clustered:
+            patience_s = _CLUSTER_S if clustered else _LOCAL_WORKER_S
+            patience_s = max(settings.first_worker_s, patience_s)
             settings = msgspec.structs.replace(settings, first_worker_s=patience_s)
         host = self.connection.hosts[0] if public else "localhost"
         advice = f"start one with: graphvine worker {host} {self.connection.port}"
@@ -171,6 +175,8 @@ class Opening:
         elif public:
             file = self.connection_files[-1]
             advice += f" (from another machine: graphvine worker --connection-file {file})"
+        if clustered:
+            advice = "its cluster's status() says what became of those that were asked for"
         return msgspec.structs.replace(
             settings, how_to_join=settings.how_to_join or advice, node=settings.node or node_id()
         )
