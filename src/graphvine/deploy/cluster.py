@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import tempfile
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -169,18 +170,15 @@ class LocalCluster(Cluster):
         disk: float | str | None = None,
         python: str = sys.executable,
         scratch_dir: str | os.PathLike[str] | None = None,
-        keep: bool = False,
         limits: Limits | None = None,
         **more: Any,
     ) -> None:
-        """What each worker offers, and which Python runs it. ``more``: see ``deploy.spec.make_spec``. Raises
-        DeployError."""
+        """What each worker offers, and which Python runs it. They end with this process. ``more``: see
+        ``deploy.spec.make_spec``. Raises DeployError."""
         from graphvine.deploy.local import Local
 
         spec = make_spec(cores=cores, memory=memory, disk=disk, python=python, **more)
-        super().__init__(
-            Local(bound=True), spec, scratch_dir=scratch_dir, keep=keep, limits=limits or LOCAL_LIMITS
-        )
+        super().__init__(Local(bound=True), spec, scratch_dir=scratch_dir, limits=limits or LOCAL_LIMITS)
 
 
 class HTCondorCluster(Cluster):
@@ -312,23 +310,23 @@ class _Running:
 
 
 class JobsDirectory:
-    """Where one supervisor's submissions lie. Those that killed processes of this user left are removed."""
+    """Where one supervisor's submissions lie. Those that killed processes of this user left are removed, but
+    for those of jobs that are to be kept (``keep``)."""
 
     def __init__(self, parent: str | os.PathLike[str] | None, keep: bool) -> None:
         """Raises DeployError."""
         self._parent = Path(os.path.abspath(parent)) if parent else state_directory() / "jobs"
-        self._keep = keep
         try:
             self._parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             sweep(str(self._parent))
-            self._owned = OwnedDirectory(str(self._parent))
+            self._owned = None if keep else OwnedDirectory(str(self._parent))
+            self.path = Path(self._owned.path if self._owned else tempfile.mkdtemp("", "kept-", self._parent))
         except OSError as error:
             raise DeployError(f"there is no directory for jobs in {self._parent}: {error}") from error
-        self.path = Path(self._owned.path)
 
     def remove(self) -> None:
         """Nobody needs it any more, unless jobs are kept."""
-        if not self._keep:
+        if self._owned is not None:
             self._owned.remove()
             with contextlib.suppress(OSError):
                 self._parent.rmdir()

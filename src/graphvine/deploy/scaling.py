@@ -51,18 +51,18 @@ class Need(msgspec.Struct, frozen=True):
     """So many could work now."""
     work: float = 0.0
     """So many would finish everything in time, could all of it run at once."""
-    left: bool = False
-    """There is something that they could do, now or later."""
+    whole: float = 0.0
+    """So many would each have something, could all of it run at once."""
 
     @property
     def now(self) -> int:
         """Workers that are worth having now."""
-        return max(math.ceil(min(self.width, self.work)), int(self.left))
+        return max(math.ceil(min(self.width, self.work)), int(self.whole > 0))
 
     @property
     def later(self) -> int:
         """Workers that there will be work for when what waits is ready."""
-        return max(math.ceil(self.work), int(self.left))
+        return max(math.ceil(min(self.whole, self.work)), int(self.whole > 0))
 
 
 def slots(request: Resources, size: Size) -> int:
@@ -88,16 +88,15 @@ def misfit(wanted: Wanted, size: Size) -> bool:
 
 def need_of(demand: Iterable[Wanted], size: Size, finish_s: float) -> Need:
     """What these tasks ask for."""
-    width = work = 0.0
-    left = False
+    width = work = whole = 0.0
     for wanted in demand:
         if wanted.names or misfit(wanted, size):
             continue
         at_once = size.tasks or slots(wanted.request, size)
         width += wanted.able / at_once
         work += (wanted.seconds / finish_s + wanted.unmeasured) / at_once
-        left = left or wanted.left > 0
-    return Need(width, work, left)
+        whole += wanted.left / at_once
+    return Need(width, work, whole)
 
 
 class Scaler:

@@ -181,6 +181,13 @@ def test_and_not_more_than_will_be_busy():
     assert lull.target(50, 60.0) == 5
 
 
+def test_one_long_task_is_one_workers_business():
+    tail = scaler()
+    tail.on_demand([tasks(1, 1, each_s=6000.0)])
+    tail.target(50, 0.0)
+    assert tail.target(50, 60.0) == 1
+
+
 # -- always ---------------------------------------------------------------------------------------------
 
 wanted = st.builds(
@@ -213,7 +220,7 @@ def test_the_target_is_within_bounds_and_up_is_at_once(policy, size, story):
         asked = follower.target(have, now)
         assert policy.minimum <= asked <= policy.maximum
         assert asked >= min(need.now, policy.maximum), "what is worth having now is asked for"
-        assert asked <= max(have, math.ceil(need.width), int(need.left), policy.minimum), "and no more"
+        assert asked <= max(have, math.ceil(need.width), int(need.whole > 0), policy.minimum), "and no more"
         have = asked
 
 
