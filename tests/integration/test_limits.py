@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -110,8 +111,30 @@ def test_a_function_that_does_not_let_go(m: Manager) -> None:
     task = vine.PythonTask(stubborn)
     task.set_memory(300)
     done(m, task)
-    assert task.result == "resource exhaustion"
+    assert (task.result, task.limits_exceeded.memory) == ("resource exhaustion", 300)
     assert "may use 300 MB" in task.reason
+
+
+@pytest.mark.parametrize("mode", ["direct", "fork"])
+def test_calls_that_sleep_or_wait_are_ended_too(m: Manager, mode: str) -> None:
+    def sleep() -> int:
+        data = bytearray(500 * 2**20)
+        time.sleep(1000)
+        return len(data)
+
+    def wait() -> int:
+        code = "import time; x = bytearray(500 << 20); time.sleep(1000)"
+        return subprocess.run([sys.executable, "-c", code], check=True).returncode
+
+    library = m.create_library_from_functions("library", sleep, wait, exec_mode=mode)
+    m.install_library(library)
+    for name in ("sleep", "wait"):
+        call = vine.FunctionCall("library", name)
+        call.set_memory(300)
+        done(m, call)
+        assert (call.result, call.limits_exceeded.memory) == ("resource exhaustion", 300)
+        # It was told so, and not killed.
+        assert "attempt" not in str(call.output)
 
 
 def test_a_call_that_uses_too_much_disk(m: Manager) -> None:

@@ -28,7 +28,7 @@ from graphvine.taskvine.remote import calls, command
 from graphvine.taskvine.remote.cache import environment_name
 from graphvine.taskvine.remote.contents import last_line
 from graphvine.taskvine.remote.here import Making
-from graphvine.taskvine.remote.limits import STOPPED, Limits
+from graphvine.taskvine.remote.limits import STOPPED, Limits, exceeded_by
 from graphvine.taskvine.results import Report, Summary
 from graphvine.taskvine.task import Task
 
@@ -313,6 +313,7 @@ class PythonTask(Task):
         if outcome.kind == "killed" and STOPPED in outcome.text:
             report.result = results.RESOURCE_EXHAUSTION
             report.reason = outcome.text.rpartition(STOPPED)[2].strip()
+            report.exceeded = exceeded_by(report.reason)
         _no_value(report, report.result, report.reason, error)
 
     def _take_failure(self, report: Report) -> None:

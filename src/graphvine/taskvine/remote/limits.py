@@ -8,9 +8,9 @@ too. Disk is what lies in its sandbox. Looking takes a twentieth of the time at 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
 import os
+import re
 import select
 import signal
 import sys
@@ -29,6 +29,7 @@ _IDLE = 19
 GRACE_S = 3.0
 #: Begins what is said of a call whose process is killed.
 STOPPED = "graphvine: stopped: "
+_SIGNAL = signal.SIGUSR2
 _MB = 2**20
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -78,7 +79,7 @@ class Monitor:
 
     @property
     def reason(self) -> str:
-        """Which limits it did not keep, in words."""
+        """Which limits it did not keep, in words (see ``exceeded_by``)."""
         return " and ".join(
             f"it used {getattr(self, name):.0f} MB of {name}, and may use {limit:g} MB"
             for name, limit in self.exceeded.items()
@@ -101,6 +102,13 @@ class Monitor:
             os.close(descriptor)
 
 
+def exceeded_by(reason: str) -> dict[str, float]:
+    """The limits that ``Monitor.reason`` names."""
+    return {
+        name: float(limit) for name, limit in re.findall(r"MB of (\w+), and may use ([\d.e+]+) MB", reason)
+    }
+
+
 @contextmanager
 def keeping(limits: Limits, sandbox: str) -> Iterator[Monitor]:
     """While the main thread of this process calls something, it is to keep to its limits: whether it did, the
@@ -112,6 +120,8 @@ def keeping(limits: Limits, sandbox: str) -> Iterator[Monitor]:
         return
     _forget_peak()
     over = threading.Event()
+    # It ends a sleep, or the waiting for a child, too.
+    before = signal.signal(_SIGNAL, _raise)
     guard = threading.Thread(target=_guard, args=(monitor, over, process), name="graphvine-limits")
     guard.start()
     try:
@@ -124,10 +134,16 @@ def keeping(limits: Limits, sandbox: str) -> Iterator[Monitor]:
                 _end(guard, over)
             except LimitExceededError:
                 _end(guard, over)
+            # Nobody sends it any more.
+            signal.signal(_SIGNAL, before)
             if limits.memory:
                 monitor.note(memory=_peak_mb())
             if limits.disk:
                 monitor.note(disk=extent(sandbox)[0])
+
+
+def _raise(*_: object) -> None:
+    raise LimitExceededError
 
 
 def _end(guard: threading.Thread, over: threading.Event) -> None:
@@ -142,8 +158,7 @@ def _guard(monitor: Monitor, over: threading.Event, process: int) -> None:
             continue
         if not told:
             told = time.monotonic()
-            main = ctypes.c_ulong(threading.main_thread().ident or 0)
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(main, ctypes.py_object(LimitExceededError))
+            signal.pthread_kill(threading.main_thread().ident or 0, _SIGNAL)
         elif time.monotonic() - told > GRACE_S:
             with contextlib.suppress(Exception):
                 print(f"{STOPPED}{monitor.reason}", file=sys.stderr, flush=True)
