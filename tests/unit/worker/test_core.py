@@ -16,6 +16,7 @@ from graphvine.protocol.messages import (
     Sources,
     TaskOrder,
 )
+from graphvine.worker.packets import PacketDone
 from graphvine.worker.settings import Settings
 
 
@@ -363,6 +364,60 @@ def test_a_recalled_task_that_comes_again_runs() -> None:
     bench.assign(order(2))
     bench.run_all()
     assert set(bench.done) == {1, 2}
+
+
+def test_a_recalled_task_that_an_executor_gives_back_is_returned() -> None:
+    bench = Bench(cores=1, settings=Settings(warm_executors=0, packet_tasks=4))
+    measured(bench)
+    bench.assign(*(order(task) for task in range(4)))
+    bench.bring_up()
+    (number,) = bench.executors
+    assert bench.begin(number) == [0, 1, 2, 3]
+    bench.core.on_recall([2])
+    bench.turn()
+    assert bench.returned() == [], "perhaps it has begun"
+    bench.finish_one(number)
+    bench.finish_one(number)
+    executor = bench.executors[number]
+    assert executor.at is not None
+    done = PacketDone(executor.at.number, [], finished=True, given_back=[2, 3])
+    executor.at, executor.left = None, []
+    bench.core.on_packet_results(number, done, bench.now)
+    bench.turn()
+    assert bench.returned() == [2]
+    bench.run_all()
+    assert bench.order_of_starts == [0, 1, 3]
+
+
+def test_a_worker_that_leaves_gives_back_what_has_not_begun_and_what_still_comes() -> None:
+    bench = Bench(cores=1)
+    bench.assign(order(1), order(2), order(3, 2))
+    bench.bring_up()
+    (number,) = bench.executors
+    assert bench.begin(number) == [1]
+    assert not bench.core.idle()
+    bench.core.on_leave()
+    bench.turn()
+    assert sorted(bench.returned()) == [2, 3]
+    bench.assign(order(4), order(5, 4))
+    bench.turn()
+    assert {4, 5} <= set(bench.returned())
+    bench.run_all()
+    assert set(bench.done) == {1}
+    assert bench.core.idle()
+
+
+def test_whoever_dies_while_its_worker_leaves_is_blamed_for_nothing() -> None:
+    bench = Bench(cores=1)
+    bench.assign(order(1))
+    bench.bring_up()
+    (number,) = bench.executors
+    bench.begin(number)
+    bench.core.on_leave()
+    bench.turn()
+    bench.die(number)
+    assert bench.returned() == [1]
+    assert not bench.failed
 
 
 def test_cancel_of_what_has_not_begun_is_forgotten_without_a_word() -> None:
