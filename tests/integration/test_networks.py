@@ -51,7 +51,7 @@ def digest_tree(tree):
             found.update(name.encode() + file.read())
     return found.hexdigest()
 
-manager = Manager(port=0, host="*", local_workers=0)
+manager = Manager(port=0, host="*", local_workers=0, encrypt_transfers=sys.argv[1] == "encrypted")
 print(manager.port, flush=True)
 with dask.annotate(workers=["near"]):
     data = delayed(make)(dask_key_name="data")
@@ -130,14 +130,15 @@ def hosts() -> Iterator[Hosts]:
         made.remove()
 
 
+@pytest.mark.parametrize("links", ["plain", "encrypted"])
 @pytest.mark.parametrize("together", [True, False], ids=["peers", "only the manager is reachable"])
 def test_a_large_result_and_a_directory_reach_the_other_worker_and_the_user(
-    hosts: Hosts, together: bool, tmp_path: Path
+    hosts: Hosts, together: bool, links: str, tmp_path: Path
 ) -> None:
     hosts.join(together)
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
-    manager = hosts.start("gvt-mid", sys.executable, str(script), stdout=subprocess.PIPE)
+    manager = hosts.start("gvt-mid", sys.executable, str(script), links, stdout=subprocess.PIPE)
     assert manager.stdout is not None
     port = manager.stdout.readline().strip()
     workers = []

@@ -97,7 +97,10 @@ class Gate:
             poller.register(socket, zmq.POLLIN)
 
     def answer_knocks(self) -> list[int]:
-        """Answer who asks to come in. Returns descriptors of connections that were heard and have ended."""
+        """Answer who asks to come in. Returns descriptors of connections that were heard and have ended.
+
+        What was said until now has to be received before the next call."""
+        self._strangers.settle()
         self._answer_zap()
         ended = []
         for kind, descriptor in self._events():
@@ -220,6 +223,7 @@ class Gate:
             if not welcome:
                 host = address.decode(errors="replace").removeprefix("::ffff:")
                 why = "it does not hold this manager's key"
+                self._strangers.on_refused()
                 self.refusals.note(host, f"refused a connection from {host} on port {self.port}: {why}")
 
     def _events(self) -> Iterator[tuple[int, int]]:

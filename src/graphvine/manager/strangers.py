@@ -40,14 +40,18 @@ class Strangers:
         self._refusals = refusals
         self._clock = clock
         self._crowd: Crowd[int] = Crowd(_most())
+        self._new: dict[int, None] = {}
+        """Those of the last turn: what they have said may be here and not be read yet."""
         self._hosts: dict[int, str] = {}
         """The hosts of all connections, heard or not."""
+        self._refused = 0
+        """So many were refused, and said so, whose connections have not ended yet."""
         self._look_until = 0.0
         """When those that came last have had their time."""
         self._look_at: float | None = None
 
     def __len__(self) -> int:
-        return len(self._crowd)
+        return len(self._crowd) + len(self._new)
 
     def host(self, descriptor: int) -> str:
         """From where a connection comes, "" when that is not known."""
@@ -55,12 +59,10 @@ class Strangers:
 
     def on_accepted(self, descriptor: int, heard: bool) -> None:
         """``heard``: what was said over it was faster than this news."""
-        host = self._hosts[descriptor] = _host_of(descriptor)
+        self._hosts[descriptor] = _host_of(descriptor)
         if heard:
             return
-        leaving = self._crowd.add(descriptor, host)
-        if leaving is not None:
-            self._end(leaving, self.host(leaving), "too many came at once, and it had said nothing yet")
+        self._new[descriptor] = None
         now = self._clock()
         self._look_until = now + HANDSHAKE_S + 1.0
         if self._look_at is None:
@@ -68,12 +70,28 @@ class Strangers:
 
     def on_heard(self, descriptor: int) -> None:
         """It has the key."""
+        self._new.pop(descriptor, None)
         self._crowd.remove(descriptor)
+
+    def on_refused(self) -> None:
+        """One has shown another key."""
+        self._refused += 1
 
     def on_ended(self, descriptor: int, heard: bool) -> None:
         host = self._hosts.pop(descriptor, "")
-        if self._crowd.remove(descriptor) is not None and not heard:
+        waited = self._new.pop(descriptor, self) is None or self._crowd.remove(descriptor) is not None
+        if waited and self._refused:
+            self._refused -= 1
+        elif waited and not heard:
             self._refuse(host, "it left without having spoken CurveZMQ with the right key")
+
+    def settle(self) -> None:
+        """What those that are new had to say was read: who said nothing has to stand in line."""
+        for descriptor in self._new:
+            leaving = self._crowd.add(descriptor, self.host(descriptor))
+            if leaving is not None:
+                self._end(leaving, self.host(leaving), "too many came at once, and it had said nothing yet")
+        self._new.clear()
 
     def deadline(self) -> float | None:
         """When ``on_time`` is to be called next."""

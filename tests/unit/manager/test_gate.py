@@ -23,7 +23,7 @@ WAIT_MS = 10_000
 
 @pytest.fixture
 def gate() -> Iterator[Gate]:
-    opened = Gate("127.0.0.1", 0, clock=lambda: 0.0)
+    opened = Gate("127.0.0.1", 0, clock=time.monotonic)
     yield opened
     opened.close()
 
@@ -64,7 +64,10 @@ def serve_until(gate: Gate, condition: object) -> list[bytes]:
     poller = zmq.Poller()
     gate.register(poller)
     frames: list[bytes] = []
-    while not condition(frames) and poller.poll(WAIT_MS):  # type: ignore[operator]
+    while not condition(frames):  # type: ignore[operator]
+        due = gate.deadline()
+        if not poller.poll(WAIT_MS if due is None else 100) and due is None:
+            break
         gate.answer_knocks()
         frames += [bytes(frame) for _, frame, _ in gate.receive()]
     return frames
