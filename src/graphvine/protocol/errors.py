@@ -79,12 +79,24 @@ class NestedManagerError(GraphvineError, RuntimeError):
     """A module that a worker imports for its tasks makes a manager when it is imported."""
 
 
+#: This process, without asking the kernel each time.
+_here = os.getpid()
+
+
+def _be_here() -> None:
+    global _here
+    _here = os.getpid()
+
+
+os.register_at_fork(after_in_child=_be_here)
+
+
 def check_process(pid: int) -> None:
     """Raises ManagerClosedError in a process that was forked from ``pid``, which made a manager: the threads
     that would answer are not there, and waiting for them would never end."""
-    if os.getpid() != pid:
+    if _here != pid:
         raise ManagerClosedError(
-            f"this manager belongs to process {pid}, which made it, and this process ({os.getpid()}) was "
+            f"this manager belongs to process {pid}, which made it, and this process ({_here}) was "
             "forked from that one; make a manager of its own here"
         )
 

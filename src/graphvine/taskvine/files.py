@@ -295,8 +295,10 @@ def needed_by(file: File) -> list[File]:
 
 def all_needed(files: Iterable[File]) -> list[File]:
     """Files, and all that they are made of, each once."""
-    found: dict[int, File] = {}
     left = list(files)
+    if not left:
+        return left
+    found: dict[int, File] = {}
     while left:
         file = left.pop()
         if id(file) not in found:

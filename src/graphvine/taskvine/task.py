@@ -118,6 +118,8 @@ class Task(Reported):
         self._take_options(options)
 
     def _take_options(self, options: Mapping[str, Any]) -> None:
+        if not options:
+            return
         for name in _SETTABLE:
             if name in options:
                 getattr(self, f"set_{name}")(options[name])
@@ -196,6 +198,8 @@ class Task(Reported):
 
     def input_files(self) -> list[File]:
         """All files that it needs, each once."""
+        if not self._inputs and not self._contexts:
+            return []
         files = [*(mount.file for mount in self._inputs), *self._contexts]
         return list({id(file): file for file in files}.values())
 
