@@ -44,10 +44,17 @@ _capture: _Capture | None = None
 
 
 def begin() -> None:
-    """From now on what is printed is kept. Raises OSError."""
+    """From now on what is printed is kept; where there is no room for a file, it is passed on as ever."""
     global _capture
     if _capture is None or _capture.pid != os.getpid():
-        _capture = _Capture()
+        try:
+            _capture = _Capture()
+        except OSError:
+            _capture = None
+            return
+    if os.fstat(_capture.file).st_size:
+        # Nobody took what was printed last, as something else went wrong.
+        os.ftruncate(_capture.file, 0)
     _flush()
     _redirect([_capture.file] * 2)
     _capture.lasts = True
