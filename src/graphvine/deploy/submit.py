@@ -1,4 +1,4 @@
-"""One submission from a shell: ``graphvine submit SYSTEM --manager NAME ... COUNT``.
+"""One submission of workers from a shell: ``graphvine submit``.
 
 What it submits stays until its manager ends, or it has been idle for long enough: nobody watches over these
 jobs (``graphvine factory`` does that). Names of jobs go to standard output, one a line; what to do next to
