@@ -54,6 +54,9 @@ ENABLE_IPV6 = False
 SEC_DEFAULT_AUTHENTICATION = REQUIRED
 SEC_DEFAULT_AUTHENTICATION_METHODS = FS
 SEC_CLIENT_AUTHENTICATION_METHODS = FS
+# For Python bindings that are newer than the daemons.
+SEC_FS_ENFORCE_CHANNEL_BINDING = False
+FS_LOCAL_DIR = {home}/fs
 SEC_PASSWORD_DIRECTORY = {home}/passwords.d
 SEC_TOKEN_DIRECTORY = {home}/tokens.d
 ALLOW_READ = *
@@ -138,6 +141,8 @@ class Pool:
             "tokens.d",
         ):
             (self.home / part).mkdir(mode=0o700 if part.endswith(".d") else 0o755)
+        (self.home / "fs").mkdir()
+        (self.home / "fs").chmod(0o1777)
         (self.home / "condor_config").write_text(_CONFIGURATION.format(**self._settings))
         self.give(self.home)
         self._master = self.spawn([str(self._root / "usr/sbin/condor_master"), "-f"])

@@ -6,6 +6,7 @@ All of it is called in a process of the user's, as the schedd takes no jobs from
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.cluster.htcondor_pool import Pool
+from tests.cluster.packing import copy_distribution
 
 from graphvine.deploy.batch import JobState, JobStatus, Submission
 from graphvine.deploy.errors import DeployError
@@ -41,7 +43,7 @@ esac
 class Jobs:
     """Submits such jobs, and waits for what becomes of them."""
 
-    def __init__(self, pool: Pool, directory: Path) -> None:
+    def __init__(self, pool: Pool, directory: Path, **variables: str) -> None:
         self.pool = pool
         self._directory = directory
         directory.mkdir()
@@ -54,6 +56,7 @@ class Jobs:
         self._count = 0
         self._process = pool.spawn(
             [str(pool.python), str(directory / "driver.py")],
+            variables,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -222,6 +225,35 @@ def test_what_jobs_say_comes_back_from_a_schedd_that_keeps_it(jobs: Jobs) -> Non
     told = jobs.wait([job], is_in(JobState.FINISHED), "spooling")[0]
     assert told.exit_code == 5
     assert f"--job {job}" in jobs.call("output", "spooling", job=job)
+
+
+def test_where_there_are_no_tools_the_bindings_will_do(htcondor: Pool, tmp_path: Path) -> None:
+    if importlib.util.find_spec("htcondor2") is None:
+        pytest.skip("needs HTCondor's Python bindings: pip install htcondor")
+    home = htcondor.home / tmp_path.name
+    packages = home.with_name("bindings")
+    copy_distribution("htcondor", packages)
+    htcondor.give(packages)
+    jobs = Jobs(htcondor, home, PATH="/usr/bin:/bin", PYTHONPATH=str(packages))
+    try:
+        ended, removed = jobs.submit("3").jobs[0], jobs.submit("wait").jobs[0]
+        jobs.wait([removed], is_in(JobState.RUNNING))
+        assert jobs.wait([ended], is_in(JobState.FINISHED))[0].exit_code == 3
+        assert f"--job {ended}" in jobs.call("output", job=ended)
+        jobs.call("make", "another")
+        told = {one.job: one.state for one in jobs.status([ended, removed], "another")}
+        assert told == {ended: JobState.FINISHED, removed: JobState.RUNNING}
+        jobs.call("cancel", jobs=[removed])
+        jobs.call("cancel", jobs=[removed])
+        assert "via condor_rm" in jobs.wait([removed], is_in(JobState.REMOVED))[0].reason
+        with pytest.raises(DeployError, match="condor_submit: .*Parse error"):
+            jobs.submit("0", requirements="this is no expression (")
+        jobs.call("make", "spooling", spool=True, schedd=htcondor.schedd())
+        spooled = jobs.submit("5", system="spooling").jobs[0]
+        jobs.wait([spooled], is_in(JobState.FINISHED), "spooling")
+        assert f"--job {spooled}" in jobs.call("output", "spooling", job=spooled)
+    finally:
+        jobs.close()
 
 
 def test_tools_under_a_prefix(jobs: Jobs) -> None:

@@ -1,4 +1,5 @@
-"""Workers from HTCondor, by its command-line tools: every site's users have those.
+"""Workers from HTCondor, by its command-line tools: every site's users have those. Where they are missing,
+its Python bindings stand in for them (``deploy.htcondor_bindings``).
 
 What became of a job is read from the job event log, which the schedd writes into the submission's directory
 whether anybody reads it or not: it tells of holds, removals and evictions with their reasons, and of jobs
@@ -10,7 +11,10 @@ about jobs that are in neither place.
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -218,14 +222,20 @@ class HTCondor:
     def _run(self, tool: str, *arguments: str) -> str:
         command = os.path.join(self._tools, tool)
         try:
-            return run_command([command, *arguments], environment=self._environment)
+            return run_command([*self._command(tool), *arguments], environment=self._environment)
         except BatchCommandError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 raise DeployError(
-                    f"{command} is not there: run this where jobs are submitted, or name the directory of "
-                    "HTCondor's tools (tools=...)"
+                    f"{command} is not there: run this where jobs are submitted, name the directory of "
+                    "HTCondor's tools (tools=...), or install its Python bindings (pip install htcondor)"
                 ) from error
             raise
+
+    def _command(self, tool: str) -> list[str]:
+        """The tool, or what stands in for it where there are only the bindings."""
+        if not self._tools and shutil.which(tool) is None and importlib.util.find_spec("htcondor2"):
+            return [sys.executable, "-m", "graphvine.deploy.htcondor_bindings", tool]
+        return [os.path.join(self._tools, tool)]
 
 
 def make_htcondor(options: Mapping[str, str]) -> HTCondor:
