@@ -194,11 +194,17 @@ class Pool:
         assert process.returncode == 0, f"{command[0]} failed with exit code {process.returncode}:\n{said}"
         return said
 
-    def jobs(self) -> list[str]:
-        """Those in the queue."""
-        return self.run(
-            ["condor_q", "-allusers", "-format", "%d.", "ClusterId", "-format", "%d\n", "ProcId"]
-        ).split()
+    def jobs(self, constraint: str = "JobStatus != 3 && JobStatus != 4") -> list[str]:
+        """Those in the queue; by default not those that are about to leave it, removed or completed."""
+        ids = ["-format", "%d.", "ClusterId", "-format", "%d\n", "ProcId"]
+        return self.run(["condor_q", "-allusers", "-constraint", constraint, *ids]).split()
+
+    def await_empty(self) -> None:
+        """Until no job is in the queue: the schedd takes a moment. Raises AssertionError."""
+        deadline = time.monotonic() + _STOP_S
+        while left := self.jobs("true"):
+            assert time.monotonic() < deadline, f"still there: {left}"
+            time.sleep(0.1)
 
     def schedd(self) -> str:
         """Its name."""

@@ -225,6 +225,7 @@ def test_what_jobs_say_comes_back_from_a_schedd_that_keeps_it(jobs: Jobs) -> Non
     told = jobs.wait([job], is_in(JobState.FINISHED), "spooling")[0]
     assert told.exit_code == 5
     assert f"--job {job}" in jobs.call("output", "spooling", job=job)
+    jobs.pool.await_empty()
 
 
 def test_where_there_are_no_tools_the_bindings_will_do(htcondor: Pool, tmp_path: Path) -> None:
@@ -246,12 +247,13 @@ def test_where_there_are_no_tools_the_bindings_will_do(htcondor: Pool, tmp_path:
         jobs.call("cancel", jobs=[removed])
         jobs.call("cancel", jobs=[removed])
         assert "via condor_rm" in jobs.wait([removed], is_in(JobState.REMOVED))[0].reason
-        with pytest.raises(DeployError, match="condor_submit: .*Parse error"):
+        with pytest.raises(DeployError, match=r"condor_submit: .*Parse error"):
             jobs.submit("0", requirements="this is no expression (")
         jobs.call("make", "spooling", spool=True, schedd=htcondor.schedd())
         spooled = jobs.submit("5", system="spooling").jobs[0]
         jobs.wait([spooled], is_in(JobState.FINISHED), "spooling")
         assert f"--job {spooled}" in jobs.call("output", "spooling", job=spooled)
+        htcondor.await_empty()
     finally:
         jobs.close()
 

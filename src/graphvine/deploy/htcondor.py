@@ -11,6 +11,7 @@ about jobs that are in neither place.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -144,7 +145,9 @@ class HTCondor:
         unknown = [job for job in jobs if job not in found]
         if unknown:
             asked = self._ask(unknown)
-            self._ended.update((job, told) for job, told in asked.items() if told.state.is_over)
+            ended = {job: told for job, told in asked.items() if told.state.is_over}
+            self._fetch([job for job, told in ended.items() if told.state is JobState.FINISHED])
+            self._ended.update(ended)
             found.update(asked)
         told = [found.get(job) or _gone(job) for job in jobs]
         return self._with_reasons(told)
@@ -162,14 +165,19 @@ class HTCondor:
                 self._forget(job for job in some if job not in left)
 
     def output(self, job: str) -> str:
-        """The last lines that it and its worker wrote. Raises DeployError."""
+        """The last lines that it and its worker wrote; of a spooled job once it has ended."""
         directory = self._directories.get(_cluster(job))
         if directory is None:
             return ""
-        path = directory / _OUTPUT / f"{job}.err"
-        if self._spool and not path.exists():
-            self._run("condor_transfer_data", *self._where, job)
-        return read_tail(path)
+        return read_tail(directory / _OUTPUT / f"{job}.err")
+
+    def _fetch(self, jobs: Sequence[str]) -> None:
+        """Bring back what the schedd keeps of jobs that have ended, and let it keep them no longer."""
+        ours = [job for job in jobs if _cluster(job) in self._directories]
+        if self._spool and ours:
+            with contextlib.suppress(BatchCommandError):  # they ended all the same
+                self._run("condor_transfer_data", *self._where, *ours)
+                self._run("condor_rm", *self._where, *ours)
 
     def _forget(self, jobs: Iterable[str]) -> None:
         """These have left the queue, whatever their logs say."""

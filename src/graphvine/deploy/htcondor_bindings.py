@@ -1,8 +1,8 @@
 """HTCondor's tools where there are none, by its Python bindings: ``python -m ... condor_q 12.0 -json``.
 
-Takes what ``deploy.htcondor`` says to the real tools and prints what they would print, so that nothing else
-has to know. A process of its own: the bindings hold the interpreter while they wait for a busy schedd, which a
-manager's process can't afford.
+Takes what ``deploy.htcondor`` says to the real tools and prints what they would print: nothing else has to
+know. A process of its own, because the bindings hold the interpreter while they wait for a busy schedd, which
+a manager's process can't afford.
 
 ``pip install htcondor``: the bindings of version 2, in a version the site's schedd understands.
 """
@@ -93,10 +93,9 @@ def _constraint(jobs: Sequence[str]) -> str:
 
 
 def _rendered(ads: Sequence[Any]) -> str:
-    """As JSON, without what is no plain value (expressions that are not known)."""
-    return json.dumps(
-        [{name: value for name, value in ad.items() if isinstance(value, str | int | float)} for ad in ads]
-    )
+    """As JSON, without what is no plain value: expressions, and Undefined, which is a kind of int."""
+    plain = (str, int, float, bool)
+    return json.dumps([{name: value for name, value in ad.items() if type(value) in plain} for ad in ads])
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -95,7 +95,7 @@ def render_description(
     if spec.proxy:
         settings |= {"use_x509userproxy": "True", "x509userproxy": files.proxy}
     if spools:
-        # It would stay for ten days, if nobody comes for its output.
+        # It would stay for ten days, if nobody came for its output.
         settings["leave_in_queue"] = f"JobStatus == 4 && time() - CompletionDate < {_KEPT_S}"
     if spec.container and runs_container:
         settings |= {"universe": "container", "container_image": spec.container}
@@ -179,12 +179,15 @@ _STATES = {
     6: JobState.RUNNING,
     7: JobState.RUNNING,
 }
+#: A job is held with this code while its files are on their way to the schedd.
+_SPOOLING = 16
 #: What is asked of the schedd, and nothing more.
 ATTRIBUTES = (
     "ClusterId",
     "ProcId",
     "JobStatus",
     "HoldReason",
+    "HoldReasonCode",
     "RemoveReason",
     "RemoteHost",
     "LastRemoteHost",
@@ -201,6 +204,7 @@ class _Ad(msgspec.Struct, rename=lambda name: "".join(part.title() for part in n
     proc_id: int
     job_status: int
     hold_reason: str | None = None
+    hold_reason_code: int | None = None
     remove_reason: str | None = None
     remote_host: str | None = None
     last_remote_host: str | None = None
@@ -232,6 +236,8 @@ def parse_ads(text: str) -> dict[str, JobStatus]:
 
 def _status(ad: _Ad) -> JobStatus:
     state = _STATES.get(ad.job_status, JobState.PENDING)
+    if state is JobState.HELD and ad.hold_reason_code == _SPOOLING:
+        state = JobState.PENDING
     reasons = {JobState.HELD: ad.hold_reason, JobState.REMOVED: ad.remove_reason}
     code = None
     if state is JobState.FINISHED:

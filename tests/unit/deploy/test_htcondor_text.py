@@ -137,7 +137,8 @@ ADS = """
 { "ClusterId": 1, "ProcId": 3, "JobStatus": 3, "RemoveReason": "via condor_rm",
   "LastRemoteHost": "slot2@node8" },
 { "ClusterId": 1, "ProcId": 4, "JobStatus": 4, "ExitCode": 71, "ExitBySignal": false },
-{ "ClusterId": 1, "ProcId": 5, "JobStatus": 4, "ExitBySignal": true, "ExitSignal": 9 }
+{ "ClusterId": 1, "ProcId": 5, "JobStatus": 4, "ExitBySignal": true, "ExitSignal": 9 },
+{ "ClusterId": 1, "ProcId": 6, "JobStatus": 5, "HoldReason": "Spooling input", "HoldReasonCode": 16 }
 ]
 """
 
@@ -151,6 +152,7 @@ def test_states_by_the_schedd() -> None:
         JobStatus("1.3", JobState.REMOVED, "via condor_rm", host="node8"),
         JobStatus("1.4", JobState.FINISHED, exit_code=71),
         JobStatus("1.5", JobState.FINISHED, exit_code=-9),
+        JobStatus("1.6", JobState.PENDING),
     ]
     with pytest.raises(DeployError, match="not understood"):
         parse_ads("Error: communication error")
