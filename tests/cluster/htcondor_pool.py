@@ -23,6 +23,7 @@ from tests.cluster import install_htcondor
 
 _READY_S = 60
 _STOP_S = 30.0
+_CLEAN_S = 120.0
 
 _CONFIGURATION = """
 RELEASE_DIR = {root}/usr
@@ -224,7 +225,8 @@ class Pool:
         left = self.jobs()
         if left:
             self.run(["condor_rm", "-all"])
-        deadline = time.monotonic() + _STOP_S
+        # HTCondor removes the scratch directory of a job before it lets go of it.
+        deadline = time.monotonic() + _CLEAN_S
         while (stray := self._strays(before)) and time.monotonic() < deadline:
             time.sleep(0.1)
         for process in stray:
@@ -274,7 +276,7 @@ def running_pool(cores: int = 8, memory_mb: int = 16_000) -> Iterator[Pool]:
         yield pool
     finally:
         pool.stop()
-        shutil.rmtree(home)
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def _port() -> int:

@@ -193,6 +193,7 @@ def test_a_script_that_ends_in_an_error_leaves_no_job(htcondor: Pool) -> None:
     assert htcondor.jobs() == []
 
 
+@pytest.mark.timeout(600)  # a gigabyte is packed, and unpacked twice, on whatever disk there is
 def test_the_analysis_of_the_examples(htcondor: Pool, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The whole environment that runs this is packed and brought, coffea and all."""
     if importlib.util.find_spec("coffea") is None:
@@ -223,7 +224,7 @@ def test_the_analysis_of_the_examples(htcondor: Pool, tmp_path_factory: pytest.T
         with gv.HTCondorCluster(
             cores=2, memory="3GB", disk="2GB", environment=ARCHIVE, limits=SOON
         ) as cluster, gv.Manager(cluster=cluster) as m:
-            cluster.scale(2)
+            cluster.scale(1)
             (found,) = dask.compute(planned, scheduler=m.get)
         (expected,) = dask.compute(planned, scheduler="sync")
         same = [found[key] == expected[key] for key in found]
