@@ -143,6 +143,10 @@ def test_workers_from_a_shell(htcondor: Pool) -> None:
         with gv.Manager(0, name="from-a-shell", local_workers=0) as m:
             shown = submit(m, "--dry-run", "2")
             jobs = submit(m, "2").split()
+            end = time.monotonic() + 120
+            while len(m.worker_names()) < 3:  # two workers, one host
+                assert time.monotonic() < end
+                time.sleep(0.1)
             result = sum(m.executor().map(len, ["abc"] * 100))
         # Sent away by their manager, they are over.
         subprocess.run(["condor_wait", "-wait", "60", *log_of(jobs)], check=True, stdout=subprocess.DEVNULL)
