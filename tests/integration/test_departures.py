@@ -20,6 +20,7 @@ from tests.integration.test_failures import wait_for
 
 from graphvine.manager.manager import Manager
 from graphvine.protocol.trees import NewTree, Tree
+from graphvine.taskvine.task import Task
 from graphvine.worker.scratch import directory as new_directory
 
 LARGE = 100_000
@@ -226,3 +227,28 @@ def test_a_batch_system_may_signal_every_process_of_a_job(
     assert int(future.result(60)[0]) == 0
     ended(leaver, tmp_path, "leaver")
     assert made(marks) == {"0": 1}
+
+
+def test_a_command_that_dies_with_its_whole_job_is_done_elsewhere(
+    bare_manager: Manager, start_worker: StartWorker, tmp_path: Path
+) -> None:
+    """As Slurm has it: every process of a job is told to end, the agent among them."""
+    first = tmp_path / "first"
+    leaver = start_worker(bare_manager, 1, "leaver")
+    task = Task(f"mkdir {first} 2>/dev/null && exec sleep 600; echo again")
+    bare_manager.submit(task)
+    wait_for(first.exists)
+    start_worker(bare_manager, 1, "heir")
+    joined(bare_manager, 2)
+    for process in [*reversed(family(leaver.pid)), psutil.Process(leaver.pid)]:
+        process.terminate()
+    assert bare_manager.wait(60) is task
+    assert (task.result, task.output) == ("success", "again\n")
+    ended(leaver, tmp_path, "leaver")
+
+
+def test_a_command_that_ends_itself_with_sigterm_has_done_so(manager: Manager) -> None:
+    task = Task("kill -TERM $$")
+    manager.submit(task)
+    assert manager.wait(60) is task
+    assert (task.result, task.exit_code) == ("signal", signal.SIGTERM)

@@ -37,7 +37,7 @@ import msgspec
 
 from graphvine.protocol.node import become_task_runner
 from graphvine.worker import executor as executor_module
-from graphvine.worker import library, scratch
+from graphvine.worker import library, scratch, sigterm
 from graphvine.worker.failures import describe, pickle_error
 from graphvine.worker.forking import die_with, fork, reseed
 from graphvine.worker.marks import map_page
@@ -275,7 +275,7 @@ class Zygote:
             signal.set_wakeup_fd(-1)
             for number in (signal.SIGCHLD, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
-            _pass_over(signal.SIGTERM)
+            sigterm.pass_over()
             for mine in (self._control, self._wake_in, self._wake_out):
                 mine.close()
             _redirect(descriptors[2], descriptors[3])
@@ -390,26 +390,6 @@ def _children() -> list[int]:
             return [int(word) for word in file.read().split()]
     except OSError:
         return []
-
-
-def _pass_over(number: signal.Signals) -> None:
-    """Some batch systems say to every process of a job that it is to end. That is for the agent to see to:
-    what runs here may end in its own time. What a task forks or starts is as it would be anywhere else."""
-    signal.signal(number, lambda *_: None)
-    held: list[set[int | signal.Signals]] = []
-
-    def before() -> None:
-        # One that comes to the child before it is as it should be waits until then.
-        held.append(signal.pthread_sigmask(signal.SIG_BLOCK, {number}))
-
-    def in_parent() -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, held.pop())
-
-    def in_child() -> None:
-        signal.signal(number, signal.SIG_DFL)
-        in_parent()
-
-    os.register_at_fork(before=before, after_in_parent=in_parent, after_in_child=in_child)
 
 
 def _redirect(output: int, error: int) -> None:

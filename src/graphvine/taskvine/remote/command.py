@@ -57,7 +57,7 @@ from graphvine.taskvine.remote.guarding import drop_changed, stamps
 from graphvine.taskvine.remote.here import Making, with_made
 from graphvine.taskvine.remote.limits import Limits, Monitor, descendants, extent
 from graphvine.taskvine.remote.watching import watching
-from graphvine.worker import scratch
+from graphvine.worker import scratch, sigterm
 from graphvine.worker.notes import set_note
 
 #: Standard output up to this travels in the status; what is longer is kept with the outputs.
@@ -400,6 +400,9 @@ def _run_line(
         status.began = time.time_ns() // 1000
         end = process.run(line, sandbox, variables, output, limit.seconds, attendant.wait if limits else None)
         status.ended = status.began + round((time.monotonic() - began) * 1e6)
+        if end.in_time and end.code == -signal.SIGTERM and sigterm.whole_job_ends():
+            # The worker is going: as one that it did not get to, the task is done elsewhere.
+            os.kill(os.getpid(), signal.SIGKILL)
         _tell(end, limit, status)
         attendant.tell(end, status)
         _take_output(path, output, status)
