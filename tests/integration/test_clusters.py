@@ -223,7 +223,13 @@ def run_script(directory: Path, how: str) -> int:
     script.write_text(textwrap.dedent(SCRIPT))
     pipe = subprocess.PIPE
     process = subprocess.Popen(
-        [sys.executable, str(script), how], stdin=pipe, stdout=pipe, stderr=pipe, text=True
+        [sys.executable, str(script), how],
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        # Ctrl-C is ignored by what was started in the background, and by all that this starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
