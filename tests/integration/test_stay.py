@@ -79,7 +79,7 @@ def test_a_worker_drains_before_its_wall_time_ends(
 
 def test_what_cannot_end_in_time_goes_to_who_stays(bare_manager: Manager, start_worker: StartWorker) -> None:
     stays = start_worker(bare_manager, 1, "stays")
-    bare_manager.get({"a": (work_for, 2.0)}, "a")
+    bare_manager.get({("n", "first"): (work_for, 2.0)}, ("n", "first"))
     # A task needs half as much again as its like took, which is never left here, however soon it joins.
     start_worker(bare_manager, 2, "short", "--wall-time", "2.9")
     joined(bare_manager, 2)
