@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import psutil
 import pytest
+from tests.integration.conftest import StartWorker, family
 
 import graphvine as vine
 from graphvine.manager.manager import Manager
-
-StartWorker = Callable[..., Any]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -128,13 +128,16 @@ def test_a_library_s_files_get_to_other_workers(
 
 
 def test_slots_are_how_many_calls_run_at_a_time(tmp_path: Path) -> None:
-    def meet(directory: str, many: int) -> int:
-        """How many are here at the most, each waiting for the others a while."""
+    def meet(directory: str, slots: int) -> int:
+        """How many are here at the most: each waits for as many as there should be, and a while for more."""
         mine = os.path.join(directory, str(os.getpid()) + str(time.monotonic_ns()))
         Path(mine).touch()
-        most, end = 0, time.monotonic() + 1.0
-        while most < many and time.monotonic() < end:
-            most = max(most, len(os.listdir(directory)))
+        most = 0
+        for many, seconds in ((slots, 10.0), (slots + 1, 0.3)):
+            end = time.monotonic() + seconds
+            while most < many and time.monotonic() < end:
+                most = max(most, len(os.listdir(directory)))
+                time.sleep(0.001)
         os.unlink(mine)
         return most
 
@@ -146,7 +149,7 @@ def test_slots_are_how_many_calls_run_at_a_time(tmp_path: Path) -> None:
             library.set_function_slots(slots)
             m.install_library(library)
             for _ in range(2 * slots):
-                call = vine.FunctionCall(library.name, "meet", str(directory), slots + 1)
+                call = vine.FunctionCall(library.name, "meet", str(directory), expected)
                 if cores:
                     call.set_cores(cores)
                 m.submit(call)
@@ -173,8 +176,11 @@ def test_a_worker_that_is_killed_while_a_library_starts(
     m.submit(call)
     # It is at it when somebody has the other end open.
     with open(gate, "w"):
+        processes = family(first.pid)
         first.kill()
         first.wait()
+        # What ends with the worker must not be the one that reads what is for the next.
+        assert psutil.wait_procs(processes, timeout=20)[1] == []
     start_worker(m, 1)
     with open(gate, "w") as file:
         file.write("four")
