@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import pytest
 from simulation.cluster import Cluster, Weather
-from simulation.graphs import Graph, sinks
+from simulation.graphs import Graph
 from simulation.invariants import check_empty
 from simulation.managers import SimRun
 from simulation.transfers import SILENCE_S
-from simulation.work import Content, TaskSpec, Work, make_blobs
+from simulation.work import Content, TaskSpec, Work, behaving_work
 
-from graphvine.manager.plan import Code, GivenFile, Plan, TaskOptions
+from graphvine.manager.plan import Code, GivenFile, TaskOptions
 from graphvine.manager.settings import Settings
 from graphvine.protocol.messages import LinkState, Piece
 from graphvine.worker.settings import Settings as WorkerSettings
@@ -55,20 +55,8 @@ def make_work(
     where: dict[int, str] | None = None,
 ) -> Work:
     """``where``: on which worker a task must run."""
-    blobs, blob_of, blob_index = make_blobs(serial, len(graph), 500)
     options = {task: TaskOptions(workers=(name,)) for task, name in (where or {}).items()}
-    plan = Plan(
-        keys=range(len(graph)),
-        inputs=graph,
-        blobs=blobs,
-        blob_of=blob_of,
-        blob_index=blob_index,
-        categories=["work"],
-        category_of=[0] * len(graph),
-        wanted=sinks(graph),
-        options=options,
-    )
-    return Work(serial, plan, [TaskSpec(duration_s, size) for size in sizes])
+    return behaving_work(serial, graph, [TaskSpec(duration_s, size) for size in sizes], options)
 
 
 def run(cluster: Cluster, work: Work) -> SimRun:

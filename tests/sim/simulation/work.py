@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from graphvine.manager.plan import Plan
+from graphvine.manager.plan import Plan, TaskOptions
 from graphvine.protocol.values import MAGIC
 from simulation.graphs import Graph, sinks
 
@@ -104,8 +104,15 @@ def make_blobs(serial: int, count: int, per_blob: int) -> tuple[list[bytes], lis
 
 
 def plain_work(graph: Graph, duration_s: Sequence[float], size: int = 100) -> Work:
-    """Tasks of one category that behave, each of its own duration; the sinks are wanted."""
-    blobs, blob_of, blob_index = make_blobs(0, len(graph), 500)
+    """Tasks that behave, each of its own duration."""
+    return behaving_work(0, graph, [TaskSpec(duration, size) for duration in duration_s])
+
+
+def behaving_work(
+    serial: int, graph: Graph, specs: list[TaskSpec], options: dict[int, TaskOptions] | None = None
+) -> Work:
+    """Tasks of one category that behave; the sinks are wanted."""
+    blobs, blob_of, blob_index = make_blobs(serial, len(graph), 500)
     plan = Plan(
         keys=range(len(graph)),
         inputs=graph,
@@ -115,8 +122,9 @@ def plain_work(graph: Graph, duration_s: Sequence[float], size: int = 100) -> Wo
         categories=["work"],
         category_of=[0] * len(graph),
         wanted=sinks(graph),
+        options=options or {},
     )
-    return Work(0, plan, [TaskSpec(duration, size) for duration in duration_s])
+    return Work(serial, plan, specs)
 
 
 class Content(msgspec.Struct, frozen=True):
