@@ -89,21 +89,13 @@ class Manager(TaskClient, DaskClient):
         if name is not None:
             _check_name(name)
         _check_security(security, encrypted, password_file is not None)
-        password = ""
-        if password_file is not None:
-            from graphvine.protocol.passwords import read_password
-
-            password = read_password(Path(password_file))
+        password = "" if password_file is None else _password_in(password_file)
         keyless = security == "none"
         public = keyless or port is not None or name is not None or (cluster is not None and cluster.remote)
         if cluster is not None and local_workers is None:
             local_workers = 0
         wish = LocalWish.stated(local_workers, public)
-        parent = tempfile.gettempdir() if staging_path is None else os.path.abspath(staging_path)
-        os.makedirs(parent, exist_ok=True)
-        # What killed managers of this user left there.
-        sweep(parent)
-        scratch = OwnedDirectory(parent)
+        scratch = _scratch_below(tempfile.gettempdir() if staging_path is None else staging_path)
         worker = LocalWorker(wish.cores, Path(scratch.path) / "worker")
         try:
             if wish.when == "always":
@@ -150,9 +142,7 @@ class Manager(TaskClient, DaskClient):
     def set_password_file(self, file: str | os.PathLike[str]) -> None:
         """As ``set_password``, with the text of a file that only you can read. Raises ConnectionFileError,
         too."""
-        from graphvine.protocol.passwords import read_password
-
-        self.set_password(read_password(Path(file)))
+        self.set_password(_password_in(file))
 
     def set_name(self, name: str) -> None:
         """Have another connection file, of that name. Raises ValueError."""
@@ -317,6 +307,20 @@ def _check_security(security: Any, encrypted: bool, has_password: bool) -> None:
         raise ValueError('a password needs security="curve": without it nobody has to prove anything')
     if encrypted and security == "none":
         raise ValueError('encrypt_transfers needs security="curve": without it everybody is told the secret')
+
+
+def _password_in(file: str | os.PathLike[str]) -> str:
+    from graphvine.protocol.passwords import read_password
+
+    return read_password(Path(file))
+
+
+def _scratch_below(parent: str | os.PathLike[str]) -> OwnedDirectory:
+    """A directory of this manager's own; what killed managers of this user left there goes."""
+    path = os.path.abspath(parent)
+    os.makedirs(path, exist_ok=True)
+    sweep(path)
+    return OwnedDirectory(path)
 
 
 def _check_name(name: Any) -> None:
