@@ -67,12 +67,13 @@ class Link(Generic[Heard]):
         self.rejections: dict[str, str] = {}
         """Hosts at which somebody listens who is not this manager, or does not want this side: why."""
         self.times_rejected: dict[str, int] = {}
-        self._descriptor = -1
         self._serial = 0
         self._open()
 
     def _open(self) -> None:
         connection = self._connection
+        self._descriptor = -1
+        self._give_up_s: float | None = None
         self.host = next(self._hosts)
         made = self.socket = self._context.socket(zmq.DEALER)
         if connection.manager_public:
@@ -119,6 +120,7 @@ class Link(Generic[Heard]):
             kind, value = _EVENT.unpack(event)
             if kind == zmq.EVENT_CONNECTED:
                 self._descriptor = value
+                self._limit_silence()
                 continue
             news = _NEWS.get(kind)
             if news == "rejected":
@@ -133,9 +135,19 @@ class Link(Generic[Heard]):
 
     def give_up_after(self, seconds: float) -> None:
         """Have this connection end when what was said over it did not get through for so long. (A manager
-        that only is slow, or stopped, is another matter: its machine takes in what it is sent.)"""
+        that only is slow, or stopped, is another matter: its machine takes in what it is sent.)
+
+        What was heard over the connection may be read before the news that there is one; then the limit is
+        set with the news."""
+        self._give_up_s = seconds
+        self._limit_silence()
+
+    def _limit_silence(self) -> None:
+        if self._descriptor < 0 or self._give_up_s is None:
+            return
+        # libzmq may have closed it meanwhile, and tells later.
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._descriptor)) as connection:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(seconds * 1000))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._give_up_s * 1000))
 
     def say(self, messages: Sequence[ToManager]) -> None:
         """Send one batch. What a manager that is gone does not take is lost."""
