@@ -139,8 +139,11 @@ class Pool:
 
     def urgent(self, key: int) -> bool:
         """Whether something here comes before ``key`` by more than the order within one plan."""
-        if self.segments and self.segments[0][2].limit <= key:
-            return True
+        if self.segments:
+            first, _, segment = self.segments[0]
+            # A plan's tasks may be of many priorities: its limit lies behind the last of them.
+            if segment.limit <= key or (first | KEY_MASK) < key:
+                return True
         return bool(self.loose) and (self.loose[0] | KEY_MASK) < key
 
     def cut(self, worker: Worker) -> list[int]:

@@ -196,3 +196,15 @@ def test_an_urgent_plan_overtakes_what_is_kept_for_a_worker(cluster: Rehearsal) 
     urgent = cluster.run(plan_of([()], default_options=TaskOptions(priority=1)))
     cluster.settle()
     assert worker.ran.index(urgent) == 2
+
+
+def test_an_urgent_task_among_others_of_its_plan_overtakes_what_is_kept_for_a_worker(
+    cluster: Rehearsal,
+) -> None:
+    worker = cluster.join()
+    cluster.run(plan_of([()] * 50, wanted=list(range(50))))
+    cluster.turn()
+    mixed = cluster.run(plan_of([()] * 2, wanted=[0, 1], options={1: TaskOptions(priority=1)}))
+    cluster.settle()
+    assert worker.ran.index(mixed + 1) == 2
+    assert worker.ran.index(mixed) > 10
