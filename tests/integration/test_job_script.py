@@ -221,6 +221,24 @@ def test_a_job_without_gpus_sees_none(node: Node) -> None:
     assert "\nCUDA_VISIBLE_DEVICES=\n" in node.run(BRINGS)[1]
 
 
+@pytest.mark.parametrize(
+    ("gpus", "said", "seen"),
+    [(0, {}, ""), (0, {"CUDA_VISIBLE_DEVICES": "2"}, "2"), (1, {"CUDA_VISIBLE_DEVICES": "GPU-1"}, "GPU-1")],
+)
+def test_a_job_sees_the_gpus_that_it_was_given(
+    node: Node, gpus: int, said: dict[str, str], seen: str
+) -> None:
+    node.bring()
+    node.variables |= said
+    assert f"\nCUDA_VISIBLE_DEVICES={seen}\n" in node.run(make_spec(environment="e", gpus=gpus))[1]
+
+
+def test_gpus_that_the_system_names_otherwise_are_left_alone(node: Node) -> None:
+    node.bring()
+    node.variables |= {"ROCR_VISIBLE_DEVICES": "0"}
+    assert "\nCUDA_VISIBLE_DEVICES=" not in node.run(BRINGS)[1]
+
+
 def test_tokens_that_htcondor_keeps_fresh_are_found(node: Node, tmp_path: Path) -> None:
     node.bring()
     (tmp_path / "cms.use").write_text("token")

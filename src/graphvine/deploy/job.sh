@@ -87,6 +87,7 @@ gv_enter_container() {
     done
     [ ! -d /cvmfs ] || set -- "$@" --bind /cvmfs
     [ "$gv_gpus" = 0 ] || set -- --nv "$@"
+    [ "$gv_gpus" = 0 ] || [ ! -e /dev/kfd ] || set -- --rocm "$@"
     gv_run "$gv_runner" exec "$@" "$gv_image" /bin/sh "$gv_scratch/graphvine-job.sh" inside "$gv_scratch"
 }
 
@@ -136,11 +137,13 @@ gv_activate() {
     done
 }
 
-# HTCondor's way to say that a job has no GPU is a number that no GPU has.
+# A job that has no GPU sees none, also where nobody keeps it from those that the node has. HTCondor's way to say
+# so is a number that no GPU has; others set no variable.
 gv_hide_gpus() {
-    [ "${_CONDOR_AssignedGPUs:-}" = 10000 ] || return 0
-    CUDA_VISIBLE_DEVICES=
-    export CUDA_VISIBLE_DEVICES
+    gv_said=${CUDA_VISIBLE_DEVICES-}${ROCR_VISIBLE_DEVICES-}${HIP_VISIBLE_DEVICES-}${ZE_AFFINITY_MASK-}
+    case $gv_gpus:${_CONDOR_AssignedGPUs:-}:$gv_said in
+    *:10000:* | 0:*:) CUDA_VISIBLE_DEVICES= && export CUDA_VISIBLE_DEVICES ;;
+    esac
 }
 
 gv_credentials() {

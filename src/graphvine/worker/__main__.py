@@ -62,7 +62,9 @@ def numbered(options: argparse.Namespace, number: int) -> argparse.Namespace:
     import argparse
 
     name = options.name or socket.gethostname()
-    own = argparse.Namespace(**{**vars(options), "name": f"{name}-{number}"})
+    own = argparse.Namespace(
+        **{**vars(options), "name": f"{name}-{number}", "place": (number, options.workers)}
+    )
     if options.log_dir:
         own.log_dir = os.path.join(options.log_dir, str(number))
     return own
@@ -182,6 +184,7 @@ def _run(
         tuple(options.feature),
         job,
         options.gpus,
+        options.place,
     )
     stay = Stay(until, 0.0 if options.embedded else options.grace, options.timeout)
     loop = Loop(connection, store, pool, offer, Settings(), stay)

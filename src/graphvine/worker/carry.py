@@ -20,6 +20,7 @@ from graphvine.protocol.trees import BadTreeError
 from graphvine.worker.arrivals import Arrival, Arrivals
 from graphvine.worker.core import Core
 from graphvine.worker.files import HERE
+from graphvine.worker.gpus import Gpus
 from graphvine.worker.installation import lay_out
 from graphvine.worker.instructions import (
     DropFiles,
@@ -88,6 +89,7 @@ class Hands:
         say: Callable[[list[ToManager]], None],
         settings: Settings,
         unpacking: Unpacking,
+        gpus: Gpus,
     ) -> None:
         self._core = core
         self._store = store
@@ -97,6 +99,7 @@ class Hands:
         self._say = say
         self._settings = settings
         self._unpacking = unpacking
+        self._gpus = gpus
         self._found: dict[str, EnvironmentFound] = {}
         """Environments in which zygotes are to be started next."""
         self._contexts = {0: ContextRef(0, "", [])}
@@ -127,8 +130,8 @@ class Hands:
                 self._store_blob(blob, data)
             case StoreContext(context):
                 self._store_context(context)
-            case SpawnExecutor(executor, number, zygote):
-                self._pool.spawn(executor, self._contexts[number] if number else None, zygote)
+            case SpawnExecutor(executor, number, zygote, devices):
+                self._spawn(executor, number, zygote, devices)
             case StartZygote():
                 self._start_zygote(instruction, now)
             case FindEnvironment(zygote, name):
@@ -174,6 +177,13 @@ class Hands:
         packet.fallback = self._store.fallback_directory
         if not self._pool.send(run.executor, packet):
             self._core.on_packet_unsent(run.executor, packet.number, can_go_on=False)
+
+    def _spawn(self, executor: int, number: int, zygote: str, devices: tuple[int, ...]) -> None:
+        context = self._contexts[number] if number else None
+        own = self._bases[number].variables if number in self._bases else {}
+        # Who sets such a variable for his tasks means it.
+        shown = {name: text for name, text in self._gpus.variables(devices).items() if name not in own}
+        self._pool.spawn(executor, context, zygote, shown)
 
     def _path(self, file: int) -> str:
         """Path of a stored file; "" when it has vanished, which the core is told."""

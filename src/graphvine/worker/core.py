@@ -388,6 +388,7 @@ class Core:
 
     def on_executor_died(self, number: int, cause: str, begun: int | None, now: float) -> None:
         """An executor is gone. ``begun``: the task to blame, if any."""
+        self.on_executor_gone(number)
         executor = self._crew.executors.get(number)
         if executor is None:
             return
@@ -405,6 +406,10 @@ class Core:
             self._on_false_start(executor, cause, now)
         self._outbox.instructions.append(Note("warning", f"executor {number} died: {cause}"))
         self._remove(executor)
+
+    def on_executor_gone(self, number: int) -> None:
+        """An executor is gone that may have been ended: what it had of gpus is free."""
+        self._crew.devices.give_back(number)
 
     def _on_false_start(self, executor: Executor, cause: str, now: float) -> None:
         zygote = self._nursery[executor.zygote]
@@ -425,7 +430,7 @@ class Core:
         self._remove(executor)
 
     def _remove(self, executor: Executor) -> None:
-        del self._crew.executors[executor.number]
+        self._crew.remove(executor.number)
         for bundle in executor.bundles:
             self._requeue(bundle)
         executor.bundles.clear()

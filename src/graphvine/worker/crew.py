@@ -8,6 +8,8 @@
 - Light requests (``messages.is_light``) occupy nothing of this: beside all else there may be as many of them
   as the worker has cores, and executors that are busy with them take nobody's place.
 - An executor that is starting occupies nothing, but counts against the number of executors.
+- Requests for gpus have executors of their own, which own devices (see ``devices``) and run nothing else.
+  They take nobody's place: there are as many as there are devices for.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections import deque
 import msgspec
 
 from graphvine.protocol.messages import Resources, cores_of, is_light
+from graphvine.worker.devices import Devices
 from graphvine.worker.tasks import Job, Lane
 
 #: Fractions of cores are sums of floats.
@@ -50,8 +53,10 @@ class Executor:
         "blobs",
         "bundles",
         "contexts",
+        "devices",
         "doomed_at",
         "expires_at",
+        "gpus",
         "key",
         "lane",
         "number",
@@ -61,10 +66,15 @@ class Executor:
         "zygote",
     )
 
-    def __init__(self, number: int, key: str, zygote: str) -> None:
+    def __init__(
+        self, number: int, key: str, zygote: str, gpus: float = 0.0, devices: tuple[int, ...] = ()
+    ) -> None:
         self.number = number
         self.key = key
         self.zygote = zygote
+        self.gpus = gpus
+        """It runs what asks for so many, on its ``devices``."""
+        self.devices = devices
         self.lane: Lane | None = None
         """Whose request it occupies while it holds packets."""
         self.ready = False
@@ -91,7 +101,8 @@ class Executor:
 
     def serves(self, lane: Lane) -> bool:
         """Whether it can run the lane's jobs at all."""
-        return self.zygote == lane.zygote and lane.key in ("", self.key)
+        same = self.zygote == lane.zygote and self.gpus == lane.request.gpus
+        return same and lane.key in ("", self.key)
 
 
 def cut_down(request: Resources, capacity: Resources) -> Resources:
@@ -116,14 +127,22 @@ class Crew:
         self._memory_mb = capacity.memory_mb
         self._disk_mb = capacity.disk_mb
         self._gpus = capacity.gpus
+        self.devices = Devices(math.ceil(capacity.gpus - _SLACK))
         self._light = self._cores_at_least_one()
 
     def _cores_at_least_one(self) -> int:
         return max(1, math.ceil(self.capacity.cores))
 
-    def add(self, number: int, key: str, zygote: str = "") -> Executor:
-        executor = self.executors[number] = Executor(number, key, zygote)
+    def add(self, number: int, key: str, zygote: str = "", gpus: float = 0.0) -> Executor:
+        """``gpus``: what it is started for; there is a place for it."""
+        devices = self.devices.take(number, gpus)
+        executor = self.executors[number] = Executor(number, key, zygote, gpus, devices)
         return executor
+
+    def remove(self, number: int) -> None:
+        """It is being ended, or gone (then ``devices`` are told so, too)."""
+        del self.executors[number]
+        self.devices.let_go(number)
 
     # -- resources -------------------------------------------------------------------------------------
 
@@ -171,13 +190,17 @@ class Crew:
     def most_at_once(self, request: Resources) -> int:
         """How many executors could work on a request at once if nothing else was done."""
         room = int(self.capacity.cores / request.cores + _SLACK) if request.cores else 1
+        if request.gpus:
+            room = min(room, int(self.capacity.gpus / request.gpus + _SLACK))
         return max(1, min(self.limit(request), room))
 
     def idle_for(self, lane: Lane) -> Executor | None:
         """An idle executor for a lane's jobs; one without imports the lane does not need, if there is one."""
         found = None
         for executor in self.executors.values():
-            if executor.ready and not executor.bundles and executor.zygote == lane.zygote:
+            if not executor.ready or executor.bundles or executor.gpus != lane.request.gpus:
+                continue
+            if executor.zygote == lane.zygote:
                 if executor.key == lane.key:
                     return executor
                 if not lane.key:
@@ -186,21 +209,30 @@ class Crew:
 
     def has_place(self, lane: Lane) -> bool:
         """Whether there may be one more executor for a lane's jobs."""
+        if lane.request.gpus:
+            return self.devices.can_take(lane.request.gpus)
         limit = self.limit(lane.request)
-        counted = [executor for executor in self.executors.values() if not executor.at_light_work]
+        counted = self._counted()
         siblings = sum(1 for executor in counted if executor.zygote == lane.zygote)
         return siblings < limit and len(counted) < limit * _IDLE_CREWS
 
     def idle_stranger(self, lane: Lane) -> Executor | None:
         """An idle executor that cannot run this lane's jobs, and without which there is a place for one that
-        can. Of another zygote's the first: it is the oldest."""
-        counted = [executor for executor in self.executors.values() if not executor.at_light_work]
-        siblings = [executor for executor in counted if executor.zygote == lane.zygote]
-        among = siblings if len(siblings) >= self.limit(lane.request) else counted
+        can (or will be: where ``devices`` come free). Of another zygote's the first: it is the oldest."""
+        if lane.request.gpus:
+            among = [executor for executor in self.executors.values() if executor.devices]
+        else:
+            counted = self._counted()
+            siblings = [executor for executor in counted if executor.zygote == lane.zygote]
+            among = siblings if len(siblings) >= self.limit(lane.request) else counted
         for executor in among:
             if executor.idle and not executor.serves(lane):
                 return executor
         return None
+
+    def _counted(self) -> list[Executor]:
+        """Those that take a place."""
+        return [one for one in self.executors.values() if not one.at_light_work and not one.devices]
 
     def followers(self, lane: Lane, at_most: int) -> list[Executor]:
         """Executors at work for this lane that can take one more packet, the least loaded first."""

@@ -91,12 +91,12 @@ class Dispatcher:
     def warm_up(self) -> None:
         """Ask for the first executors, before there is any work."""
         for _ in range(min(self._settings.warm_executors, self._crew.limit(Resources()))):
-            self._spawn("", "")
+            self._spawn(Lane("", Resources()))
 
     def stop(self, executor: Executor) -> None:
         """Stop an idle executor."""
         self._outbox.instructions.append(KillExecutor(executor.number))
-        del self._crew.executors[executor.number]
+        self._crew.remove(executor.number)
 
     def _serve(self, lane: Lane, now: float) -> bool:
         """Give one packet of ``lane`` to somebody. False when nobody can take it now."""
@@ -129,19 +129,30 @@ class Dispatcher:
             return
         starting = crew.count_starting(lane)
         while starting < lane.size and crew.fits(lane.request, starting + 1):
-            if not crew.has_place(lane):
-                stranger = crew.idle_stranger(lane)
-                if stranger is None:
-                    return
-                self.stop(stranger)
-            self._spawn(lane.zygote, lane.key)
+            if not crew.has_place(lane) and not self._make_place(lane):
+                return
+            self._spawn(lane)
             starting += 1
 
-    def _spawn(self, zygote: str, key: str) -> None:
+    def _make_place(self, lane: Lane) -> bool:
+        """End idle executors that are in the way of one for this lane. False: there is no place yet."""
+        gpus = lane.request.gpus
+        while not gpus or not self._crew.devices.can_take_soon(gpus):
+            stranger = self._crew.idle_stranger(lane)
+            if stranger is None:
+                return False
+            self.stop(stranger)
+            if not gpus:
+                return True
+        # Devices are free when those are gone that had them.
+        return False
+
+    def _spawn(self, lane: Lane) -> None:
         self._spawned += 1
-        self._crew.add(self._spawned, key, zygote)
-        context = self._codes.context_with[zygote, key]
-        self._outbox.instructions.append(SpawnExecutor(self._spawned, context, zygote))
+        zygote, gpus = lane.zygote, lane.request.gpus
+        executor = self._crew.add(self._spawned, lane.key, zygote, gpus)
+        context = self._codes.context_with[zygote, lane.key]
+        self._outbox.instructions.append(SpawnExecutor(self._spawned, context, zygote, executor.devices))
 
     def _give(self, executor: Executor, lane: Lane, takers: int, now: float) -> None:
         load = fill(lane, share_of(lane, takers), self.durations.means, self._settings)

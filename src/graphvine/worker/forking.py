@@ -85,6 +85,19 @@ def reseed() -> None:
         numpy_random.seed(random.getrandbits(32))
 
 
+def opened_gpu(descriptors: str = "/proc/self/fd") -> str:
+    """A GPU's device file that this process has open, "" when there is none. With one open no child can use
+    any."""
+    for name in os.listdir(descriptors):
+        try:
+            path = os.readlink(f"{descriptors}/{name}")
+        except OSError:
+            continue
+        if path.startswith(("/dev/nvidia", "/dev/kfd", "/dev/dri/renderD")):
+            return path
+    return ""
+
+
 def _be_child(work: Callable[[], bytes], writer: int, parent: int) -> NoReturn:
     try:
         die_with(parent)

@@ -55,23 +55,24 @@ class UnpackEnvironment(msgspec.Struct):
 
 
 class EndZygote(msgspec.Struct):
-    """End a zygote, and its executors with it; the core has forgotten them already."""
+    """End a zygote, and its executors with it; the core has forgotten them already. Answer with
+    ``on_executor_gone`` for each."""
 
     zygote: str
 
 
 class SpawnExecutor(msgspec.Struct):
     """Start executor number ``executor`` (never used before), with the imports of ``context`` (0: plain),
-    from
-    the zygote of that key, which is ready."""
+    from the zygote of that key, which is ready. ``devices``: the gpus that it is to see."""
 
     executor: int
     context: int
     zygote: str = ""
+    devices: tuple[int, ...] = ()
 
 
 class KillExecutor(msgspec.Struct):
-    """End an executor; the core has forgotten it already."""
+    """End an executor; the core has forgotten it already. Answer with ``on_executor_gone`` when it is."""
 
     executor: int
 

@@ -40,6 +40,7 @@ from graphvine.protocol.node import node_id
 from graphvine.worker.arrivals import Arrival, Arrivals
 from graphvine.worker.carry import Hands
 from graphvine.worker.core import Core
+from graphvine.worker.gpus import offered
 from graphvine.worker.hearing import hear
 from graphvine.worker.node import capacity, resident_mb
 from graphvine.worker.output import Allowance, Printed
@@ -82,6 +83,8 @@ class Offer(msgspec.Struct, frozen=True):
     job: str = ""
     """The batch job that this worker is."""
     gpus: float | None = None
+    place: tuple[int, int] = (0, 1)
+    """Which of how many workers of this machine that share what it has."""
 
 
 class Stay(msgspec.Struct, frozen=True):
@@ -136,7 +139,10 @@ class Loop:
         self._store = store
         self._pool = pool
         self._offer = offer
-        self._capacity = capacity(store.directory, offer.cores, offer.memory_mb, offer.disk_mb, offer.gpus)
+        gpus = offered(offer.gpus, *offer.place)
+        if offer.gpus and offer.gpus > len(gpus):
+            log.warning("there are %d gpus for this worker, not %g", len(gpus), offer.gpus)
+        self._capacity = capacity(store.directory, offer.cores, offer.memory_mb, offer.disk_mb, len(gpus))
         self._core = Core(self._capacity, settings)
         self._link = Link(connection, settings.lost_s, decode_to_worker)
         self._arrivals = arrivals = Arrivals()
@@ -145,7 +151,7 @@ class Loop:
         self._fetcher = Fetcher(connection.secret, arrivals)
         self._unpacking = Unpacking(pool.log_directory)
         self._hands = Hands(
-            self._core, store, pool, self._fetcher, arrivals, self._say, settings, self._unpacking
+            self._core, store, pool, self._fetcher, arrivals, self._say, settings, self._unpacking, gpus
         )
         self._allowance = Allowance()
         self._joined = False
@@ -479,7 +485,9 @@ class Loop:
             elif isinstance(event, ExecutorReady):
                 core.on_executor_ready(event.executor)
             elif isinstance(event, ExecutorDied):
-                if not event.killed_by_us:
+                if event.killed_by_us:
+                    core.on_executor_gone(event.executor)
+                else:
                     core.on_executor_died(event.executor, event.cause, event.task, now)
             elif isinstance(event, ZygoteReady):
                 core.on_zygote_ready(event.zygote, event.duration_s)

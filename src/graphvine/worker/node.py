@@ -1,4 +1,4 @@
-"""What this machine offers: cores, memory, disk, gpus that this process may use."""
+"""What this machine offers: cores, memory, disk that this process may use. (GPUs: see ``gpus``.)"""
 
 from __future__ import annotations
 
@@ -78,28 +78,17 @@ def resident_mb() -> float:
         return 0.0
 
 
-def visible_gpus() -> float:
-    """Gpus the environment names, else those the NVIDIA driver shows."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return float(len([name for name in named.split(",") if name.strip() not in ("", "-1")]))
-    try:
-        return float(len(os.listdir("/proc/driver/nvidia/gpus")))
-    except OSError:
-        return 0.0
-
-
 def capacity(
     directory: str,
     cores: float | None = None,
     memory_mb: float | None = None,
     disk_mb: float | None = None,
-    gpus: float | None = None,
+    gpus: float = 0.0,
 ) -> Resources:
     """What a worker with its files in ``directory`` offers; what is stated is taken as it is."""
     return Resources(
         cores=usable_cores() if cores is None else cores,
         memory_mb=usable_memory_mb() if memory_mb is None else memory_mb,
         disk_mb=free_disk_mb(directory) if disk_mb is None else disk_mb,
-        gpus=visible_gpus() if gpus is None else gpus,
+        gpus=float(gpus),
     )

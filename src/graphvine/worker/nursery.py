@@ -297,7 +297,7 @@ class Nursery:
             self._set_absent(zygote)
             self._queue.forget_lanes(zygote.key)
             for number in [e.number for e in self._crew.executors.values() if e.zygote == zygote.key]:
-                del self._crew.executors[number]
+                self._crew.remove(number)
             self._outbox.instructions.append(EndZygote(zygote.key))
 
     def deadline(self) -> float | None:

@@ -142,6 +142,7 @@ def make_parser() -> Parser:
     _add_places(parser.add_argument_group("where it keeps what"))
     for names, (takes_value, _) in NOTHING_TO_DO.items():
         parser.add_argument(*names, help=argparse.SUPPRESS, action="store" if takes_value else "store_true")
+    parser.set_defaults(place=(0, 1))
     for hidden in ("--embedded", "--lifeline"):
         parser.add_argument(hidden, action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--fleet", default="", help=argparse.SUPPRESS)
@@ -183,7 +184,9 @@ def _add_offer(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--disk", type=megabytes, metavar="MB", help="default: what is free in the work directory"
     )
-    group.add_argument("--gpus", type=float, metavar="N", help="default: those that this process sees")
+    group.add_argument(
+        "--gpus", type=float, metavar="N", help="default: those that this process sees; 0: none is handed out"
+    )
     group.add_argument(
         "--feature", metavar="NAME", action="append", default=[], help="what tasks may ask for; repeatable"
     )

@@ -281,10 +281,16 @@ class Pool:
         zygote.say(Watch(self._watched), [])
         return zygote
 
-    def spawn(self, executor: int, context: ContextRef | None = None, zygote: str = "") -> None:
+    def spawn(
+        self,
+        executor: int,
+        context: ContextRef | None = None,
+        zygote: str = "",
+        shown: Mapping[str, str] | None = None,
+    ) -> None:
         """Ask for executor number ``executor`` (never used before). ``send`` may follow at once. With a
         context, its modules are imported in the zygote first. Ends in ExecutorReady or ExecutorDied.
-        ``zygote``: the key of one that is ready."""
+        ``zygote``: the key of one that is ready. ``shown``: variables that show it its gpus."""
         if not zygote:
             self.start_zygote()
         parent = self._zygotes[zygote]
@@ -298,7 +304,7 @@ class Pool:
             self._printing.register(pipe.reader, select.EPOLLIN)
         imports = [name for name in context.imports if name not in self._harmful] if context else []
         writers = [pipe.writer for pipe in new.outlet.pipes]
-        spawn = Spawn(executor, imports, self._scratch)
+        spawn = Spawn(executor, imports, self._scratch, dict(shown or {}))
         parent.say(spawn, [new.inbox.fileno(), new.page_descriptor, *writers])
 
     def send(self, executor: int, packet: Packet) -> bool:

@@ -39,7 +39,7 @@ from graphvine.protocol.node import become_task_runner
 from graphvine.worker import executor as executor_module
 from graphvine.worker import library, scratch, sigterm
 from graphvine.worker.failures import describe, pickle_error
-from graphvine.worker.forking import die_with, fork, reseed
+from graphvine.worker.forking import die_with, fork, opened_gpu, reseed
 from graphvine.worker.marks import map_page
 from graphvine.worker.modules import Contexts
 from graphvine.worker.packets import MAX_MESSAGE_BYTES, ContextRef
@@ -53,11 +53,13 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 class Spawn(msgspec.Struct, array_like=True, tag=0):
     """Fork an executor, after importing ``imports``. Comes with four descriptors: its end of the socket pair,
-    its page of marks, and the pipes for its standard output and error."""
+    its page of marks, and the pipes for its standard output and error. ``shown``: variables that show it its
+    gpus (none where the worker offers none)."""
 
     executor: int
     imports: list[str]
     scratch: str
+    shown: dict[str, str] = {}
 
 
 class Watch(msgspec.Struct, array_like=True, tag=1):
@@ -233,7 +235,7 @@ class Zygote:
 
     def _on_spawn(self, spawn: Spawn, descriptors: list[int]) -> None:
         try:
-            self._import(spawn.imports)
+            self._import(spawn.imports, offers_gpus=bool(spawn.shown))
             pid = self._fork(spawn, descriptors)
         except OSError as error:
             self._say(SpawnFailed(spawn.executor, f"cannot fork: {error}"))
@@ -244,7 +246,7 @@ class Zygote:
             for descriptor in descriptors:
                 os.close(descriptor)
 
-    def _import(self, names: list[str]) -> None:
+    def _import(self, names: list[str], offers_gpus: bool = False) -> None:
         fresh = [name for name in names if name not in self._imported]
         for name in fresh:
             self._imported.add(name)
@@ -255,6 +257,8 @@ class Zygote:
                 print(f"graphvine: cannot import {name} ahead:\n{traceback.format_exc()}", file=sys.stderr)
             # Modules install handlers of their own (faulthandler, ROOT).
             self._catch_signals()
+            if offers_gpus:
+                _refuse_opened(name)
         if fresh:
             self._say(Importing(""))
 
@@ -280,6 +284,7 @@ class Zygote:
                 mine.close()
             _redirect(descriptors[2], descriptors[3])
             _freshen()
+            os.environ.update(spawn.shown)
             link = socket.socket(fileno=descriptors[0])
             page = map_page(descriptors[1])
             for descriptor in descriptors[1:]:
@@ -357,6 +362,18 @@ class _LookOut:
         poll.register(self._over, select.POLLIN)
         if any(descriptor == self._control.fileno() for descriptor, _ in poll.poll()):
             self._leave()
+
+
+def _refuse_opened(module: str) -> None:
+    """End this process if a module has opened a GPU in it: what is forked from it could never use one. As
+    with all that ends it while it imports, the module is left to the tasks that need it."""
+    device = opened_gpu()
+    if device:
+        print(
+            f"graphvine: {module} opens {device} when it is imported: that is left to tasks", file=sys.stderr
+        )
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def _load_input(path: str, inline: bool) -> Any:

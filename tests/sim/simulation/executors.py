@@ -327,12 +327,13 @@ class SimPool:
         return executor.take_back() if executor is not None else []
 
     def kill(self, number: int) -> None:
-        """The agent ends an executor, and hears no more of it."""
+        """The agent ends an executor, and hears no more of it than that it is gone."""
         executor = self.executors.pop(number, None)
         if executor is not None:
             # Results that were not told yet are lost with it.
             self._agent.world.losses += executor.packet is not None
             executor.die()
+        self._agent.later(0.001, lambda: self._tell(lambda: self._agent.core.on_executor_gone(number)))
 
     def die(self, number: int, cause: str) -> None:
         """An executor ends by itself. What it had told arrives first."""

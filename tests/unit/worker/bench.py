@@ -6,6 +6,7 @@ core's own bookkeeping is checked after every step.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Any
 
@@ -36,9 +37,10 @@ INLINE_BYTES = 100
 class ModelExecutor:
     """``inbox``: packets it has not read; ``at``: the one it runs; ``left``: its tasks that are not done."""
 
-    def __init__(self, context: int, zygote: str = "") -> None:
+    def __init__(self, context: int, zygote: str = "", devices: tuple[int, ...] = ()) -> None:
         self.context = context
         self.zygote = zygote
+        self.devices = devices
         self.ready = False
         self.inbox: deque[Packet] = deque()
         self.at: Packet | None = None
@@ -78,6 +80,8 @@ class Bench:
         self.fetches: list[says.StartFetch] = []
         self.read_here: list[says.ReadHere] = []
         self.killed: list[int] = []
+        self.ending: dict[int, ModelExecutor] = {}
+        """Executors that are to end and have not yet."""
         self.order_of_starts: list[int] = []
         self.done: dict[int, TaskDone] = {}
         self.failed: list[TaskFailed] = []
@@ -102,11 +106,13 @@ class Bench:
 
     def bring_up(self) -> None:
         """Every executor that is starting comes up, and those that are started then."""
+        self.killed_end()
         while starting := [n for n, executor in self.executors.items() if not executor.ready]:
             for number in starting:
                 self.executors[number].ready = True
                 self.core.on_executor_ready(number)
             self.turn()
+            self.killed_end()
 
     def begin(self, number: int) -> list[int]:
         """The executor reads a packet, if it has none; tasks it has not done."""
@@ -194,6 +200,13 @@ class Bench:
         self.core.on_zygote_died(zygote, "signal 9", self.now)
         self.turn()
 
+    def killed_end(self) -> None:
+        """Those that were ended are gone."""
+        for number in list(self.ending):
+            del self.ending[number]
+            self.core.on_executor_gone(number)
+        self.turn()
+
     def _lose_zygote(self, zygote: str) -> list[int]:
         self.zygotes.pop(zygote, None)
         lost = [number for number, executor in self.executors.items() if executor.zygote == zygote]
@@ -233,11 +246,11 @@ class Bench:
                 numbers = [packet.number for packet in inbox]
                 inbox.clear()
                 self.core.on_taken_back(number, numbers)
-            case says.SpawnExecutor(number, context, zygote):
+            case says.SpawnExecutor(number, context, zygote, devices):
                 assert number not in self.executors
                 assert not zygote or self.core._nursery[zygote].state == READY
                 assert not zygote or zygote in self.zygotes
-                self.executors[number] = ModelExecutor(context, zygote)
+                self.executors[number] = ModelExecutor(context, zygote, devices)
             case says.FindEnvironment(zygote, name):
                 self.looking[zygote] = name
             case says.UnpackEnvironment(zygote, file):
@@ -249,9 +262,10 @@ class Bench:
                 self.zygotes[zygote] = context
             case says.EndZygote(zygote):
                 self.ended_zygotes.append(zygote)
-                self._lose_zygote(zygote)
+                here = dict(self.executors)
+                self.ending |= {number: here[number] for number in self._lose_zygote(zygote)}
             case says.KillExecutor(number):
-                del self.executors[number]
+                self.ending[number] = self.executors.pop(number)
                 self.killed.append(number)
             case says.StoreBlob(blob, _):
                 self.stored.add(blob)
@@ -315,8 +329,24 @@ class Bench:
         assert not set(files.waiters) & set(files.held)
         self._check_resources()
 
+    def _check_devices(self) -> None:
+        """No device has more than one owner, or owners of more than all of it; who works on one has it."""
+        shares: dict[int, float] = {}
+        for number, executor in self.core._crew.executors.items():
+            asked = executor.lane.request.gpus if executor.lane is not None else executor.gpus
+            assert executor.gpus == asked
+            assert executor.devices == self.executors[number].devices
+            assert len(set(executor.devices)) == math.ceil(asked - 1e-9)
+            for device in executor.devices:
+                shares[device] = shares.get(device, 0.0) + min(1.0, asked)
+        for executor in self.ending.values():
+            assert not set(executor.devices) & {device for device, share in shares.items() if share > 0.99}
+        assert all(share < 1 + 1e-6 for share in shares.values())
+        assert all(0 <= device < self.capacity.gpus for device in shares)
+
     def _check_resources(self) -> None:
         crew = self.core._crew
+        self._check_devices()
         used, light = 0.0, 0
         for executor in crew.executors.values():
             assert (executor.lane is not None) == bool(executor.bundles)

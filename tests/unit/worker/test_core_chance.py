@@ -17,10 +17,14 @@ DURATIONS = (1e-5, 1e-3, 0.02, 0.3)
 class Worker(RuleBasedStateMachine):
     """``open``: tasks the manager has given away and heard nothing of."""
 
-    @initialize(cores=st.sampled_from([1, 2, 3]), packet=st.sampled_from([1, 3, 128]))
-    def begin(self, cores: int, packet: int) -> None:
+    @initialize(
+        cores=st.sampled_from([1, 2, 3]),
+        packet=st.sampled_from([1, 3, 128]),
+        gpus=st.sampled_from([1.0, 2.0]),
+    )
+    def begin(self, cores: int, packet: int, gpus: float) -> None:
         chosen = Settings(warm_executors=1, packet_tasks=packet, packet_bytes=200, gather_s=0.0)
-        self.bench = Bench(cores=cores, settings=chosen, gpus=1.0)
+        self.bench = Bench(cores=cores, settings=chosen, gpus=gpus)
         self.bench.core.start()
         self.bench.turn()
         self.next = 1
@@ -38,7 +42,8 @@ class Worker(RuleBasedStateMachine):
             given.append(order(task, *inputs, category=task % 3))
             if task % 5 == 0:
                 shares = [Resources(2), Resources(0.5), Resources(0.01)]
-                kinds = [*shares, Resources(1, gpus=1), Resources(9, memory_mb=600)]
+                shares += [Resources(1, gpus=1), Resources(0.5, gpus=0.5), Resources(1, gpus=2)]
+                kinds = [*shares, Resources(9, memory_mb=600)]
                 requests[task] = data.draw(st.sampled_from(kinds))
             self.inputs[task] = tuple(inputs)
             self.open.add(task)
