@@ -127,3 +127,20 @@ def test_results_pass_between_a_library_and_other_tasks(manager: Manager) -> Non
     plan.blobs = [pickle.dumps([(pow, (None, 2), (0,))])]
     assert manager.run(plan).result() == [25]
     manager.release([file])
+
+
+def test_other_tasks_go_on_while_a_library_starts(manager: Manager, tmp_path: Path) -> None:
+    """Its calls, more of them than are given to a worker, were there first."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+
+    def set_up(path: str) -> dict[str, Any]:
+        with open(path) as file:
+            return {"offset": int(file.read())}
+
+    code = with_setup("slow", set_up, str(gate), shift=lambda x: x + load_variable("offset"))
+    slow = manager.run(calls(code, *[(library.call_named, ("shift", (i,), {})) for i in range(50)]))
+    others = manager.run(calls(Code(), *[(abs, (-i,)) for i in range(50)]))
+    assert others.result() == list(range(50))
+    gate.write_text("100")
+    assert slow.result() == [100 + i for i in range(50)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from simulation.cluster import Weather
 from simulation.executors import BROKEN
-from simulation.scenarios import Mishap, PlanPart, Play, Story, play
+from simulation.scenarios import Mishap, PlanPart, Play, Story, make_work, play
 
 SEEDS = range(12)
 ARCHIVE = PlanPart(count=20, keep=True, large=1.0)
@@ -58,3 +58,23 @@ def test_who_is_to_run_alone_does_not_wait_for_an_environment_that_is_not_made(s
     fatal, one = PlanPart("at random", 1, doomed="fatal"), PlanPart("at random", 1)
     inside = PlanPart("at random", 1, on=0, environment="conda")
     play(Story(seed, (1,), (archive, one, fatal, inside)))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_other_tasks_do_not_wait_while_a_library_starts(seed: int) -> None:
+    """Its calls were there first, and are many."""
+    story = Story(seed, (1, 2), (), weather=Weather(setup_s=30.0))
+    cluster = Play(story).cluster
+    for cores in story.workers:
+        cluster.join(float(cores))
+    calls = cluster.manager.run(
+        cluster.add(make_work(PlanPart("at random", 300, library="fits"), 0, None)), False
+    )
+    others = cluster.manager.run(
+        cluster.add(make_work(PlanPart("at random", 100, seed=seed), 1, None)), False
+    )
+    cluster.run_until(lambda: others.over, 20.0)
+    assert others.done
+    assert not calls.over
+    cluster.run_until(lambda: calls.over, 100.0)
+    assert calls.done

@@ -3,13 +3,14 @@ one."""
 
 from __future__ import annotations
 
-from graphvine.manager import demand, environments, limits
+from graphvine.manager import demand, environments, limits, readiness
 from graphvine.manager.core import Core
 from graphvine.manager.files import exists, holders
 from graphvine.manager.placement import pool_of
 from graphvine.manager.pools import PoolKey
 from graphvine.manager.state import State
 from graphvine.manager.tasks import AHEAD, DISPATCHED, DONE, KEY_MASK, READY, RELEASED, WAITING, PlanTable
+from graphvine.manager.workers import Worker
 
 
 def check(core: Core) -> None:
@@ -163,13 +164,28 @@ def check_workers(state: State) -> None:
             assert table.state[task - table.base] == DISPATCHED
             assert table.where[task - table.base] == worker.number
         assert abs(worker.load - sum(worker.queue.values())) < 1e-6
+        check_held(state, worker)
         assert worker.asked == asked.get(worker.number, 0)
         assert not worker.alone or list(worker.queue) == [worker.alone]
         assert not worker.blocked or not worker.pools, f"worker {worker.number} is blocked and in a pool"
         assert (worker.number in state.lonely) == bool(worker.alone or worker.draining)
-        if len(worker.queue) < worker.cores and not worker.draining and not worker.alone:
+        begun = len(worker.queue) - worker.held_count
+        if begun < worker.cores and not worker.draining and not worker.alone:
             for pool in worker.pools:
-                assert not pool, f"worker {worker.number} is idle and there is work in its pool"
+                idle = pool and readiness.room(state, worker, pool.zygote)
+                assert not idle, f"worker {worker.number} is idle and there is work in its pool"
+
+
+def check_held(state: State, worker: Worker) -> None:
+    """What is held of a worker's queue is what needs a zygote that is not ready there."""
+    held: dict[int, dict[int, float]] = {}
+    for task, expected in worker.queue.items():
+        table = state.table_of(task)
+        if table is not None and table.zygote and table.zygote not in worker.ready:
+            held.setdefault(table.zygote, {})[task] = expected
+    assert worker.held == held, f"worker {worker.number} holds {worker.held}, not {held}"
+    assert worker.held_count == sum(map(len, held.values()))
+    assert abs(worker.held_s - sum(sum(tasks.values()) for tasks in held.values())) < 1e-6
 
 
 def check_demand(state: State) -> None:

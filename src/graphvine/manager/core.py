@@ -29,6 +29,7 @@ from graphvine.manager import (
     limits,
     orders,
     placement,
+    readiness,
     recovery,
     reports,
     results,
@@ -337,6 +338,7 @@ class Core:
         said: dict[int, Worker] = {}
         self._serve_marked(said)
         self._feed_hungry(said)
+        self._serve_marked(said)
         if state.suspects:
             for worker in suspects.reserve(state):
                 recovery.call_back_queue(state, worker)
@@ -379,7 +381,10 @@ class Core:
                     del pool.hungry[number]
         else:
             for pool in worker.pools:
-                pool.hungry[number] = worker
+                if readiness.room(state, worker, pool.zygote):
+                    pool.hungry[number] = worker
+                else:
+                    pool.hungry.pop(number, None)
         if worker.queue and not worker.listed:
             placement.list_victim(state, worker)
 

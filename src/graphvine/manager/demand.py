@@ -211,7 +211,7 @@ def wanted(state: State) -> list[Wanted]:
 
 def wish(state: State, key: PoolKey, counted: Count) -> Wanted:
     """What the tasks of one kind ask for."""
-    request, names, features, limit = key
+    request, names, features, limit, _ = key
     able = counted.able
     if limit in state.limits:
         able = min(able, state.limits[limit].count)

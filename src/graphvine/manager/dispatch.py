@@ -1,17 +1,18 @@
 """Giving tasks to workers: as many as each has room for, with what they need to know to begin.
 
 Room is counted in expected seconds: about ``window_s`` of work per core by the measured mean of the category,
-and at least ``ahead_per_core`` tasks per core. A task whose remaining inputs all come from tasks given to the
-same worker is given to it too, at once: whenever the last of a task's inputs has been dispatched, the task is
-put into that worker's heap, and looked at when it comes off. (The last: the highest number. Should another
-come last, the task just waits for its inputs to exist.)
+and at least ``ahead_per_core`` tasks per core; what is held there (see ``readiness``) does not count. A task
+whose remaining inputs all come from tasks given to the same worker is given to it too, at once: whenever the
+last of a task's inputs has been dispatched, the task is put into that worker's heap, and looked at when it
+comes off. (The last: the highest number. Should another come last, the task just waits for its inputs to
+exist.)
 """
 
 from __future__ import annotations
 
 import heapq
 
-from graphvine.manager import lifetimes, placement, suspects
+from graphvine.manager import lifetimes, placement, readiness, suspects
 from graphvine.manager.files import supply, supply_blob
 from graphvine.manager.state import State
 from graphvine.manager.tasks import AHEAD, DISPATCHED, DONE, KEY_MASK, READY, WAITING, PlanTable
@@ -30,20 +31,20 @@ def fill(state: State, worker: Worker) -> bool:
     settings = state.settings
     if worker.number in state.lonely:
         return fill_lonely(state, worker)
-    placement.heed_urgent(worker)
+    placement.heed_urgent(state, worker)
     queue = worker.queue
     cores = worker.cores
     limit, least = settings.window_s * cores, settings.ahead_per_core * cores * state.ahead
     heap, until = worker.heap, worker.until
     base = end = 0
     fed = False
-    while worker.load < limit or len(queue) < least:
+    while worker.load - worker.held_s < limit or len(queue) - worker.held_count < least:
         share = worker.share
         if share and (not heap or share[-1] < heap[0]):
             key = share.pop()
         elif heap:
             key = heappop(heap)
-        elif fed and len(queue) >= least:
+        elif fed and len(queue) - worker.held_count >= least:
             # One share a turn, whatever the room: others come for theirs.
             return True
         elif placement.feed(state, worker):
@@ -67,6 +68,9 @@ def fill(state: State, worker: Worker) -> bool:
                 heapq.heappush(heap, key)
                 return True
             lifetimes.send_on(state, worker, table, number - base)
+            continue
+        if table.zygote and not readiness.room(state, worker, table.zygote):
+            readiness.send_on(state, table, number - base)
             continue
         dispatch(state, worker, table, number - base)
     return True
@@ -118,6 +122,8 @@ def dispatch(state: State, worker: Worker, table: PlanTable, index: int) -> None
         expected *= worker.cores_for(pool.request)
     worker.queue[number] = expected
     worker.load += expected
+    if table.zygote and table.zygote not in worker.ready:
+        readiness.hold(worker, table.zygote, number, expected)
     blob = table.blob_base + table.blob_of[index]
     if blob not in worker.blobs:
         supply_blob(state, table, blob - table.blob_base, worker)

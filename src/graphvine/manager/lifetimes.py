@@ -48,8 +48,8 @@ def has_time_now(state: State, worker: Worker, table: PlanTable, index: int) -> 
     if table.state[index] == AHEAD:
         # What it waits for may all be one chain.
         wait_s = worker.load
-    elif len(worker.queue) >= worker.cores:
-        wait_s = worker.load / worker.cores
+    elif len(worker.queue) - worker.held_count >= worker.cores:
+        wait_s = (worker.load - worker.held_s) / worker.cores
     needed = wait_s * state.settings.duration_margin + needed_s(state, table, index)
     return state.now + needed <= worker.until
 

@@ -30,6 +30,7 @@ def take_away(state: State, table: PlanTable, index: int) -> None:
     number = table.base + index
     worker = state.workers[table.where[index]]
     worker.load -= worker.queue.pop(number)
+    worker.answered(number)
     worker.outbox.also().cancels.append(number)
     state.mark(worker)
     recovery.give_back(state, table, index)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 from itertools import islice
 
-from graphvine.manager import lifetimes, limits, suspects
+from graphvine.manager import lifetimes, limits, readiness, suspects
 from graphvine.manager.pools import Pool
 from graphvine.manager.state import State
 from graphvine.manager.tasks import AHEAD, DISPATCHED, KEY_MASK, READY, PlanTable
@@ -57,6 +57,8 @@ def place(state: State, table: PlanTable, index: int) -> None:
         home = next((worker for n, worker in pool.members.items() if n not in table.avoid[index]), None)
     else:
         home = preferred(state, table, index, pool)
+        if home is not None and not readiness.room(state, home, pool.zygote):
+            home = None
     if home is None:
         heapq.heappush(pool.loose, key)
         return
@@ -123,14 +125,17 @@ def wished_worker(state: State, table: PlanTable, index: int) -> Worker | None:
 # -- what a worker takes --------------------------------------------------------------------------------
 
 
-def heed_urgent(worker: Worker) -> None:
+def heed_urgent(state: State, worker: Worker) -> None:
     """Take from a pool what comes before everything this worker has, by the user's priority or an earlier
     plan."""
     if not (worker.share or worker.heap):
         return
     for pool in worker.pools:
         while (pool.segments or pool.loose) and pool.urgent(own_key(worker)):
-            for key in pool.cut(worker):
+            room = readiness.room(state, worker, pool.zygote)
+            if not room:
+                break
+            for key in pool.cut(worker, room):
                 heapq.heappush(worker.heap, key)
 
 
@@ -148,10 +153,14 @@ def feed(state: State, worker: Worker) -> bool:
     best_key = 0
     for pool in worker.pools:
         key = pool.first_key()
-        if key is not None and (best is None or key < best_key):
+        if (
+            key is not None
+            and (best is None or key < best_key)
+            and readiness.room(state, worker, pool.zygote)
+        ):
             best, best_key = pool, key
     if best is not None:
-        worker.share = best.cut(worker)
+        worker.share = best.cut(worker, readiness.room(state, worker, best.zygote))
         return True
     return steal(state, worker)
 
@@ -174,8 +183,8 @@ def steal(state: State, thief: Worker) -> bool:
         if victim is thief:
             continue
         if victim.share or victim.heap:
-            got = steal_share(thief, victim) or steal_heap(state, thief, victim)
-        if not got and not thief.asked and len(thief.queue) < thief.cores:
+            got = steal_share(state, thief, victim) or steal_heap(state, thief, victim)
+        if not got and not thief.asked and len(thief.queue) - thief.held_count < thief.cores:
             recall_half(state, thief, victim)
     for victim in seen:
         list_victim(state, victim)
@@ -186,7 +195,9 @@ def steal(state: State, thief: Worker) -> bool:
 def list_victim(state: State, worker: Worker) -> None:
     """Note that something may be had from a worker, if it is worth the while."""
     given = len(worker.queue)
-    if worker.listed or not given or given + len(worker.share) + len(worker.heap) <= worker.cores:
+    if worker.listed or not given:
+        return
+    if given + len(worker.share) + len(worker.heap) <= worker.cores and not worker.held:
         return
     wait_s = worker.wait_s()
     if wait_s > state.settings.latency_s:
@@ -210,12 +221,17 @@ def pop_victim(state: State) -> Worker | None:
     return None
 
 
-def steal_share(thief: Worker, victim: Worker) -> bool:
+def steal_share(state: State, thief: Worker, victim: Worker) -> bool:
     """Take the back half of a worker's share of leaves."""
     share = victim.share
     if not share or not set(victim.pools) <= set(thief.pools):
         return False
+    table = state.table_of(share[0] & KEY_MASK)
     count = (len(share) + 1) // 2
+    if table is not None and table.zygote:
+        count = min(count, readiness.room(state, thief, table.zygote))
+    if not count:
+        return False
     thief.share = share[:count]
     del share[:count]
     return True
@@ -247,7 +263,7 @@ def worth_moving(state: State, table: PlanTable, index: int, thief: Worker, wait
     """Whether a task that would wait ``wait_s`` seconds where it is can begin sooner on ``thief``."""
     if table.state[index] != READY or thief.number not in pool_of(table, index).members:
         return False
-    if thief.number in table.avoid.get(index, ()):
+    if thief.number in table.avoid.get(index, ()) or not readiness.room(state, thief, table.zygote):
         return False
     if thief.until and not lifetimes.has_time(state, thief, table, index):
         return False
@@ -260,9 +276,9 @@ def worth_moving(state: State, table: PlanTable, index: int, thief: Worker, wait
 
 def recall_half(state: State, thief: Worker, victim: Worker) -> None:
     """Call back the end of a worker's queue, until half of what has not begun would be elsewhere."""
-    if victim.load < state.settings.recall_s * victim.cores:
+    if victim.load < state.settings.recall_s * victim.cores and not victim.held:
         return
-    spare = len(victim.queue) - int(victim.cores)
+    spare = len(victim.queue) - min(int(victim.cores), len(victim.queue) - victim.held_count)
     share = thief.cores / (thief.cores + victim.cores)
     goal = victim.load * share
     looked = taken = 0
@@ -277,6 +293,9 @@ def recall_half(state: State, thief: Worker, victim: Worker) -> None:
         if table is None or thief.number not in pool_of(table, task - table.base).members:
             continue
         if table.state[task - table.base] != DISPATCHED or table.waits[task - table.base]:
+            continue
+        if table.zygote and table.zygote not in thief.ready and task in victim.held.get(table.zygote, ()):
+            # It would wait there as well.
             continue
         if thief.until and not lifetimes.has_time(state, thief, table, task - table.base):
             continue

@@ -14,6 +14,7 @@ from graphvine.manager.plan import GivenValue, Plan
 from graphvine.manager.state import State
 from graphvine.manager.tasks import DONE, READY, RELEASED, PlanTable, UnknownFileError
 from graphvine.protocol.messages import Context
+from graphvine.protocol.zygotes import zygote_key
 
 
 def admit(state: State, plan: Plan, *, keep: bool, now: float) -> int:
@@ -29,6 +30,7 @@ def admit(state: State, plan: Plan, *, keep: bool, now: float) -> int:
     state.add_table(table)
     table.categories = [state.category(name) for name in plan.categories]
     table.context = context_of(state, table)
+    table.zygote = state.zygote_of[table.context]
     take_pools(state, table)
     if not plan.separate:
         table.families = families.find(table.inputs, table.consumers, table.category_of, state.settings.wide)
@@ -128,6 +130,8 @@ def context_of(state: State, table: PlanTable) -> int:
             setup_name=code.setup_name,
             inputs=list(inputs),
         )
+        key = zygote_key(state.contexts[number])
+        state.zygote_of[number] = state.zygote_numbers.setdefault(key, len(state.zygote_numbers))
         state.environments.update(inputs, filter(None, [environment]))
     return number
 
@@ -135,12 +139,12 @@ def context_of(state: State, table: PlanTable) -> int:
 def take_pools(state: State, table: PlanTable) -> None:
     """Find the pool of every task."""
     plan = table.plan
-    table.pool = state.pool_for(plan.default_options)
+    table.pool = state.pool_for(plan.default_options, table.zygote)
     default_soft = bool(plan.default_options.workers) and plan.default_options.allow_other_workers
     if default_soft:
         table.soft = set(range(table.size)) - plan.options.keys()
     for task, options in plan.options.items():
-        pool = state.pool_for(options)
+        pool = state.pool_for(options, table.zygote)
         if pool is not table.pool:
             table.pools[task] = pool
         if options.workers and options.allow_other_workers:

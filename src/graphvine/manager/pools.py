@@ -28,10 +28,10 @@ def fits(request: Resources, capacity: Resources) -> bool:
     )
 
 
-#: What makes a pool: request, names of workers, features, name of a limit.
-PoolKey = tuple[Resources, tuple[str, ...], tuple[str, ...], str]
+#: What makes a pool: request, names of workers, features, name of a limit, zygote (see ``readiness``).
+PoolKey = tuple[Resources, tuple[str, ...], tuple[str, ...], str, int]
 #: That of tasks that ask for nothing.
-ORDINARY: PoolKey = (Resources(), (), (), "")
+ORDINARY: PoolKey = (Resources(), (), (), "", 0)
 
 #: A share is made so much longer at most to keep together what the same task needs.
 _FAMILY = 32
@@ -69,14 +69,20 @@ class Pool:
     """Ready tasks of one kind of request, and who may take them."""
 
     def __init__(
-        self, request: Resources, names: tuple[str, ...], features: tuple[str, ...] = (), limit: str = ""
+        self,
+        request: Resources,
+        names: tuple[str, ...],
+        features: tuple[str, ...] = (),
+        limit: str = "",
+        zygote: int = 0,
     ) -> None:
-        self.key: PoolKey = (request, names, features, limit)
+        self.key: PoolKey = (request, names, features, limit, zygote)
         self.request = request
         self.names = frozenset(names)
         self.features = features
         #: Its tasks come here only when that limit lets them through (see ``limits``).
         self.limit = limit
+        self.zygote = zygote
         self.plain = request == Resources()
         #: Workers that may run tasks of this pool.
         self.members: dict[int, Worker] = {}
@@ -146,19 +152,20 @@ class Pool:
                 return True
         return bool(self.loose) and (self.loose[0] | KEY_MASK) < key
 
-    def cut(self, worker: Worker) -> list[int]:
-        """Take a share for ``worker``, last first (Polychronopoulos and Kuck 1987, weighted by cores).
+    def cut(self, worker: Worker, at_most: int) -> list[int]:
+        """Take a share for ``worker``, last first (Polychronopoulos and Kuck 1987, weighted by cores), of
+        about ``at_most`` tasks.
 
         Not empty unless the pool is."""
         part = worker.cores / (2.0 * self.cores)
         if self.loose and (not self.segments or self.loose[0] < self.segments[0][0]):
-            count = int(len(self.loose) * part) + 1
+            count = min(int(len(self.loose) * part) + 1, at_most)
             return [heapq.heappop(self.loose) for _ in range(min(count, len(self.loose)))][::-1]
         if not self.segments:
             return []
         _, serial, segment = self.segments[0]
         keys = segment.keys
-        count = int(len(keys) * part) + 1
+        count = min(int(len(keys) * part) + 1, at_most)
         share = segment.cut(count)
         if keys:
             heapq.heapreplace(self.segments, (keys[-1], serial, segment))

@@ -187,6 +187,7 @@ def on_returned(state: State, worker: Worker, tasks: list[int]) -> None:
         if expected is None or table is None:
             continue
         worker.load -= expected
+        worker.answered(number)
         index = number - table.base
         thief = state.workers.get(state.recalled.get(number, 0))
         if give_back(state, table, index):
@@ -265,6 +266,7 @@ def on_failed(state: State, worker: Worker, failure: TaskFailed) -> None:
     if expected is None or table is None:
         return
     worker.load -= expected
+    worker.answered(failure.task)
     index = failure.task - table.base
     tries = table.tries.setdefault(index, [])
     tries.append(Death(worker.hello.name, failure.attempt, failure.kind, failure.text))

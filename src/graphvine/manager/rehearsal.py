@@ -36,6 +36,8 @@ from graphvine.protocol.messages import (
     Address,
     Assign,
     Cancel,
+    Context,
+    ContextNews,
     Demand,
     Drop,
     Goodbye,
@@ -57,6 +59,7 @@ from graphvine.protocol.messages import (
     ToWorker,
     Welcome,
 )
+from graphvine.protocol.zygotes import zygote_key
 
 
 class Complaint(AssertionError):
@@ -99,9 +102,13 @@ class FakeWorker:
         self.orders: dict[int, TaskOrder] = {}
         #: Begun tasks and the values of their inputs.
         self.begun: dict[int, list[bytes]] = {}
+        self.started: dict[int, TaskOrder] = {}
         self.files: dict[int, bytes] = {}
         self.blobs: dict[int, bytes] = {}
-        self.contexts: set[int] = set()
+        self.contexts: dict[int, Context] = {}
+        self.context_of: dict[int, int] = {}
+        #: Zygotes that are ready, and the context for which each was made.
+        self.ready: dict[str, int] = {"": 0}
         self.peers: set[int] = set()
         #: Files to be fetched: where from. None: asked for and no answer yet.
         self.fetching: dict[int, Source | None] = {}
@@ -135,10 +142,11 @@ class FakeWorker:
 
     def _assign(self, message: Assign) -> None:
         self.peers.update(message.peers)
-        self.contexts.update(context.context for context in message.contexts)
+        self.contexts.update((context.context, context) for context in message.contexts)
         for blob in message.blobs:
             if blob.context and blob.context not in self.contexts:
                 raise Complaint(f"blob {blob.blob} is of context {blob.context}, which never came")
+            self.context_of[blob.blob] = blob.context
             if blob.data is not None:
                 self.blobs[blob.blob] = blob.data
                 self.fetching.pop(blob.blob, None)
@@ -184,13 +192,36 @@ class FakeWorker:
         return [
             order.task
             for order in self.orders.values()
-            if order.blob in self.blobs and all(file in self.files for file in order.inputs)
+            if order.blob in self.blobs
+            and all(file in self.files for file in order.inputs)
+            and self.zygote_of(order) in self.ready
         ]
+
+    def zygote_of(self, order: TaskOrder) -> str:
+        """The zygote that an order needs."""
+        context = self.contexts.get(self.context_of[order.blob])
+        return zygote_key(context) if context is not None else ""
+
+    def set_up(self, order: TaskOrder) -> None:
+        """What an order needs beside its inputs becomes ready."""
+        key, context = self.zygote_of(order), self.context_of[order.blob]
+        if key not in self.ready:
+            self.ready[key] = context
+            self.report.contexts.append(ContextNews(context, True))
+
+    def tear_down(self, zygote: str) -> None:
+        """... is not ready any more."""
+        self.report.contexts.append(ContextNews(self.ready.pop(zygote), False))
+        again = [task for task in self.begun if self.zygote_of(self.started[task]) == zygote]
+        self.orders = {task: self.started[task] for task in again} | self.orders
+        for task in again:
+            del self.begun[task]
 
     def begin(self, task: int) -> None:
         """Begin a task: from now on it can't be given back, and its inputs may go."""
         order = self.orders.pop(task)
         inputs = [self.files[file] for file in order.inputs]
+        self.started[task] = order
         self.begun[task] = [digest(self.blobs[order.blob], order.index, inputs)]
 
     def finish(self, task: int) -> None:
@@ -489,6 +520,8 @@ class Rehearsal:
                 busy = True
             for file in list(worker.fetching):
                 worker.fetch(file)
+            for order in worker.orders.values():
+                worker.set_up(order)
             while ready := worker.can_begin():
                 for task in ready:
                     worker.begin(task)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sized
 
-from graphvine.manager import departures, environments, recovery, results, separate
+from graphvine.manager import departures, environments, readiness, recovery, results, separate
 from graphvine.manager.files import (
     add_replica,
     hold_blob,
@@ -35,6 +35,9 @@ def on_report(state: State, worker: Worker, report: Report) -> None:
     """Everything that happened on a worker since its last report."""
     if is_too_much(state, worker, *map(len, _parts(report))):
         return
+    for said in report.contexts:
+        if not readiness.on_news(state, worker, said):
+            note_strange(state, worker, f"of context {said.context}, which was never given out")
     if report.done:
         on_done(state, worker, report.done)
     for failure in report.failed:
@@ -66,6 +69,7 @@ def _parts(report: Report) -> tuple[Sized, ...]:
         report.lost,
         report.missing,
         report.returned,
+        report.contexts,
     )
 
 
@@ -88,7 +92,7 @@ def note_strange(state: State, worker: Worker, what: str) -> None:
 def on_done(state: State, worker: Worker, rows: list[TaskDone]) -> None:
     """Tasks ran: their results exist. A row costs the same in a plan of any size."""
     me = worker.number
-    answered = worker.queue.pop
+    answered, held = worker.queue.pop, worker.held
     log = worker.log.append
     fresh = state.fresh
     count, time = state.category_count, state.category_time
@@ -101,6 +105,8 @@ def on_done(state: State, worker: Worker, rows: list[TaskDone]) -> None:
         if expected is None:
             on_late_done(state, worker, number)
             continue
+        if held:
+            worker.answered(number)
         if not base <= number < end:
             found = state.table_of(number)
             if found is None:

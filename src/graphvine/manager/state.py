@@ -62,6 +62,9 @@ class State:
         #: Contexts by number, and the numbers of equal code.
         self.contexts: dict[int, Context] = {}
         self.context_numbers: dict[Code, int] = {}
+        #: The zygote that each context needs, and the numbers of equal ones; 0 is the base zygote.
+        self.zygote_of: dict[int, int] = {0: 0}
+        self.zygote_numbers: dict[str, int] = {"": 0}
         #: Files that are environments, and workers that wait for one to be made.
         self.environments: set[int] = set()
         self.awaited: dict[int, set[int]] = {}
@@ -115,10 +118,10 @@ class State:
         """Whether there is a worker that is not about to leave."""
         return len(self.workers) > len(self.departures)
 
-    def pool_for(self, options: TaskOptions) -> Pool:
-        """The pool of tasks with these options, made if need be."""
+    def pool_for(self, options: TaskOptions, zygote: int = 0) -> Pool:
+        """The pool of tasks with these options that need this zygote, made if need be."""
         names: tuple[str, ...] = () if options.allow_other_workers else options.workers
-        key = (options.request, names, options.features, options.limit)
+        key = (options.request, names, options.features, options.limit, zygote)
         found = self.pools.get(key)
         if found is None:
             found = self.pools[key] = Pool(*key)

@@ -5,6 +5,7 @@ Rules:
 - When a worker is lost without a word, any task it may have been running could be the cause. Those are, of
   its queue, the first as many as it has cores and could begin, and what may have run since its last report:
   what is expected to take ``suspect_s`` per core in all (short tasks run, and are reported, by the hundred).
+  So could be what it made ready for those that are held there: they are suspected beside these.
 - A task that was under suspicion ``max_shared_losses`` times is from then on given only to a worker that has
   nothing else, and that worker gets nothing else until the task is answered for. What it was given and has
   not begun is called back: it may wait for what nobody else makes. At most half the workers do so.
@@ -36,10 +37,13 @@ def perhaps_running(state: State, worker: Worker) -> Iterator[int]:
     expected = 0.0
     running = 0
     for task, seconds in worker.queue.items():
+        table = state.table_of(task)
+        if table is not None and task in worker.held.get(table.zygote, ()):
+            yield task
+            continue
         soon = expected < horizon
         if not soon and running >= worker.cores:
             return
-        table = state.table_of(task)
         waits = table is not None and table.waits[task - table.base] > 0
         if soon or not waits:
             yield task

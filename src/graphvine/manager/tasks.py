@@ -188,6 +188,7 @@ class PlanTable:
         "wanted_by",
         "wanted_files",
         "where",
+        "zygote",
     )
 
     def __init__(self, plan: Plan, base: int, *, keep: bool, now: float, checked: bool) -> None:
@@ -263,7 +264,9 @@ class PlanTable:
         #: How often a worker was lost that perhaps ran a task, and how often one that ran nothing else.
         self.losses: dict[int, int] = {}
         self.lone_losses: dict[int, int] = {}
+        #: What its executors need before they run a task: numbers of the manager (0: nothing special).
         self.context = 0
+        self.zygote = 0
         #: For each blob, the workers that hold it (True) or were told to fetch it (False).
         self.blob_at: list[dict[int, bool]] = [{} for _ in plan.blobs]
         self.blob_copies: list[list[int]] = [[] for _ in plan.blobs]

@@ -22,6 +22,7 @@ def cancel_order(state: State, table: PlanTable, index: int) -> None:
     worker = state.workers[table.where[index]]
     forget_order(state, worker.number, number)
     worker.load -= worker.queue.pop(number)
+    worker.answered(number)
     worker.outbox.also().cancels.append(number)
     state.mark(worker)
     table.where[index] = 0

@@ -3,7 +3,8 @@
 ``queue`` maps each task that was given to the worker and not answered for to the core-seconds it is expected
 to take; ``load`` is their sum. ``heap`` and ``share`` hold tasks kept for this worker and not yet given to
 it: the heap those whose inputs are (or will be) here, the share a piece of a plan's leaves, last first.
-Either may hold stale entries, whose tasks are not ready any more: whoever takes one looks.
+Either may hold stale entries, whose tasks are not ready any more: whoever takes one looks. ``held`` are those
+of the queue that can't begin here yet (see ``readiness``).
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 #: A worker's log is looked through when it is longer than this.
 LOG_LIMIT = 8192
+#: For so long, at the least, something is expected to be held that is.
+HELD_S = 1.0
 #: More than what a value or a blob costs in a frame beside its bytes.
 _HEAD_BYTES = 64
 _MB = 2**20
@@ -58,6 +61,9 @@ class Worker:
         "cores",
         "draining",
         "heap",
+        "held",
+        "held_count",
+        "held_s",
         "hello",
         "listed",
         "load",
@@ -70,6 +76,7 @@ class Worker:
         "pools",
         "promised",
         "queue",
+        "ready",
         "share",
         "stored",
         "strange",
@@ -85,6 +92,11 @@ class Worker:
         self.cores = max(hello.capacity.cores, 0.01)
         self.queue: dict[int, float] = {}
         self.load = 0.0
+        #: Zygotes that are ready here, and of the queue what waits for others, by zygote; how many, how long.
+        self.ready: set[int] = set()
+        self.held: dict[int, dict[int, float]] = {}
+        self.held_count = 0
+        self.held_s = 0.0
         self.heap: list[int] = []
         self.share: list[int] = []
         #: Every file that came to be here, some of them gone since.
@@ -135,9 +147,27 @@ class Worker:
         """Bytes for which there is room, as far as that is known."""
         return self.hello.capacity.disk_mb * _MB - self.stored - self.promised
 
+    def answered(self, number: int) -> None:
+        """A task that was perhaps held is not any more."""
+        for zygote, tasks in self.held.items():
+            expected = tasks.pop(number, None)
+            if expected is not None:
+                self.held_count -= 1
+                self.held_s -= expected
+                if not tasks:
+                    del self.held[zygote]
+                if not self.held:
+                    self.held_s = 0.0
+                return
+
     def wait_s(self) -> float:
         """Seconds until what is kept for this worker would all have begun, if it is like what was given to
-        it."""
+        it. (When something is held, nobody knows for how long, but it is no matter of milliseconds.)"""
+        if self.held:
+            return max(self._wait_s(), HELD_S)
+        return self._wait_s()
+
+    def _wait_s(self) -> float:
         given = len(self.queue)
         if not given:
             return 0.0

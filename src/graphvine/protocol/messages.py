@@ -363,6 +363,14 @@ class LinkNews(msgspec.Struct, array_like=True, gc=False):
     state: LinkState
 
 
+class ContextNews(msgspec.Struct, array_like=True, gc=False):
+    """Whether this worker has all that tasks of a context need beside their inputs: its environment is
+    unpacked, its set-up has run. Until the first such word it has not."""
+
+    context: int
+    ready: bool
+
+
 class Report(msgspec.Struct, tag="report", omit_defaults=True, gc=False):
     """What happened on a worker since its last report."""
 
@@ -378,6 +386,7 @@ class Report(msgspec.Struct, tag="report", omit_defaults=True, gc=False):
     sizes: dict[int, int] = {}
     """How many bytes travel of fetched files that were read on this node, where the manager did not know."""
     links: list[LinkNews] = []
+    contexts: list[ContextNews] = []
 
 
 class Heartbeat(msgspec.Struct, tag="heartbeat"):

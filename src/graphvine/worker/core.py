@@ -239,6 +239,7 @@ class Core:
         self.on_cancel(list(self._queue.jobs), now)
         self._files.on_rejoin()
         self._recalled.clear()
+        self._nursery.on_rejoin()
         self._outbox.forget_news()
 
     def holds(self) -> list[tuple[int, int]]:

@@ -1,24 +1,24 @@
 """The zygotes of a worker as its core sees them: which are ready, which are to be started or ended. No I/O.
 
 - Contexts that state the same variables, environment and set-up share a zygote, named by a key. "" is the
-  base
-  zygote, which is always there; contexts that state nothing of that kind are served from it.
+  base zygote, which is always there; contexts that state nothing of that kind are served from it.
 - A zygote is started when a context comes that needs it, or ready jobs of one that has none. Until it is
   ready, its lanes are held back; others run.
 - A set-up that raises fails the jobs that wait for it, at once. One that takes its zygote down is tried a few
   times. For a while such a failure is the answer to all jobs that come; then it is tried again.
 - A zygote in an environment needs that to be unpacked on this node. Is it not, then its archive is fetched
-  like
-  any file; the manager is asked for it, so that nothing moves where it is there already.
+  like any file; the manager is asked for it, so that nothing moves where it is there already.
+- The manager is told which are ready, and which are not any more, so that it gives this worker other work
+  for as long.
 - When there are more than a few, those that nobody needs are ended, the least recently used first.
 """
 
 from __future__ import annotations
 
 import msgspec
-import xxhash
 
-from graphvine.protocol.messages import Context, FailureKind, TaskFailed
+from graphvine.protocol.messages import Context, ContextNews, FailureKind, TaskFailed
+from graphvine.protocol.zygotes import zygote_key
 from graphvine.worker.crew import Crew
 from graphvine.worker.files import STORED, Files
 from graphvine.worker.instructions import EndZygote, FindEnvironment, Note, StartZygote, UnpackEnvironment
@@ -72,6 +72,8 @@ class Zygote(msgspec.Struct):
     unpacked: int = 0
     """The archive that is being unpacked."""
     failure: Failure | None = None
+    told: bool = False
+    """Whether the manager was told that it is ready."""
 
 
 class Nursery:
@@ -109,6 +111,7 @@ class Nursery:
             else:
                 # The same archive may have come with another plan, and the earlier one be gone.
                 known.context, known.environment = context.context, context.environment
+                self._tell(known)
         return key
 
     def lane_of(self, lane: Lane) -> Lane:
@@ -126,6 +129,11 @@ class Nursery:
 
     # -- what happens ----------------------------------------------------------------------------------
 
+    def on_rejoin(self) -> None:
+        """The manager knows nothing of this worker. What it needs, it says anew, and then it is told."""
+        for zygote in self._zygotes.values():
+            zygote.told = False
+
     def on_ready(self, key: str, duration_s: float) -> None:
         """A zygote has done its set-up."""
         zygote = self._zygotes[key]
@@ -134,6 +142,7 @@ class Nursery:
         zygote.state = READY
         zygote.deaths = 0
         zygote.not_before = 0.0
+        self._tell(zygote)
         self._queue.hold(key, held=False)
 
     def on_failed(self, key: str, text: str, error: bytes, now: float) -> None:
@@ -198,7 +207,15 @@ class Nursery:
                 waiting.remove(zygote)
         self._leave_inputs(zygote)
         zygote.state = ABSENT
+        self._tell(zygote)
         self._queue.hold(zygote.key, held=True)
+
+    def _tell(self, zygote: Zygote) -> None:
+        """Have the manager know whether it is ready."""
+        ready = zygote.state == READY
+        if zygote.told != ready:
+            zygote.told = ready
+            self._outbox.contexts.append(ContextNews(zygote.context, ready))
 
     def _fail(self, zygote: Zygote, kind: FailureKind, text: str, error: bytes, now: float) -> None:
         zygote.failure = Failure(kind, text, error, now + self._settings.failure_kept_s)
@@ -309,21 +326,6 @@ class Nursery:
         for zygote in self._zygotes.values():
             if zygote.not_before <= now:
                 zygote.not_before = 0.0
-
-
-def zygote_key(context: Context) -> str:
-    """Equal for contexts whose executors can be forked from one zygote; "" for the base zygote."""
-    if not (context.environment or context.variables or context.setup):
-        return ""
-    # A set-up may use the user's own modules; without one they are no part of the zygote.
-    parts = (
-        context.environment_name,
-        context.variables,
-        context.setup,
-        context.modules * bool(context.setup),
-        context.inputs,
-    )
-    return xxhash.xxh3_128_hexdigest(msgspec.msgpack.encode(parts))
 
 
 def title_of(context: Context) -> str:

@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graphvine.protocol.codec import Row, portions
-from graphvine.protocol.messages import LinkNews, Missing, Report, TaskDone, TaskFailed, ToManager
+from graphvine.protocol.messages import (
+    ContextNews,
+    LinkNews,
+    Missing,
+    Report,
+    TaskDone,
+    TaskFailed,
+    ToManager,
+)
 from graphvine.worker.instructions import Instruction, SayToManager
 
 #: So few inline results are not worth weighing.
@@ -34,6 +42,7 @@ class Outbox:
         self.returned: list[int] = []
         self.sizes: dict[int, int] = {}
         self.links: list[LinkNews] = []
+        self.contexts: list[ContextNews] = []
         self.due: float | None = None
         """When the results that wait for others are to be told."""
 
@@ -42,7 +51,15 @@ class Outbox:
 
         When there is no more to report than results, they wait for others for up to ``gather_s``: what a
         report costs both sides is many times what one more result in it does."""
-        urgent = self.failed or self.fetched or self.missing or self.lost or self.returned or self.links
+        urgent = (
+            self.failed
+            or self.fetched
+            or self.missing
+            or self.lost
+            or self.returned
+            or self.links
+            or self.contexts
+        )
         if self.done and gather_s and not urgent and not self.messages:
             self.due = min(self.due, now + gather_s) if self.due is not None else now + gather_s
             if now < self.due:
@@ -64,7 +81,15 @@ class Outbox:
         self.messages.extend(Report(part) for part in earlier)
         *earlier_failed, failed = _portions(self.failed, _weight_of_failed)
         self.messages.extend(Report(failed=part) for part in earlier_failed)
-        rest = (self.fetched, self.missing, self.lost, self.returned, self.sizes, self.links)
+        rest = (
+            self.fetched,
+            self.missing,
+            self.lost,
+            self.returned,
+            self.sizes,
+            self.links,
+            self.contexts,
+        )
         self.messages.append(Report(done, failed, *rest))
 
     def forget_news(self) -> None:

@@ -69,6 +69,8 @@ class Weather(msgspec.Struct, frozen=True):
     full_inboxes: float = 0.0
     reliefs: float = 0.0
     """A packet is relieved while a task of it runs."""
+    setup_s: float = 0.0
+    """A set-up takes at least so long."""
     unpassed: float = 0.0
     """A value is kept that was to be passed on (as trees are)."""
 

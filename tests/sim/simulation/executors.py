@@ -279,7 +279,7 @@ class SimPool:
                 self.zygotes[zygote] = True
                 self._tell(lambda: core.on_zygote_ready(zygote, 0.0))
 
-        self._agent.later(world.chance.uniform(0.002, 0.2), end_set_up)
+        self._agent.later(world.weather.setup_s + world.chance.uniform(0.002, 0.2), end_set_up)
 
     def end_zygote(self, zygote: str) -> None:
         """The agent ends a zygote, and hears no more of it or its executors."""

@@ -75,6 +75,9 @@ def check_whereabouts(world: Cluster) -> None:
             continue
         for task in worker.queue:
             assert task in agent.core._queue.jobs, f"{agent.name} was given task {task} and does not have it"
+        told = {zygote.context for zygote in agent.core._nursery._zygotes.values() if zygote.told}
+        ready = {core.state.zygote_of[context] for context in told}
+        assert worker.ready == ready, f"{agent.name} has {ready} ready, not {worker.ready}"
         for file in set(worker.log):
             table = core.state.table_of(file)
             if table is None or table.state[file - table.base] != DONE:

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from graphvine.manager.check import check
 from graphvine.manager.core import Core
 from graphvine.manager.instructions import PlanDone, PlanFailed
-from graphvine.manager.plan import GivenValue, Plan, TaskOptions
+from graphvine.manager.plan import Code, GivenValue, Plan, TaskOptions
 from graphvine.manager.rehearsal import FakeWorker, Rehearsal, digest
 from graphvine.manager.settings import Settings
 from graphvine.protocol.messages import Resources
@@ -68,6 +68,7 @@ def plans(draw: st.DrawFn, externals: list[int]) -> Plan:
         default_options=draw(options()) if draw(st.booleans()) else TaskOptions(retries=100),
         given=given,
         separate=draw(st.booleans()),
+        code=Code(setup=draw(st.sampled_from([b"", b"", b"fits", b"cuts"]))),
     )
 
 
@@ -144,6 +145,18 @@ class Chance(RuleBasedStateMachine):
                 worker.begin(ready[0])
             for task in list(worker.begun) if finish else ():
                 worker.finish(task)
+
+    @rule(data=st.data())
+    def set_up(self, data: st.DataObject) -> None:
+        worker = self.pick(data, [w for w in self.cluster.workers.values() if w.orders])
+        if worker:
+            worker.set_up(data.draw(st.sampled_from(list(worker.orders.values()))))
+
+    @rule(data=st.data())
+    def tear_down(self, data: st.DataObject) -> None:
+        worker = self.pick(data, [w for w in self.cluster.workers.values() if len(w.ready) > 1])
+        if worker:
+            worker.tear_down(data.draw(st.sampled_from(sorted(worker.ready.keys() - {""}))))
 
     @rule(data=st.data(), kind=st.sampled_from(["raised", "raised", "killed", "storage"]))
     def fail(self, data: st.DataObject, kind: str) -> None:

@@ -186,7 +186,7 @@ def test_shares_shrink_as_the_pool_does(cluster: Rehearsal) -> None:
     worker = cluster.core.state.workers[1]
     sizes = []
     while pool:
-        sizes.append(len(pool.cut(worker)))
+        sizes.append(len(pool.cut(worker, 64)))
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] == 17
     assert sum(sizes) == 64

@@ -6,7 +6,7 @@ import pytest
 from tests.unit.worker.bench import BLOB, Bench, order
 
 from graphvine.protocol.messages import Address, BlobData, Context, Source, Sources
-from graphvine.worker.nursery import zygote_key
+from graphvine.protocol.zygotes import zygote_key
 from graphvine.worker.settings import Settings
 
 
@@ -37,6 +37,36 @@ def test_tasks_wait_for_their_zygote_and_others_do_not() -> None:
     bench.run_all()
     assert set(bench.done) == {1, 2, 3}
     assert {executor.zygote for executor in bench.executors.values()} == {"", key}
+
+
+def news(bench: Bench) -> list[tuple[int, bool]]:
+    return [(said.context, said.ready) for report in bench.reports for said in report.contexts]
+
+
+def test_the_manager_is_told_what_is_ready_and_what_is_not_any_more() -> None:
+    bench = Bench(cores=1)
+    key = give(bench, library(1), 1)
+    give(bench, library(2, imports=("json",)), 2)
+    assert news(bench) == []
+    bench.zygote_ready(key)
+    assert [ready for _, ready in news(bench)] == [True], "both need the same one"
+    bench.zygote_dies(key)
+    assert [ready for _, ready in news(bench)] == [True, False]
+    bench.wait(10.0)
+    bench.zygote_fails(key)
+    assert len(news(bench)) == 2
+
+
+def test_a_manager_that_knows_nothing_of_this_worker_is_told_anew() -> None:
+    bench = Bench(cores=1)
+    key = give(bench, library(1), 1)
+    bench.zygote_ready(key)
+    bench.run_all()
+    bench.core.on_rejoin(bench.now)
+    bench.turn()
+    assert len(news(bench)) == 1
+    give(bench, library(1), 2)
+    assert news(bench) == [(1, True)] * 2
 
 
 def test_contexts_share_a_zygote_when_nothing_of_it_differs() -> None:
