@@ -381,7 +381,7 @@ class Core:
                     del pool.hungry[number]
         else:
             for pool in worker.pools:
-                if readiness.room(state, worker, pool.zygote):
+                if not pool.zygote or readiness.room(state, worker, pool.zygote):
                     pool.hungry[number] = worker
                 else:
                     pool.hungry.pop(number, None)

@@ -34,17 +34,18 @@ def fill(state: State, worker: Worker) -> bool:
     placement.heed_urgent(state, worker)
     queue = worker.queue
     cores = worker.cores
-    limit, least = settings.window_s * cores, settings.ahead_per_core * cores * state.ahead
+    window, ahead = settings.window_s * cores, settings.ahead_per_core * cores * state.ahead
+    limit, least = window + worker.held_s, ahead + worker.held_count
     heap, until = worker.heap, worker.until
     base = end = 0
     fed = False
-    while worker.load - worker.held_s < limit or len(queue) - worker.held_count < least:
+    while worker.load < limit or len(queue) < least:
         share = worker.share
         if share and (not heap or share[-1] < heap[0]):
             key = share.pop()
         elif heap:
             key = heappop(heap)
-        elif fed and len(queue) - worker.held_count >= least:
+        elif fed and len(queue) >= least:
             # One share a turn, whatever the room: others come for theirs.
             return True
         elif placement.feed(state, worker):
@@ -73,6 +74,8 @@ def fill(state: State, worker: Worker) -> bool:
             readiness.send_on(state, table, number - base)
             continue
         dispatch(state, worker, table, number - base)
+        if table.zygote:
+            limit, least = window + worker.held_s, ahead + worker.held_count
     return True
 
 

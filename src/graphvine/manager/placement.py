@@ -57,7 +57,7 @@ def place(state: State, table: PlanTable, index: int) -> None:
         home = next((worker for n, worker in pool.members.items() if n not in table.avoid[index]), None)
     else:
         home = preferred(state, table, index, pool)
-        if home is not None and not readiness.room(state, home, pool.zygote):
+        if pool.zygote and home is not None and not readiness.room(state, home, pool.zygote):
             home = None
     if home is None:
         heapq.heappush(pool.loose, key)
@@ -153,14 +153,13 @@ def feed(state: State, worker: Worker) -> bool:
     best_key = 0
     for pool in worker.pools:
         key = pool.first_key()
-        if (
-            key is not None
-            and (best is None or key < best_key)
-            and readiness.room(state, worker, pool.zygote)
-        ):
+        if key is None or (best is not None and key > best_key):
+            continue
+        if not pool.zygote or readiness.room(state, worker, pool.zygote):
             best, best_key = pool, key
     if best is not None:
-        worker.share = best.cut(worker, readiness.room(state, worker, best.zygote))
+        at_most = readiness.room(state, worker, best.zygote) if best.zygote else readiness.MANY
+        worker.share = best.cut(worker, at_most)
         return True
     return steal(state, worker)
 
@@ -263,7 +262,9 @@ def worth_moving(state: State, table: PlanTable, index: int, thief: Worker, wait
     """Whether a task that would wait ``wait_s`` seconds where it is can begin sooner on ``thief``."""
     if table.state[index] != READY or thief.number not in pool_of(table, index).members:
         return False
-    if thief.number in table.avoid.get(index, ()) or not readiness.room(state, thief, table.zygote):
+    if thief.number in table.avoid.get(index, ()):
+        return False
+    if table.zygote and not readiness.room(state, thief, table.zygote):
         return False
     if thief.until and not lifetimes.has_time(state, thief, table, index):
         return False

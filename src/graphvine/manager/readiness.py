@@ -22,13 +22,13 @@ from graphvine.manager.workers import Worker
 from graphvine.protocol.messages import ContextNews
 
 #: Room where there is no bound.
-_MANY = 2**40
+MANY = 2**40
 
 
 def room(state: State, worker: Worker, zygote: int) -> int:
     """How many more tasks that need a zygote a worker may be given, as far as that decides."""
     if not zygote or zygote in worker.ready:
-        return _MANY
+        return MANY
     most = math.ceil(state.settings.ahead_per_core * worker.cores * state.ahead)
     return max(0, most - len(worker.held.get(zygote, ())))
 
