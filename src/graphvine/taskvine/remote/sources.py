@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from graphvine.envs.cache import is_full
+from graphvine.taskvine.remote.addresses import sendable, shown
 from graphvine.taskvine.remote.cache import NodeCache
 from graphvine.taskvine.remote.contents import Made, make, place, resolved, telling_full_disks
 from graphvine.worker import scratch
@@ -114,7 +115,7 @@ def look_up(url: str, headers: dict[str, str] | None = None, stall_s: float = ST
 
 def download(request: Request, target: str) -> Validator:
     """Write what is at a URL to ``target``, whole. Raises SourceError, FullDiskError."""
-    with telling_full_disks(request.url):
+    with telling_full_disks(shown(request.url)):
         if urlsplit(request.url).scheme in _WEB:
             return WebDownload(request, target).run()
         return _copy_from_elsewhere(request.url, target)
@@ -150,15 +151,18 @@ class WebDownload:
             except (OSError, http.client.HTTPException) as error:
                 if isinstance(error, OSError) and is_full(error):
                     raise
-                if not is_passing(error):
-                    raise SourceError(f"{self._request.url}: {explain(error)}") from error
+                if self._had and is_out_of_range(error):
+                    # It became shorter, or this server cannot continue what it has begun.
+                    self._had, self._strong = 0, ""
+                elif not is_passing(error):
+                    raise SourceError(f"{shown(self._request.url)}: {explain(error)}") from error
                 tries = 1 if self._had > before else tries + 1
                 if tries >= TRIES:
                     raise SourceError(
-                        f"{self._request.url}: {explain(error)}, {tries} times in a row "
+                        f"{shown(self._request.url)}: {explain(error)}, {tries} times in a row "
                         f"({self._had} bytes came before)"
                     ) from error
-                time.sleep(self._request.pause_s * 2 ** (tries - 1))
+                time.sleep(max(self._request.pause_s * 2 ** (tries - 1), wished_pause_s(error)))
 
     def _receive(self) -> None:
         with closing(self._open()) as answer:
@@ -200,7 +204,10 @@ class WebDownload:
 
 def open_web(method: str, url: str, headers: dict[str, str], stall_s: float) -> http.client.HTTPResponse:
     """An answer that is no error. Raises OSError, http.client.HTTPException."""
-    request = urllib.request.Request(url, headers={"User-Agent": "graphvine", **headers}, method=method)
+    address, who = sendable(url)
+    request = urllib.request.Request(address, headers={"User-Agent": "graphvine", **headers}, method=method)
+    for name, value in who.items():
+        request.add_unredirected_header(name, value)
     try:
         answer: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=stall_s)
     except urllib.error.HTTPError as error:
@@ -219,7 +226,7 @@ def _look_up_web(url: str, headers: dict[str, str], stall_s: float) -> Validator
             refused = isinstance(error, urllib.error.HTTPError) and error.code in (403, 405, 501)
             if method == "HEAD" and refused:
                 continue
-            raise SourceError(f"{url}: {explain(error)}") from error
+            raise SourceError(f"{shown(url)}: {explain(error)}") from error
     raise AssertionError("the second one returns or raises")
 
 
@@ -242,6 +249,18 @@ def is_passing(error: Exception) -> bool:
     return not malformed and not isinstance(error, http.client.InvalidURL)
 
 
+def is_out_of_range(error: Exception) -> bool:
+    """Whether the server has nothing at the place from which more was asked for."""
+    return isinstance(error, urllib.error.HTTPError) and error.code == 416
+
+
+def wished_pause_s(error: Exception) -> float:
+    """Seconds that a server asks to be left alone (``Retry-After``), within what is waited for anything."""
+    if not isinstance(error, urllib.error.HTTPError) or error.headers is None:
+        return 0.0
+    return float(min(max(_number(error.headers.get("Retry-After")), 0), STALL_S))
+
+
 def explain(error: Exception) -> str:
     """An error of the network in words."""
     if isinstance(error, urllib.error.HTTPError):
@@ -250,6 +269,8 @@ def explain(error: Exception) -> str:
     if isinstance(error, urllib.error.URLError):
         error = error.reason if isinstance(error.reason, Exception) else error
     if isinstance(error, http.client.IncompleteRead):
+        if error.expected is None:
+            return "the transfer was cut off"
         return f"the transfer ended {error.expected} bytes too early"
     if isinstance(error, TimeoutError):
         return "the server said nothing for too long"
@@ -283,7 +304,7 @@ def _look_up_elsewhere(url: str) -> Validator:
         ]
         return Validator(" ".join([*marks, str(size)]) if marks else "", -1 if size is None else int(size))
     except Exception as error:
-        raise SourceError(f"{url}: {_explained(error)}") from error
+        raise SourceError(f"{shown(url)}: {_explained(error)}") from error
 
 
 def _copy_from_elsewhere(url: str, target: str) -> Validator:
@@ -299,9 +320,9 @@ def _copy_from_elsewhere(url: str, target: str) -> Validator:
     except Exception as error:
         if isinstance(error, OSError) and is_full(error):
             raise
-        raise SourceError(f"{url}: {_explained(error)}") from error
+        raise SourceError(f"{shown(url)}: {_explained(error)}") from error
     if 0 <= validator.size != had:
-        raise SourceError(f"{url}: the transfer ended {validator.size - had} bytes too early")
+        raise SourceError(f"{shown(url)}: the transfer ended {validator.size - had} bytes too early")
     return validator
 
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from pathlib import Path
 
 import pytest
 from tests.web import source
 
-from graphvine.taskvine.remote.sources import Request, SourceError, Validator, download, host_of, look_up
+from graphvine.taskvine.remote.sources import (
+    STALL_S,
+    Request,
+    SourceError,
+    Validator,
+    download,
+    host_of,
+    look_up,
+)
 
 __all__ = ["source"]
 
@@ -61,7 +70,7 @@ def test_what_is_no_web_server_is_said(source, tmp_path):
         fetched(source.url("/f"), tmp_path)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1/a b", "http:///f", "http://no host/"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:x/", "http:///f", "http://no host/"])
 def test_a_url_that_is_none_is_not_tried_again(tmp_path, url):
     with pytest.raises(SourceError) as caught:
         fetched(url, tmp_path)
@@ -196,3 +205,61 @@ def test_directories(tmp_path):
 )
 def test_hosts(url, host):
     assert host_of(url) == host
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"), [("/a b", "/a%20b"), ("/é?x=ü y", "/%C3%A9?x=%C3%BC%20y"), ("/a%20b+c", "/a%20b+c")]
+)
+def test_blanks_and_letters_of_any_script_are_sent_as_addresses_have_them(source, tmp_path, path, sent):
+    source.answers[sent] = lambda handler: handler.say(200, DATA)
+    assert fetched(source.url(path), tmp_path)[0] == DATA
+    assert look_up(source.url(path)).size == len(DATA)
+
+
+def test_a_name_and_a_password_are_for_their_server_and_for_nobody_else(source, tmp_path):
+    source.answers["/private"] = lambda handler: handler.say(302, b"", Location="/elsewhere")
+    source.answers["/elsewhere"] = lambda handler: handler.say(404)
+    url = source.url("/private").replace("http://", "http://me:p%40ss@")
+    with pytest.raises(SourceError, match="answered 404") as caught:
+        fetched(url, tmp_path)
+    assert "p%40ss" not in str(caught.value)
+    (_, _, first), (_, _, second) = source.seen
+    assert first["Authorization"] == "Basic " + base64.b64encode(b"me:p@ss").decode()
+    assert "Authorization" not in second
+
+
+def test_a_server_that_cannot_continue_is_asked_for_all_of_it(source, tmp_path):
+    def answer(handler) -> None:
+        if "Range" in handler.headers:
+            handler.say(416)
+        elif len(source.seen) == 1:
+            handler.say(200, DATA[:1000], ETag='"1"', Content_Length=len(DATA))
+        else:
+            handler.say(200, DATA, ETag='"1"')
+
+    source.answers["/f"] = answer
+    assert fetched(source.url("/f"), tmp_path)[0] == DATA
+
+
+def test_a_server_that_wants_to_be_left_alone_for_a_while_is(source, tmp_path, monkeypatch):
+    paused: list[float] = []
+    monkeypatch.setattr("graphvine.taskvine.remote.sources.time.sleep", paused.append)
+    source.answers["/f"] = lambda handler: (
+        handler.say(429, b"", Retry_After=7 if len(source.seen) == 1 else 10_000)
+        if len(source.seen) < 3
+        else handler.say(200, DATA)
+    )
+    assert fetched(source.url("/f"), tmp_path)[0] == DATA
+    assert paused == [7.0, STALL_S]
+
+
+def test_chunks_that_end_early_are_said_to_have_been_cut_off(source, tmp_path):
+    def answer(handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.write(b"5\r\nhello\r\n")
+
+    source.answers["/f"] = answer
+    with pytest.raises(SourceError, match=r"was cut off, 3 times in a row \(5 bytes came before\)"):
+        fetched(source.url("/f"), tmp_path)
