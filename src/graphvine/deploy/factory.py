@@ -31,6 +31,7 @@ from graphvine.deploy.errors import DeployError
 from graphvine.deploy.factory_options import FactoryOptions, make_options, parse_config
 from graphvine.deploy.fleet import Limits
 from graphvine.deploy.local import Local
+from graphvine.deploy.options import add_job_options
 from graphvine.deploy.spec import WorkerSpec, parse_s
 from graphvine.deploy.supervisor import Supervisor
 from graphvine.deploy.systems import make_system, names
@@ -361,7 +362,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--quiet", action="store_true", help="say only what is wrong")
     add("--lifeline", action="store_true", help=argparse.SUPPRESS)
     _add_numbers(parser.add_argument_group("how many"))
-    _add_worker(parser.add_argument_group("what each worker is"))
+    add_job_options(parser)
+    add("--condor-requirements", metavar="TEXT", action="append", help="as --requirements; all must hold")
     return parser
 
 
@@ -383,60 +385,3 @@ def _add_numbers(group: argparse._ArgumentGroup) -> None:
     )
     add("--hold", metavar="TIME", help="let a worker go that was not needed for so long (default: 60 s)")
     add("--lull", metavar="TIME", help="... or for so long, while much work waits (default: 600 s)")
-
-
-def _add_worker(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--cores", metavar="N", help="default: 1")
-    add("--memory", metavar="SIZE", help="such as 8GB; a number alone is MB")
-    add("--disk", metavar="SIZE", help="likewise")
-    add("--gpus", type=int, metavar="N")
-    add("--wall-time", metavar="TIME", help="such as 2h; the longest a job may run")
-    add(
-        "-t",
-        "--idle",
-        "--timeout",
-        dest="idle",
-        metavar="TIME",
-        help="a worker without work for so long leaves",
-    )
-    add("--grace", metavar="TIME", help="how long the system waits before it kills a job")
-    add(
-        "--feature",
-        dest="features",
-        metavar="NAME",
-        action="append",
-        help="what tasks may ask for; repeatable",
-    )
-    add(
-        "--environment",
-        "--python-env",
-        dest="environment",
-        metavar="WHAT",
-        help="archive, prefix, or current",
-    )
-    add("--python", metavar="PATH", help="instead: one that nodes have")
-    add("--container", metavar="IMAGE", help="run in this image")
-    add("--prologue", metavar="LINE", action="append", help="of shell, before the worker; repeatable")
-    add("--env", dest="variables", metavar="NAME=VALUE", action="append", help="for the worker; repeatable")
-    add("--proxy", metavar="FILE", help="X.509 proxy for tasks")
-    add("--token", metavar="FILE", help="bearer token for tasks")
-    add(
-        "-E",
-        "--worker-options",
-        "--extra-options",
-        dest="worker_options",
-        metavar="OPTIONS",
-        help="more of them",
-    )
-    add("--account", metavar="ACCOUNT")
-    add("--queue", "--partition", dest="queue", metavar="QUEUE")
-    add("--requirements", metavar="TEXT", help="which nodes will do")
-    add("--condor-requirements", metavar="TEXT", action="append", help="repeatable: all must hold")
-    add(
-        "-B", "--directive", "--batch-options", dest="directives", metavar="LINE", action="append",
-        help="in the system's words; repeatable",
-    )  # fmt: skip
-    add("--option", metavar="NAME=VALUE", action="append", help="of the batch system; repeatable")
-    add("--not-shared", action="store_true", default=None, help="nodes see no files of this machine (Slurm)")
-    add("--name", metavar="NAME", help="what the system calls the jobs")

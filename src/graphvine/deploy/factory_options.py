@@ -17,6 +17,7 @@ import msgspec
 
 from graphvine.deploy.errors import DeployError
 from graphvine.deploy.fleet import Limits
+from graphvine.deploy.options import OF_SPEC
 from graphvine.deploy.scaling import Policy
 from graphvine.deploy.spec import WorkerSpec, make_spec, parse_s
 
@@ -112,42 +113,14 @@ class FactoryOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     def spec(self) -> WorkerSpec:
         """What each worker is, but for where its manager and its environment are. Raises DeployError."""
-        asked = (
-            [self.condor_requirements]
-            if isinstance(self.condor_requirements, str)
-            else self.condor_requirements
-        )
-        requirements = [part for part in (self.requirements, *asked) if part]
-        cores = self.cores
-        try:
-            cores = float(cores)
-        except ValueError:
-            raise DeployError(f"cores: {self.cores!r} is no number of cores") from None
-        return make_spec(
-            cores=cores,
-            memory=self.memory,
-            disk=self.disk,
-            gpus=self.gpus,
-            wall_time=self.wall_time,
-            idle=self.idle,
-            grace=self.grace,
-            environment=self.environment,
-            variables=self.variables,
-            worker_options=shlex.split(self.worker_options),
-            name=self.name,
-            python=self.python,
-            container=self.container,
-            requirements=requirements[0]
-            if len(requirements) == 1
-            else " && ".join(f"({r})" for r in requirements),
-            account=self.account,
-            queue=self.queue,
-            proxy=self.proxy,
-            token=self.token,
-            directives=self.directives,
-            prologue=self.prologue,
-            features=self.features,
-        )
+        said = {name: getattr(self, name) for name in self.__struct_fields__ if name in OF_SPEC}
+        condor = self.condor_requirements
+        asked = [
+            part for part in (self.requirements, *([condor] if isinstance(condor, str) else condor)) if part
+        ]
+        said["requirements"] = asked[0] if len(asked) == 1 else " && ".join(f"({part})" for part in asked)
+        said["worker_options"] = shlex.split(self.worker_options)
+        return make_spec(**said)
 
     def matches(self, name: str) -> bool:
         """Whether a manager of this name is meant. Raises DeployError."""

@@ -7,6 +7,7 @@ standard error."""
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from graphvine.deploy.environments import prepared
 from graphvine.deploy.errors import DeployError
+from graphvine.deploy.options import OF_SPEC, add_job_options
 from graphvine.deploy.spec import WorkerSpec, make_spec
 from graphvine.deploy.systems import System, by_hand, make_system, names
 from graphvine.protocol.connection import Connection, read_connection, state_directory
@@ -25,7 +27,7 @@ _MOST = 100_000
 def main(argv: Sequence[str]) -> int:
     """Returns the exit code. Raises DeployError, ConnectionFileError, PackedEnvironmentError."""
     options = _parser().parse_intermixed_args(argv)
-    system = make_system(options.system, options.option, shared=not options.not_shared)
+    system = make_system(options.system, options.option or (), shared=not options.not_shared)
     path = find_connection_file(options.manager, options.connection_file)
     connection = read_connection(path)
     spec = prepared(spec_of(options, str(path), system.name))
@@ -74,36 +76,23 @@ def _warn_of_loopback(connection: Connection, system: str) -> None:
 
 def spec_of(options: argparse.Namespace, connection_file: str, system: str) -> WorkerSpec:
     """What ``add_job_options`` made of a command line. Raises DeployError."""
-    variables = [text.partition("=") for text in options.env]
-    wrong = [text for text, (_, equals, _) in zip(options.env, variables, strict=True) if not equals]
-    if wrong:
-        raise DeployError(f"--env takes NAME=VALUE, not {wrong[0]!r}")
-    python = options.python
-    if system == "local" and not options.environment:
-        python = python or sys.executable
-    return make_spec(
-        cores=options.cores,
-        memory=options.memory,
-        disk=options.disk,
-        gpus=options.gpus,
-        wall_time=options.wall_time,
-        idle=options.idle,
-        grace=options.grace,
-        features=options.feature,
-        environment=options.environment or ("" if python else "current"),
-        variables={name: value for name, _, value in variables},
-        prologue=options.prologue,
-        directives=options.directive,
-        python=python,
-        container=options.container,
-        connection_file=connection_file,
-        name=options.name,
-        account=options.account,
-        queue=options.queue,
-        requirements=options.requirements,
-        proxy=_existing(options.proxy),
-        token=_existing(options.token),
-    )
+    said = {name: value for name, value in vars(options).items() if name in OF_SPEC and value is not None}
+    if "variables" in said:
+        said["variables"] = dict(_variable(text) for text in said["variables"])
+    if "worker_options" in said:
+        said["worker_options"] = shlex.split(said["worker_options"])
+    for name in ("proxy", "token"):
+        said[name] = _existing(said.get(name, ""))
+    if not (said.get("python") or said.get("environment")):
+        said |= {"python": sys.executable} if system == "local" else {"environment": "current"}
+    return make_spec(connection_file=connection_file, **said)
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise DeployError(f"--env takes NAME=VALUE, not {text!r}")
+    return name, value
 
 
 def _existing(path: str) -> str:
@@ -150,46 +139,12 @@ def _parser() -> argparse.ArgumentParser:
         "count", metavar="COUNT", nargs="?", type=_count, default=1, help="how many (default: 1)"
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be submitted")
-    add_job_options(parser)
-    return parser
-
-
-def add_job_options(parser: argparse.ArgumentParser) -> None:
-    """What is asked of a batch system and brought to it: see ``spec_of``."""
     manager = parser.add_argument_group("manager")
     manager.add_argument("-M", "--manager", metavar="NAME", help="default: the only one that runs")
     manager.add_argument("--connection-file", metavar="FILE", help="instead of a name")
-    asked = parser.add_argument_group("asked for, and offered by each worker")
-    asked.add_argument("--cores", metavar="N", default=1, help="default: 1")
-    for name, text in (("--memory", "such as 8GB; a number alone is MB"), ("--disk", "likewise")):
-        asked.add_argument(name, metavar="SIZE", help=text)
-    asked.add_argument("--gpus", metavar="N", type=int, default=0)
-    asked.add_argument("--wall-time", metavar="TIME", help="such as 2h; the longest a job may run")
-    asked.add_argument("--idle", "--timeout", metavar="TIME", help="a worker without work for so long leaves")
-    asked.add_argument("--grace", metavar="TIME", help="how long the system waits before it kills a job")
-    asked.add_argument(
-        "--feature", metavar="NAME", action="append", default=[], help="what tasks may ask for"
-    )
-    brought = parser.add_argument_group("brought")
-    brought.add_argument(
-        "--environment", metavar="WHAT", default="", help="archive, prefix, or current (the default)"
-    )
-    brought.add_argument("--python", metavar="PATH", default="", help="instead: one that nodes have")
-    brought.add_argument("--container", metavar="IMAGE", default="", help="run in this image")
-    brought.add_argument("--prologue", metavar="LINE", action="append", default=[], help="of shell, before")
-    brought.add_argument("--env", metavar="NAME=VALUE", action="append", default=[], help="for the worker")
-    brought.add_argument("--proxy", metavar="FILE", default="", help="X.509 proxy for tasks")
-    brought.add_argument("--token", metavar="FILE", default="", help="bearer token for tasks")
-    site = parser.add_argument_group("what sites need")
-    for name in ("--account", "--queue", "--requirements"):
-        site.add_argument(name, default="", metavar=name[2:].upper())
-    site.add_argument(
-        "--directive", metavar="LINE", action="append", default=[], help="in the system's words"
-    )
-    site.add_argument("--option", metavar="NAME=VALUE", action="append", default=[], help="of a template")
-    site.add_argument("--name", default="graphvine", help="what the system calls the jobs")
-    site.add_argument("--directory", metavar="DIR", help="for scripts and outputs; nodes must see it")
-    site.add_argument("--not-shared", action="store_true", help="nodes see nothing of it (Slurm; see docs)")
+    add_job_options(parser)
+    parser.add_argument("--directory", metavar="DIR", help="for scripts and outputs; nodes must see it")
+    return parser
 
 
 def _count(text: str) -> int:

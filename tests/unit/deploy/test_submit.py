@@ -57,6 +57,16 @@ def test_a_dry_run_prints_everything_and_does_nothing(
     assert list(state.iterdir()) == [manager]
 
 
+def test_taskvines_words_and_the_workers_own_options(
+    manager: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = ["--partition", "short", "-t", "15m", "-B=--exclusive", "-E", "--log-dir '/a b'"]
+    assert main(["submit", "slurm", *site, "--python", "/p", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    for part in ("--partition=short", "#SBATCH --exclusive", "--log-dir '/a b'", "900"):
+        assert part in printed
+
+
 def test_every_system_is_covered() -> None:
     assert names() == ["htcondor", "slurm", "local", "dirac", "lsf", "pbs", "sge", "torque"]
 
