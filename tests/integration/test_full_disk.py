@@ -105,7 +105,7 @@ def run_in_namespace(tmp_path: Path, body: str) -> None:
         timeout=120,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
 
 
 def test_what_memory_has_no_room_for_goes_to_disk(tmp_path: Path) -> None:
@@ -131,6 +131,19 @@ def test_one_full_file_system_of_two_is_gone_round(full: str, tmp_path: Path) ->
             empty({full})
             run(manager)
         assert os.listdir(memory) == os.listdir(disk) == []
+        """
+    run_in_namespace(tmp_path, body)
+
+
+def test_what_arrives_goes_to_disk_when_memory_is_full(tmp_path: Path) -> None:
+    """Nothing was dropped before, whose memory could be used again."""
+    body = """
+        mount(memory, "300m")
+        mount(disk, "300m")
+        with Manager(local_workers=2) as manager:
+            assert manager.get({"x": (len, "abc")}, "x") == 3
+            fill(memory)
+            assert manager.get(LITERALS, [("u", i) for i in range(4)]) == tuple(300_000 + i for i in range(4))
         """
     run_in_namespace(tmp_path, body)
 

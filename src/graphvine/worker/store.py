@@ -187,7 +187,8 @@ class Store:
         """A temporary path to which a file may be written that is on its way (a fetch, pieces), in the tier
         that has room; then ``adopt`` (which renames), or ``discard``. A spare may lie there: it is written
         over and cut to ``size``, not truncated first. Raises StoreFullError where the limit is reached."""
-        directory = self.directory if self._room_in_memory(size) else self._disk.path
+        in_memory = self._room_in_memory(size) and self._is_free_in_memory(size)
+        directory = self.directory if in_memory else self._disk.path
         if directory == self._disk.path and self._disk_bytes + size > self._disk_limit:
             text = (
                 f"this worker may use {self._disk_limit:.0f} bytes of disk, and has used {self._disk_bytes}"
@@ -269,6 +270,12 @@ class Store:
         return self._memory is not None and (
             self._memory_bytes + self._incoming_memory_bytes + size < self._budget
         )
+
+    def _is_free_in_memory(self, size: int) -> bool:
+        """Others write to that file system, too: whoever writes what arrives can't go to disk half-way."""
+        assert self._memory is not None
+        found = os.statvfs(self._memory.path)
+        return found.f_bavail * found.f_frsize >= self._incoming_memory_bytes + size
 
     def _temporary(self, directory: str, file: int) -> str:
         # Another one each time: who writes to one that was given up must not disturb the next.
