@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # for type checkers and editors: the names of _HOME, no other
     from graphvine.protocol.errors import NoWorkerError as NoWorkerError
     from graphvine.protocol.errors import PortInUseError as PortInUseError
     from graphvine.protocol.errors import RemoteTraceback as RemoteTraceback
+    from graphvine.protocol.errors import ResultNotPicklableError as ResultNotPicklableError
     from graphvine.protocol.errors import StorageError as StorageError
     from graphvine.protocol.errors import TaskError as TaskError
     from graphvine.protocol.errors import TaskKilledError as TaskKilledError
@@ -78,6 +79,7 @@ _HOME = {
     "NestedManagerError": _ERRORS + "NestedManagerError",
     "NoWorkerError": _ERRORS + "NoWorkerError",
     "NotPicklableError": _ERRORS + "NotPicklableError",
+    "ResultNotPicklableError": _ERRORS + "ResultNotPicklableError",
     "PortInUseError": _ERRORS + "PortInUseError",
     "PythonTask": "graphvine.taskvine.python:PythonTask",
     "PythonTaskNoResult": "graphvine.taskvine.python:PythonTaskNoResult",

@@ -583,6 +583,14 @@ def test_a_command_that_kills_its_executor_is_not_tried_for_ever(m):
     assert "SIGKILL" in task.reason
 
 
+@pytest.mark.parametrize("retries", [1, 3])
+def test_a_task_says_how_often_it_is_tried_again(m, tmp_path, retries):
+    line = f"echo x >> {tmp_path}/tries; kill -9 $PPID; sleep 60"
+    task = done(m, vine.Task(line, cores=1, retries=retries))
+    assert task.result == "max retries"
+    assert len((tmp_path / "tries").read_text().split()) == retries + 1
+
+
 def test_files_belong_to_their_manager(m):
     with vine.Manager(local_workers=0) as other:
         task = vine.Task("true")

@@ -79,10 +79,24 @@ def test_calls_run_at_the_same_time(manager: Manager, tmp_path: Path) -> None:
     assert manager.map(meet, ["r", "w"]) == ["r", "w"]
 
 
+def test_what_cannot_be_sent_back_stands_for_the_results_of_its_chunk(manager: Manager) -> None:
+    def make(x: int) -> Any:
+        return threading.Lock() if x == 2 else x
+
+    results = manager.map(make, range(5))
+    assert [*results[:2], *results[3:]] == [0, 1, 3, 4]
+    assert isinstance(results[2], vine.ResultNotPicklableError)
+    results = manager.map(make, range(6), chunk_size=2)
+    assert [*results[:2], *results[4:]] == [0, 1, 4, 5]
+    assert [type(result) for result in results[2:4]] == [vine.ResultNotPicklableError] * 2
+
+
 def test_what_cannot_be_sent_is_raised(manager: Manager) -> None:
     lock = threading.Lock()
     with pytest.raises(vine.NotPicklableError):
         manager.map(lambda x: lock, [1])
+    with pytest.raises(vine.NotPicklableError):
+        manager.map(bool, [1, lock])
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ PUBLIC = {
     "NestedManagerError",
     "NoWorkerError",
     "NotPicklableError",
+    "ResultNotPicklableError",
     "PortInUseError",
     "PythonTask",
     "PythonTaskNoResult",

@@ -17,9 +17,9 @@ from graphvine.protocol.errors import (
     GivenFileError,
     LibraryError,
     NestedManagerError,
-    NotPicklableError,
     NoWorkerError,
     RemoteTraceback,
+    ResultNotPicklableError,
     StorageError,
     TaskError,
     TaskKilledError,
@@ -50,7 +50,7 @@ def exception_from(failure: PlanFailed, key: object) -> BaseException:
     if failure.kind == "missing":
         return GivenFileError(f"{_task(key)} stands for a file that cannot be had: {failure.text}")
     if failure.kind == "unpicklable":
-        return NotPicklableError(
+        return ResultNotPicklableError(
             f"{_task(key)} ran{_where(failure)}, but its result cannot be sent: {_last_line(failure.text)}. "
             "Return something that pickle or cloudpickle can carry (no open files, locks, connections)."
         )

@@ -19,7 +19,8 @@ class TaskOptions(msgspec.Struct, frozen=True):
     """What a task asks for beyond the defaults.
 
     ``priority``: larger runs earlier, before the plan's own order. ``retries``: how often the task is run
-    again after it raised. ``workers``: names or hosts it may run on (empty: any); with
+    again after it raised. ``max_deaths``: how often it may kill its executor (or its worker) until it has
+    failed (0: as the manager has it). ``workers``: names or hosts it may run on (empty: any); with
     ``allow_other_workers`` they are a preference only. ``max_s``: seconds that one run may take (0: any).
     ``features``: what its worker must have been started with. ``limit``: the name of a limit, of whose tasks
     only so many run at once, on all workers together (see ``Engine.limit``). ``lasts_s``: it sees to it by
@@ -37,6 +38,7 @@ class TaskOptions(msgspec.Struct, frozen=True):
     limit: str = ""
     lasts_s: float = 0.0
     min_s: float = 0.0
+    max_deaths: int = 0
 
 
 class Code(msgspec.Struct, frozen=True):

@@ -9,8 +9,8 @@ Rules:
   given ahead of an input which went elsewhere.
 - An order whose worker was lost goes back to where it came from. Nobody is blamed for that but a suspect
   (below).
-- A task that killed its executor ``max_deaths`` times fails. One that raised is tried again as its options
-  say.
+- A task that killed its executor ``max_deaths`` times fails, unless its options say how often it may. One
+  that raised is tried again as its options say.
 - Who is suspected of taking workers down, and what is done about it: see ``suspects``.
 """
 
@@ -290,5 +290,5 @@ def tries_allowed(state: State, table: PlanTable, index: int, kind: str) -> int:
     if kind == "raised":
         return table.options(index).retries + 1
     if kind == "killed":
-        return state.settings.max_deaths
+        return table.options(index).max_deaths or state.settings.max_deaths
     return state.settings.max_storage_tries if kind == "storage" else 1

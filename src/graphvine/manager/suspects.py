@@ -9,8 +9,9 @@ Rules:
 - A task that was under suspicion ``max_shared_losses`` times is from then on given only to a worker that has
   nothing else, and that worker gets nothing else until the task is answered for. What it was given and has
   not begun is called back: it may wait for what nobody else makes. At most half the workers do so.
-- Only the loss of a worker where it was alone counts against a task; at ``max_lone_losses`` it fails. So no
-  neighbour is ever blamed, and no task takes down one worker after the other for ever.
+- Only the loss of a worker where it was alone counts against a task; at ``max_lone_losses`` (or what its
+  options have as ``max_deaths``) it fails. So no neighbour is ever blamed, and no task takes down one worker
+  after the other for ever.
 - A worker that said goodbye is lost by its own will: nobody is suspected.
 """
 
@@ -66,7 +67,8 @@ def note_loss(state: State, worker: Worker) -> list[tuple[PlanTable, int]]:
             tries = table.tries.setdefault(index, [])
             text = "the worker was lost while this task ran there alone"
             tries.append(Death(worker.hello.name, table.attempts.get(index, 0) + lost, "killed", text))
-            if table.lone_losses[index] >= state.settings.max_lone_losses:
+            most = table.options(index).max_deaths or state.settings.max_lone_losses
+            if table.lone_losses[index] >= most:
                 doomed.append((table, index))
     return doomed
 

@@ -35,6 +35,10 @@ class NotPicklableError(TaskError):
     """A function, argument or result that neither pickle nor cloudpickle can carry."""
 
 
+class ResultNotPicklableError(NotPicklableError):
+    """A task ran, and what it returned cannot be sent."""
+
+
 class UndecodableError(TaskError):
     """A payload or an input that could not be unpickled on the worker (a missing module, say)."""
 

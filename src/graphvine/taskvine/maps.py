@@ -3,8 +3,9 @@
 The ``remote_`` forms call functions of an installed library.
 
 What a call raises takes the place of its result, as TaskVine's manual has it: that exception itself, its
-cause the traceback of the worker. What ends a worker's process takes the place of all results of its chunk.
-What keeps the work from being done at all (what cannot be pickled, a closed manager) is raised.
+cause the traceback of the worker. What ends a worker's process, and a result that cannot be pickled, takes
+the place of all results of its chunk. What keeps the work from being done at all (a function or an item that
+cannot be pickled, a closed manager) is raised.
 """
 
 from __future__ import annotations
@@ -16,7 +17,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from graphvine.manager.failure import raised_exception
-from graphvine.protocol.errors import LibraryError, ManagerClosedError, NotPicklableError
+from graphvine.protocol.errors import (
+    LibraryError,
+    ManagerClosedError,
+    NotPicklableError,
+    ResultNotPicklableError,
+)
 from graphvine.taskvine.remote import chunks
 
 _FATAL = (ManagerClosedError, NotPicklableError, LibraryError, CancelledError)
@@ -81,6 +87,8 @@ def result_or_error(future: Future[Any]) -> Any:
     """Its result, or what it raised. Raises what kept it from being run at all."""
     try:
         return future.result()
+    except ResultNotPicklableError as error:
+        return error
     except _FATAL:
         raise
     except Exception as error:  # noqa: BLE001 -- it stands for the result

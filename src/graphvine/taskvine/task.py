@@ -243,7 +243,8 @@ class Task(Reported):
         self._priority = _finite("priority", priority)
 
     def set_retries(self, max_retries: int) -> None:
-        """How often it is tried again after its worker was lost, or it ran out of resources."""
+        """How often it is tried again after it took its worker's process down (0 or less: as unset, twice).
+        The loss of a worker that is not its fault does not count."""
         self._retries = int(max_retries)
 
     def set_max_forsaken(self, max_forsaken: int) -> None:
@@ -360,6 +361,7 @@ class Task(Reported):
             request=Resources(*asked),
             priority=round(self._priority),
             retries=max(0, self._retries),
+            max_deaths=self._retries + 1 if self._retries > 0 else 0,
             features=tuple(self._features),
             lasts_s=self._time_max,
             min_s=self._time_min,

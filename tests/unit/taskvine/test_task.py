@@ -36,6 +36,10 @@ def test_options_by_keyword_are_those_of_the_methods():
     assert made._variables == {"X": "1", "Y": None}
 
 
+def test_retries_that_are_stated_count_and_no_others():
+    assert [Task("true", retries=n).options(Summary()).max_deaths for n in (-1, 0, 1, 4)] == [0, 0, 2, 5]
+
+
 def test_inputs_and_outputs_by_keyword():
     a, b, c = buffer(), buffer(), Temp(None, "workflow")
     task = Task(
