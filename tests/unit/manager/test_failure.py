@@ -11,9 +11,9 @@ import pytest
 from graphvine.manager.failure import exception_from
 from graphvine.manager.instructions import Death, PlanFailed
 from graphvine.protocol.errors import (
-    NotPicklableError,
     NoWorkerError,
     RemoteTraceback,
+    ResultNotPicklableError,
     StorageError,
     TaskError,
     TaskKilledError,
@@ -96,7 +96,7 @@ def test_a_module_that_is_missing_on_the_worker() -> None:
     ("kind", "expected"),
     [
         ("undecodable", UndecodableError),
-        ("unpicklable", NotPicklableError),
+        ("unpicklable", ResultNotPicklableError),
         ("storage", StorageError),
         ("unrunnable", NoWorkerError),
         ("killed", TaskKilledError),
