@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import subprocess
 import sys
 import time
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -130,3 +132,22 @@ def test_cancelling_by_tag_comes_to_an_end(manager: Manager) -> None:
         assert cancelled is not None
         assert cancelled.result == "cancelled"
     assert manager.empty()
+
+
+REMOVED = """
+import os
+import graphvine as vine
+os.rmdir(os.getcwd())
+with vine.Manager(local_workers=1) as m:
+    assert m.get({"x": (max, 1, 2)}, "x") == 2
+    m.install_library(m.create_library_from_functions("lib", max))
+    call = vine.FunctionCall("lib", "max", 1, 2)
+    for task in (vine.Task("pwd", cores=1), vine.PythonTask(max, 1, 2), call):
+        m.submit(task)
+        assert m.wait(60).successful(), task.reason
+"""
+
+
+def test_a_script_in_a_directory_that_is_gone(tmp_path: Path) -> None:
+    (gone := tmp_path / "gone").mkdir()
+    subprocess.run([sys.executable, "-c", REMOVED], cwd=gone, check=True, timeout=60)

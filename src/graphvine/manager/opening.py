@@ -27,6 +27,7 @@ from graphvine.observe.printer import Printer
 from graphvine.protocol.addresses import host_addresses
 from graphvine.protocol.connection import (
     Connection,
+    ConnectionFileError,
     make_connection,
     state_directory,
     sweep_connections,
@@ -83,7 +84,7 @@ class Opening:
             log.warning(_NO_SECURITY, gate.port)
         try:
             self.connection_files = [_announce(self.connection)]
-        except ValueError:
+        except BaseException:
             gate.close()
             raise
         settings = msgspec.structs.replace(
@@ -195,7 +196,7 @@ def _with_keys(connection: Connection, keys: Keys | None) -> Connection:
 
 
 def _announce(connection: Connection) -> Path:
-    """Write the connection file. Raises ValueError when another manager has that name."""
+    """Write the connection file. Raises ValueError when one of that name runs, ConnectionFileError."""
     path = state_directory() / f"{connection.name}.json"
     sweep_connections()
     try:
@@ -204,6 +205,11 @@ def _announce(connection: Connection) -> Path:
         raise ValueError(
             f"a manager named {connection.name!r} runs already: choose another name, "
             f"or remove {path} if it does not run any more"
+        ) from None
+    except OSError as error:
+        raise ConnectionFileError(
+            f"the manager's connection file cannot be written to {path.parent}: {error}; "
+            "set GRAPHVINE_STATE to a directory of yours"
         ) from None
     return path
 

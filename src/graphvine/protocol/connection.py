@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -39,12 +40,22 @@ class ConnectionFileError(Exception):
 
 
 def state_directory() -> Path:
-    """Where connection files of this user's running managers lie (GRAPHVINE_STATE, or XDG's state home)."""
+    """Where connection files of this user's running managers lie: GRAPHVINE_STATE, or XDG's state home; where
+    there is none that can be written to (containers, daemons), one below the temporary directory."""
     stated = os.environ.get("GRAPHVINE_STATE")
     if stated:
         return Path(stated)
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "graphvine"
+    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    if os.path.isabs(base) and _is_writable(base):
+        return Path(base, "graphvine")
+    return Path(tempfile.gettempdir(), f"graphvine-state-{os.getuid()}")
+
+
+def _is_writable(path: str) -> bool:
+    """Whether a directory can be written to, or made."""
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)
 
 
 def make_connection(name: str, hosts: tuple[str, ...], port: int, manager_public: str) -> Connection:

@@ -143,7 +143,7 @@ def read(task: Task, outcome: Outcome) -> Report:
     if outcome.ok or outcome.kind not in ("cancelled", "killed", "timeout"):
         report.result, report.reason = status.word, status.reason
     if not outcome.ok and status.word == "success":
-        report.result, report.reason = WORD_OF_KIND.get(outcome.kind, "unknown"), outcome.text
+        report.result, report.reason = WORD_OF_KIND.get(outcome.kind, "unknown"), outcome.text.rstrip()
     write_summary(task, report)
     return report
 

@@ -426,12 +426,19 @@ def _freshen() -> None:
 
 
 def main() -> None:
-    if sys.path and sys.path[0] in ("", os.getcwd()) and not getattr(sys.flags, "safe_path", False):
+    if sys.path and _is_here(sys.path[0]) and not getattr(sys.flags, "safe_path", False):
         # Put there by -m: what lies in the working directory is no module of ours or the user's.
         del sys.path[0]
     control = socket.socket(fileno=int(sys.argv[1]))
     del sys.argv[1:]
     serve(control)
+
+
+def _is_here(path: str) -> bool:
+    try:
+        return path in ("", os.getcwd())
+    except OSError:  # it was removed
+        return False
 
 
 def serve(control: socket.socket) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from graphvine.manager.manager import Manager
 from graphvine.protocol.connection import (
     Connection,
     ConnectionFileError,
     find_connection,
     make_connection,
     read_connection,
+    state_directory,
     write_connection,
 )
 
@@ -140,3 +142,25 @@ def test_another_users_file_is_not_trusted(
     monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
     with pytest.raises(ConnectionFileError, match="belongs to another user"):
         read_connection(path)
+
+
+def test_where_no_home_can_be_written_to_they_lie_below_the_temporary_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GRAPHVINE_STATE", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    elsewhere = tmp_path / f"graphvine-state-{os.getuid()}"
+    (tmp_path / "file").touch()
+    for home in (str(tmp_path / "file" / "home"), "nowhere"):
+        monkeypatch.setenv("HOME", home)
+        assert state_directory() == elsewhere
+    monkeypatch.setenv("HOME", str(tmp_path / "new"))
+    assert state_directory() == tmp_path / "new" / ".local" / "state" / "graphvine"
+
+
+def test_one_that_cannot_be_written_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GRAPHVINE_STATE", str(tmp_path / "file" / "state"))
+    with pytest.raises(ConnectionFileError, match="set GRAPHVINE_STATE"):
+        Manager(local_workers=0)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphvine.protocol.payload import run
-from graphvine.taskvine.remote import guarding
+from graphvine.taskvine.remote import guarding, process
 from graphvine.taskvine.remote.contents import place, reason_absent, resolved
 from graphvine.worker import scratch
 
@@ -32,10 +32,9 @@ def run_with_files(
         path = os.path.join(directory, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         place(value, path)
-    before, seen = os.getcwd(), guarding.stamps(zip(files, names, strict=True))
-    os.chdir(directory)
+    seen = guarding.stamps(zip(files, names, strict=True))
     try:
-        return run((function, arguments, fills), inputs[:count])
+        with process.inside(directory):
+            return run((function, arguments, fills), inputs[:count])
     finally:
-        os.chdir(before)
         guarding.drop_changed(seen)

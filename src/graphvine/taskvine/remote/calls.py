@@ -143,7 +143,8 @@ def _call(
     lasts = directory is scratch.lasting
     # What does not last has room for the files of one call, and is gone after it.
     sandbox = os.path.join(home, _SANDBOX) if lasts else home
-    before = os.getcwd()
+    # By its descriptor: the user may have removed it.
+    before = os.open(".", os.O_PATH | os.O_CLOEXEC)
     process = os.getpid()
     capture.begin()
     try:
@@ -157,7 +158,8 @@ def _call(
         # What the function forked may come out of it, too, and has nothing to clear away.
         if os.getpid() == process:
             capture.end()
-            os.chdir(before)
+            os.fchdir(before)
+            os.close(before)
             if lasts:
                 command.empty(home)
 

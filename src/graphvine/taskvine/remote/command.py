@@ -455,10 +455,11 @@ def _limit(command: Command) -> Limit:
 def _tell(end: process.End, limit: Limit, status: Status) -> None:
     status.exit_code, status.signal = max(end.code, 0), max(-end.code, 0)
     status.cpu, status.memory = round(end.cpu_s * 1e6), end.peak_mb
+    status.exit_code = status.exit_code or status.signal
     if not end.in_time:
         status.word, status.reason = limit.word, f"it was stopped after {limit.seconds:.3g} s"
     elif status.signal:
-        status.word, status.exit_code = "signal", status.signal
+        status.word = "signal"
         status.reason = f"it was ended by {_signal_name(status.signal)}"
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import math
 import os
 import resource
@@ -27,6 +28,8 @@ _libc = ctypes.CDLL(None)
 #: The number is the same on all architectures; the C library has a name for it only since 2.34.
 _CLOSE_RANGE = ctypes.c_long(436)
 _FIRST, _LAST, _CLOEXEC = ctypes.c_uint(3), ctypes.c_uint(0xFFFFFFFF), ctypes.c_uint(4)
+#: Bytes that the kernel takes as one argument or variable (MAX_ARG_STRLEN).
+_LONGEST = 2**17
 _SIGNALS = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 
@@ -57,17 +60,24 @@ def run(
     """Run a command line in a directory; what it prints goes to the descriptor ``output``. ``wait``: in place
     of merely waiting. Raises OSError when it cannot be begun."""
     with strays.ended():
-        with _inside(directory):
+        with inside(directory):
             pid = _begin(line, variables, output)
         return _attend(pid, limit_s, wait)
 
 
 @contextlib.contextmanager
-def _inside(directory: str) -> Iterator[None]:
-    # The directory in which the executor is may have lost its name.
+def inside(directory: str) -> Iterator[None]:
+    """Be in a directory for a while. Raises OSError."""
+    with coming_back():
+        os.chdir(directory)
+        yield
+
+
+@contextlib.contextmanager
+def coming_back() -> Iterator[None]:
+    """Be in the same directory afterwards, which may have lost its name (users remove theirs)."""
     before = os.open(".", os.O_PATH | os.O_CLOEXEC)
     try:
-        os.chdir(directory)
         yield
     finally:
         os.fchdir(before)
@@ -79,10 +89,22 @@ def _begin(line: str, variables: Mapping[str, str], output: int) -> int:
     path, arguments = shell.arguments_of(line, variables)
     try:
         return _spawn(path, arguments, variables, output)
-    except OSError:
+    except OSError as error:
+        if error.errno == errno.E2BIG:
+            raise OSError(errno.E2BIG, _what_is_too_long(line, variables)) from None
         if path == shell.SHELL:
             raise
         return _spawn(*shell.shell_for(line), variables, output)
+
+
+def _what_is_too_long(line: str, variables: Mapping[str, str]) -> str:
+    """Which of what a program is given the kernel does not take."""
+    sizes = {f"the variable {name}": len(f"{name}={value}".encode()) for name, value in variables.items()}
+    sizes["the command line"] = len(line.encode())
+    longest = max(sizes, key=sizes.__getitem__)
+    if sizes[longest] >= _LONGEST:
+        return f"{longest} has {sizes[longest]} bytes, and programs are given less than {_LONGEST} in one"
+    return f"{sum(sizes.values())} bytes of command line and variables are more than programs are given"
 
 
 def _spawn(path: str, arguments: list[str], variables: Mapping[str, str], output: int) -> int:

@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from graphvine.taskvine.remote import process
 from graphvine.taskvine.remote.contents import place, reason_absent, resolved
 from graphvine.worker import library, scratch
 
@@ -29,15 +30,12 @@ def set_up(
     """Call a set-up function after a command line. Raises what it raises, FileNotFoundError for an input that
     cannot be had, CalledProcessError."""
     library.lend_hoisted(function)
-    before = os.getcwd()
-    if names:
-        _place_all(dict(zip(names, inputs, strict=True)), scratch.lasting())
-    try:
+    with process.coming_back():
+        if names:
+            _place_all(dict(zip(names, inputs, strict=True)), scratch.lasting())
         if line:
             subprocess.run(line, shell=True, check=True)
         return function(*args, **kwargs) if function is not None else None
-    finally:
-        os.chdir(before)
 
 
 def _place_all(inputs: Mapping[str, Any], home: str) -> None:

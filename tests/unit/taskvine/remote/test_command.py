@@ -196,6 +196,7 @@ def test_ends(tmp_path):
     assert run("exit 300")[1].exit_code == 300 % 256
     status = run("echo begun; sleep 60", max_s=0.1)[1]
     assert (status.word, status.output) == ("max wall time", b"begun\n")
+    assert status.exit_code == signal.SIGKILL
     status = run("sleep 60", max_s=60, end_s=1.0)[1]
     assert status.word == "max end time"
 

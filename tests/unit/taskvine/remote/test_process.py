@@ -126,3 +126,10 @@ def test_daemons_end_with_their_command_and_other_children_do_not(tmp_path, outp
     value = ctypes.c_int()
     ctypes.CDLL(None).prctl(37, ctypes.byref(value))
     assert value.value == 0, "orphans go where they went before"
+
+
+def test_a_variable_that_no_program_can_be_given_is_named(tmp_path, output):
+    with pytest.raises(OSError, match="the variable LONG has 200005 bytes"):
+        run("echo $LONG", output, tmp_path, LONG="x" * 200_000)
+    with pytest.raises(OSError, match="the command line has 200005 bytes"):
+        run("echo " + "x" * 200_000, output, tmp_path)
