@@ -28,6 +28,30 @@ def where(_: int) -> tuple[str, str, str, str]:
     return sys.prefix, graphvine.__file__, os.environ.get("PYTHONPATH", ""), os.environ.get("WORD", "")
 
 
+def look(mark: str) -> dict[str, Any]:
+    """What there is to be seen from inside a container whose image has that file."""
+    import graphvine
+
+    with open(f"/{mark}") as file:
+        text = file.read()
+    return {
+        "mark": text,
+        "host": os.path.exists("/etc/debian_version") or os.path.exists("/usr/bin"),
+        "module": graphvine.__file__,
+        "scratch": os.environ["TMPDIR"],
+        "word": os.environ["WORD"],
+    }
+
+
+def hold(begun: str, told: str) -> int:
+    """A task that goes on until somebody writes to a pipe with a name."""
+    with open(begun, "w"):
+        pass
+    with open(told) as file:
+        file.read()
+    return 7
+
+
 def graph(count: int, seconds: float = 0.0) -> tuple[Any, int]:
     """Sums of squares, and what comes out of it."""
     parts = [delayed(work)(number, seconds) for number in range(count)]
