@@ -2,11 +2,14 @@
 
 A real HTCondor pool and a real Slurm on loopback, set up by the tests' own means (``tests/cluster``).
 In turn, several rounds: eight jobs of ``sleep`` by the batch system's tool, from the command until its queue
-says that all run; then ``cluster.scale(8)`` until the manager knows eight workers. Once with a Python that
-nodes have, and once with a packed environment that each job brings and unpacks (graphvine and what it needs).
+says that all run; then ``cluster.scale(8)`` until the manager knows eight workers. With a Python that nodes
+have; with a packed environment that each job brings (graphvine and what it needs) and no node has seen, so
+that it is unpacked there; with the same once more, which the node's cache has now; and with jobs that may not
+share what is unpacked (``node_cache=False``).
 
+All nodes are this machine, so that eight workers that start at once share its cores, its disk and its cache.
 The manager exists already, and so do the interpreter's imports: what is timed is jobs. Told is what is more,
-in seconds; the nodes are this machine, so that eight workers that start at once share its cores.
+in seconds.
 
 Run: python benchmarks/scaling_up.py [htcondor slurm] [--jobs 8] [--rounds 3]
 """
@@ -30,6 +33,8 @@ from harness import QUICK, Row, emit, say
 
 ROOT = Path(__file__).resolve().parents[1]
 WITHIN_S = 100.0
+#: How the jobs come by a Python.
+WAYS = ("python on the nodes", "environment brought", "brought again", "brought, not shared")
 _SLEEP = "#!/bin/sh\nexec sleep 600\n"
 _DESCRIPTION = """
 executable = /bin/sleep
@@ -57,7 +62,7 @@ def main() -> None:
     for system in given.systems:
         found = json.loads(in_pool(system, given).splitlines()[-1])
         own = statistics.median(found["sleep"])
-        for kind in ("python on the nodes", "environment brought"):
+        for kind in WAYS:
             ours = statistics.median(found[kind])
             say(f"{system}, {kind}: {ours:.2f} s, {given.jobs} sleeps {own:.2f} s: {ours - own:+.2f} s")
             what = f"{given.jobs} workers, {kind}, over the time of {given.jobs} sleeps"
@@ -117,17 +122,30 @@ def measure(given: argparse.Namespace) -> None:
     count = given.jobs
     sleep = {"htcondor": sleep_htcondor, "slurm": sleep_slurm}[system]
     make: Any = {"htcondor": gv.HTCondorCluster, "slurm": gv.SlurmCluster}[system]
-    ways = {
-        "python on the nodes": {"python": sys.executable},
-        "environment brought": {"environment": given.archive},
-    }
-    found: dict[str, list[float]] = {"sleep": [], **{kind: [] for kind in ways}}
+    found: dict[str, list[float]] = {"sleep": [], **{kind: [] for kind in WAYS}}
     for _ in range(given.rounds):
         found["sleep"].append(sleep(count))
-        for kind, options in ways.items():
-            with make(cores=1, memory="200MB", disk="500MB", **options) as cluster:
-                found[kind].append(scale(gv, cluster, count))
+        with tempfile.TemporaryDirectory() as cache:
+            shared = {"environment": given.archive, "variables": {"GRAPHVINE_CACHE_DIR": cache}}
+            options: tuple[dict[str, Any], ...] = (
+                {"python": sys.executable},
+                shared,
+                shared,
+                {"environment": given.archive, "node_cache": False},
+            )
+            for kind, more in zip(WAYS, options, strict=True):
+                with make(cores=1, memory="200MB", disk="500MB", **more) as cluster:
+                    found[kind].append(scale(gv, cluster, count))
+            await_ends(system)
     print(json.dumps(found))
+
+
+def await_ends(system: str) -> None:
+    """Until the batch system has no jobs any more."""
+    if system == "htcondor":
+        until(lambda: not run("condor_q", "-af", "JobStatus").split())
+    else:
+        until(lambda: not run("squeue", "--noheader", "--format=%i").split())
 
 
 def scale(gv: Any, cluster: Any, count: int) -> float:

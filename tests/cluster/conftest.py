@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,16 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "state"
     monkeypatch.setenv("GRAPHVINE_STATE", str(directory))
     return directory
+
+
+@pytest.fixture(scope="session", autouse=True)
+def node_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What Slurm's nodes keep: its jobs have the variables of who submits them."""
+    directory = tmp_path_factory.mktemp("node-cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRAPHVINE_CACHE_DIR", str(directory))
+        yield directory
+    shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="session")

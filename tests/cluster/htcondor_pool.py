@@ -66,6 +66,9 @@ ALLOW_DAEMON = *
 ALLOW_NEGOTIATOR = *
 ALLOW_ADMINISTRATOR = *
 
+# In place of one in /tmp.
+STARTER_JOB_ENVIRONMENT = "GRAPHVINE_CACHE_DIR={home}/cache"
+
 # No powers that a plain user does not have.
 MOUNT_UNDER_SCRATCH =
 PER_JOB_NAMESPACES = False

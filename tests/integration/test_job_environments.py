@@ -134,3 +134,5 @@ def test_jobs_that_have_a_python_bring_none() -> None:
 def test_a_spec_with_its_environment_packed(prefix: Path) -> None:
     spec = environments.prepared(WorkerSpec(archive=str(prefix)))
     assert spec.archive == environments.archive_of(str(prefix))
+    # By its name nodes and workers know what they have unpacked.
+    assert spec.archive_name == pack(spec.archive).name

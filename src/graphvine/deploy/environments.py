@@ -19,7 +19,7 @@ from graphvine.deploy.errors import DeployError
 from graphvine.deploy.spec import WorkerSpec
 from graphvine.envs.errors import PackedEnvironmentError
 from graphvine.envs.metadata import Metadata, minor
-from graphvine.envs.packing import OnProgress, pack
+from graphvine.envs.packing import OnProgress, PackedEnvironment, pack
 from graphvine.envs.recompress import as_gzip
 from graphvine.envs.unpack import inspect
 
@@ -31,17 +31,25 @@ def prepared(spec: WorkerSpec, progress: OnProgress | None = None) -> WorkerSpec
     DeployError."""
     if spec.python:
         return spec
-    return msgspec.structs.replace(spec, archive=archive_of(spec.archive or "current", progress))
+    packed = packed_for_jobs(spec.archive or "current", progress)
+    return msgspec.structs.replace(spec, archive=packed.path, archive_name=packed.name)
 
 
 def archive_of(environment: str, progress: OnProgress | None = None) -> str:
     """The path of a tar.gz of it, in the user's cache unless it was one already. Raises DeployError."""
+    return packed_for_jobs(environment, progress).path
+
+
+def packed_for_jobs(environment: str, progress: OnProgress | None = None) -> PackedEnvironment:
+    """A tar.gz of it, in the user's cache unless it was one already, with the name of what it was made from.
+    Raises DeployError."""
     try:
-        path = pack(environment, compression=_compression(environment), progress=progress).path
-        complaint = complaint_of(inspect(path), environment)
+        packed = pack(environment, compression=_compression(environment), progress=progress)
+        complaint = complaint_of(inspect(packed.path), environment)
         if complaint:
             raise DeployError(complaint)
-        return as_gzip(path, None if progress is None else lambda done, size: progress("gzip", done, size))
+        on_progress = None if progress is None else lambda done, size: progress("gzip", done, size)
+        return msgspec.structs.replace(packed, path=as_gzip(packed.path, on_progress))
     except (PackedEnvironmentError, OSError) as error:
         raise DeployError(f"the environment for the jobs: {error}") from error
 

@@ -89,6 +89,7 @@ class FactoryOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     token: str = ""
     directives: str | list[str] = ""
     prologue: str | list[str] = ""
+    node_cache: bool = True
     features: list[str] = []
     option: list[str] = []
     """Of the batch system itself, "name=value"."""

@@ -5,7 +5,10 @@ gv_fail() { printf 'graphvine: job on %s: %s\n' "$(uname -n)" "$2" >&2; exit "$1
 gv_need() { command -v "$1" >/dev/null 2>&1 || gv_fail 70 "there is no $1 on PATH ($PATH)"; }
 gv_arrived() { [ -r "$1" ] || gv_fail "$3" "$2 did not arrive: $1"; }
 # Batch systems signal rm, too, when they end a job.
-gv_clean() { [ -z "$gv_made" ] || { trap '' TERM INT HUP; cd / && rm -rf "$gv_scratch"; }; }
+gv_clean() {
+    [ -z "$gv_waits" ] || kill "$gv_waits" 2>/dev/null
+    [ -z "$gv_made" ] || { trap '' TERM INT HUP; cd / && rm -rf "$gv_scratch"; }
+}
 
 # Some batch systems set no PATH and no HOME at all.
 # One stream of output, in order: some batch systems bring standard error back and forget the rest.
@@ -13,7 +16,7 @@ exec >&2
 PATH=${PATH:-/usr/local/bin:/usr/bin:/bin}
 export PATH
 gv_began=$(date +%s)
-gv_made=
+gv_made= gv_waits=
 
 # What jobs left that were killed without a word: of the same user, on this node, and their process is gone.
 gv_sweep() {
@@ -91,19 +94,105 @@ gv_enter_container() {
     gv_run "$gv_runner" exec "$@" "$gv_image" /bin/sh "$gv_scratch/graphvine-job.sh" inside "$gv_scratch"
 }
 
-# The environment that the job brings, in gv_prefix.
+# -- what the node keeps ---------------------------------------------------------------------------------------
+
+# The node's cache, in gv_cache, and for the worker in GRAPHVINE_CACHE_DIR: trusted if it is this user's, and nobody
+# else can write to it. Where jobs of several people run as one user there is none but the job's own. What is
+# there already, home and all, is left as it is for jobs that bring nothing.
+gv_find_cache() {
+    gv_cache=
+    if [ -z "$gv_keeps" ]; then
+        GRAPHVINE_CACHE_DIR=$gv_scratch/graphvine-cache
+    elif [ -n "${GRAPHVINE_CACHE_DIR:-}" ]; then
+        gv_use_cache "$GRAPHVINE_CACHE_DIR"
+    elif [ -n "$gv_name" ] && [ "$(id -un 2>/dev/null)" = "$gv_user" ] && gv_use_cache "/tmp/graphvine-$(id -u)"; then
+        GRAPHVINE_CACHE_DIR=$gv_cache
+        GRAPHVINE_CACHE_MB=${GRAPHVINE_CACHE_MB:-10000}
+        export GRAPHVINE_CACHE_MB
+    fi
+    [ -z "${GRAPHVINE_CACHE_DIR:-}" ] || export GRAPHVINE_CACHE_DIR
+}
+
+gv_use_cache() {
+    (umask 077 && mkdir -p "$1") 2>/dev/null
+    [ -d "$1" ] && [ ! -L "$1" ] && [ -O "$1" ] && [ -w "$1" ] || return 1
+    case $(ls -ld "$1") in d????-??-*) ;; *) return 1 ;; esac
+    # Where /tmp is memory, what lies there is memory of the job.
+    [ "$(stat -f -c %T "$1" 2>/dev/null)" != tmpfs ] || [ -n "${GRAPHVINE_CACHE_DIR:-}" ] || return 1
+    gv_cache=$1
+}
+
+# One copy of the environment for all jobs of this user on this node, by the rules at the top of envs/cache.py.
+# Descriptor 8 is the lock of who makes an entry, 9 of who uses it: the worker inherits that one.
+gv_share() {
+    [ -n "$gv_cache" ] && command -v flock >/dev/null || return 1
+    gv_entry=$gv_cache/$gv_name
+    if gv_lock && { gv_is_whole || gv_make; } && gv_hold; then
+        exec 8>&-
+        return
+    fi
+    exec 8>&- 9>&-
+    printf 'graphvine: the environment is unpacked for this job alone: %s will not do\n' "$gv_entry"
+    return 1
+}
+
+# A lock file that was removed meanwhile is none. Who makes an entry may have been stopped: nobody waits for ever.
+gv_lock() {
+    for gv_try in 1 2 3 4 5 6 7 8 9; do
+        touch "$gv_entry.lock" && exec 8>>"$gv_entry.lock" || return 1
+        flock -w 900 8 &
+        gv_waits=$!
+        wait "$gv_waits" || return 1
+        gv_waits=
+        [ ! "$gv_entry.lock" -ef /proc/self/fd/8 ] || return 0
+    done
+    return 1
+}
+
+# Since the node was started; and not so long ago that what tidies up /tmp may have been there.
+gv_is_whole() {
+    [ -d "$gv_entry" ] && [ -n "$(find "$gv_entry.json" -mtime -7 2>/dev/null)" ] &&
+        grep -q "$(cat /proc/sys/kernel/random/boot_id)" "$gv_entry.json"
+}
+
+gv_hold() {
+    touch "$gv_entry.use" && exec 9>>"$gv_entry.use" && flock -s -n 9 && gv_find_prefix "$gv_entry" &&
+        "$gv_prefix/bin/python" -S -c ""
+}
+
+# Unpacked beside its place; the environment's own Python then makes it fit for that, and marks it as whole.
+gv_make() {
+    # What is not whole any more may be in use.
+    touch "$gv_entry.use" && exec 9>>"$gv_entry.use" && flock -n 9 || return 1
+    gv_clear
+    if gv_has_room && (umask 077 && mkdir "$gv_entry.making") &&
+        tar -xzof "$gv_archive" -C "$gv_entry.making" && mv "$gv_entry.making" "$gv_entry" &&
+        gv_find_prefix "$gv_entry" &&
+        "$gv_prefix/bin/python" -I -m graphvine.envs.adopt "$gv_name" "$gv_cache"; then
+        return
+    fi
+    gv_clear
+    return 1
+}
+
+gv_clear() { rm -rf "$gv_entry.json" "$gv_entry" "$gv_entry.making" "$gv_entry.removing"; }
+
+# An environment is about five times as large as its archive, and it is not the only thing there.
+gv_has_room() {
+    gv_free_kb=$(df -Pk "$gv_cache" | sed -n '$s/.* \([0-9][0-9]*\)  *[0-9]*% .*/\1/p')
+    gv_archive_kb=$(du -Lk "$gv_archive" | sed 's/[^0-9].*//')
+    [ "${gv_free_kb:-0}" -gt $((gv_archive_kb * 10)) ]
+}
+
+# -- the environment that the job brings, in gv_prefix ---------------------------------------------------------
+
 gv_unpack() {
     gv_arrived "$gv_archive" "the environment" 71
     gv_need tar
     gv_need gzip
-    gv_prefix=$gv_scratch/graphvine-environment
-    mkdir "$gv_prefix" && tar -xzof "$gv_archive" -C "$gv_prefix" ||
-        gv_fail 71 "the environment can't be unpacked in $gv_scratch ($(df -Pk "$gv_scratch" | tail -n 1))"
+    gv_is_shared=
+    if [ -n "$gv_name" ] && gv_share; then gv_is_shared=1; else gv_unpack_here; fi
     [ -z "$gv_archive_is_a_copy" ] || rm -f "$gv_archive"
-    for gv_place in "$gv_prefix" "$gv_prefix"/*; do
-        [ ! -e "$gv_place/bin/python" ] || break
-    done
-    gv_prefix=$gv_place
     gv_python=$gv_prefix/bin/python
     # What leads a Python astray, or to packages of another one.
     unset PYTHONHOME PYTHONPATH PYTHONSTARTUP
@@ -114,6 +203,20 @@ gv_unpack() {
     gv_activate
 }
 
+gv_unpack_here() {
+    gv_own=$gv_scratch/graphvine-environment
+    mkdir "$gv_own" && tar -xzof "$gv_archive" -C "$gv_own" ||
+        gv_fail 71 "the environment can't be unpacked in $gv_scratch ($(df -Pk "$gv_scratch" | tail -n 1))"
+    gv_find_prefix "$gv_own"
+}
+
+# At the top, or in the one directory that was packed with its name.
+gv_find_prefix() {
+    for gv_prefix in "$1" "$1"/*; do
+        [ ! -e "$gv_prefix/bin/python" ] || break
+    done
+}
+
 gv_try_python() {
     command -v "$gv_python" >/dev/null || gv_fail 73 "there is no interpreter $gv_python"
     "$gv_python" -S -c "" || gv_fail 73 "$gv_python does not start here"
@@ -121,7 +224,7 @@ gv_try_python() {
 
 # conda's scripts are bash's; what they set is taken over.
 gv_activate() {
-    if [ -f "$gv_prefix/bin/conda-unpack" ]; then
+    if [ -z "$gv_is_shared" ] && [ -f "$gv_prefix/bin/conda-unpack" ]; then
         "$gv_python" "$gv_prefix/bin/conda-unpack" || gv_fail 71 "conda-unpack failed in $gv_prefix"
     fi
     if [ ! -d "$gv_prefix/conda-meta" ]; then
@@ -179,6 +282,7 @@ gv_find_scratch
 [ -z "$gv_connection_text" ] || gv_write_connection
 [ -z "$gv_image" ] || gv_enter_container
 gv_arrived "$gv_connection_file" "the connection file" 74
+gv_find_cache
 [ -z "$gv_archive" ] || gv_unpack
 gv_hide_gpus
 gv_credentials

@@ -48,6 +48,10 @@ def _add_brought(group: argparse._ArgumentGroup) -> None:
         help="archive, prefix, or current (the default)",
     )  # fmt: skip
     add("--python", metavar="PATH", help="instead: one that nodes have")
+    add(
+        "--no-node-cache", dest="node_cache", action="store_false", default=None,
+        help="nodes keep nothing of what jobs unpack there",
+    )  # fmt: skip
     add("--container", metavar="IMAGE", help="run in this image")
     add("--prologue", metavar="LINE", action="append", help="of shell, before the worker; repeatable")
     add("--env", dest="variables", metavar="NAME=VALUE", action="append", help="for the worker; repeatable")

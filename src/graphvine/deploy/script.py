@@ -4,7 +4,9 @@ What a spec says becomes a few assignments in front of ``job.sh``, which is the 
 own lines, and the start of the worker, come after it. What a node must have is a shell, and tar and gzip
 where the job brings an environment; nothing else is assumed:
 
-- No PATH and no HOME: what is missing is set. Nothing is written outside the scratch directory.
+- No PATH and no HOME: what is missing is set. Nothing is written outside the scratch directory, but for the
+  node's cache (``envs.cache``) where the spec lets a node keep anything: there jobs of one user share one
+  copy of the environment they bring. Whatever is in the way of that, a job unpacks its own.
 - Where the batch system gives no scratch directory, the script makes one and removes it at the end; then its
   shell stays and hands signals on. Otherwise the worker takes the shell's place, and its signals with it.
 - A brought environment is made fit for its path and activated; then come the user's own lines and variables,
@@ -15,7 +17,10 @@ where the job brings an environment; nothing else is assumed:
 
 from __future__ import annotations
 
+import os
+import pwd
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -33,6 +38,8 @@ EXIT_CODES = {
 }
 
 _BODY = Path(__file__).with_name("job.sh")
+#: Variables that count before the user's own lines have run, too.
+_EARLY = frozenset({"GRAPHVINE_CACHE_DIR", "GRAPHVINE_CACHE_MB"})
 
 
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,10 +73,11 @@ def render_script(spec: WorkerSpec, around: Surroundings) -> str:
         [
             "#!/bin/sh",
             *(f"gv_{name}={word}" for name, word in _words(spec, around).items()),
+            *_exports({name: value for name, value in spec.environment.items() if name in _EARLY}),
             "",
             _BODY.read_text(encoding="utf-8"),
             *spec.prologue,
-            *(f"export {name}={shlex.quote(value)}" for name, value in sorted(spec.environment.items())),
+            *_exports(spec.environment),
             "gv_start " + shlex.join(worker_options(spec)),
             "",
         ]
@@ -87,6 +95,19 @@ def worker_options(spec: WorkerSpec) -> list[str]:
     return [*options, *spec.worker_options]
 
 
+def _exports(variables: Mapping[str, str]) -> list[str]:
+    return [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
+
+
+def _user() -> str:
+    """Whose jobs these are: a node's cache is shared by those that run as the same user. "" if it has no
+    name: then none is."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return ""
+
+
 def _words(spec: WorkerSpec, around: Surroundings) -> dict[str, str]:
     """The variables that ``job.sh`` goes by."""
     return {
@@ -95,6 +116,9 @@ def _words(spec: WorkerSpec, around: Surroundings) -> dict[str, str]:
         "job": around.job,
         "scratch": around.scratch,
         "archive": around.archive if spec.archive else "",
+        "name": shlex.quote(spec.archive_name) if spec.archive and spec.node_cache else "",
+        "keeps": "1" if spec.node_cache else "",
+        "user": shlex.quote(_user() or "?"),
         "archive_is_a_copy": "1" if around.archive_is_a_copy else "",
         "python": shlex.quote(spec.python) if spec.python else "",
         "image": shlex.quote(spec.container) if spec.container and not around.runs_container else "",

@@ -51,6 +51,10 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     archive: str = ""
     """The environment that the job brings: a tar.gz once ``deploy.environments`` has seen to it, until then
     what that is made from."""
+    archive_name: str = ""
+    """What its content is called (``PackedEnvironment.name``): by that a node shares one unpacked copy."""
+    node_cache: bool = True
+    """A node may keep what jobs have unpacked there for those that come later, up to a cap."""
     python: str = ""
     """Or: an interpreter with graphvine that the nodes see (shared file system, CVMFS, container)."""
     container: str = ""
@@ -93,6 +97,7 @@ def make_spec(
     prologue: str | Iterable[str] = (),
     directives: str | Iterable[str] = (),
     worker_options: str | Iterable[str] = (),
+    node_cache: bool = True,
     python: str = "",
     container: str = "",
     connection_file: str = "",
@@ -106,7 +111,8 @@ def make_spec(
     """The spec of what a user wrote: "8GB", "2h", one line or several. Numbers alone are MB and seconds.
 
     ``environment``: what jobs bring: "current", an archive, a prefix; packed when it is needed
-    (``deploy.environments``). ``variables``: for the worker and its tasks.
+    (``deploy.environments``). ``variables``: for the worker and its tasks. ``node_cache``: whether a node may
+    keep anything of it when the jobs are over.
 
     Raises DeployError, with everything that is wrong in one message."""
     problems = _Problems()
@@ -120,6 +126,7 @@ def make_spec(
         grace_s=problems.of("grace", parse_s, grace),
         features=lines(features),
         archive=os.fspath(environment),
+        node_cache=node_cache,
         python=python,
         container=container,
         connection_file=connection_file,

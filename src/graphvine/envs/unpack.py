@@ -139,8 +139,15 @@ def _unpack(archive: str, place: Place, python: str, cap_bytes: int, progress: O
     os.mkdir(place.making, 0o700)
     _extract(archive, place.making, progress)
     os.rename(place.making, place.path)
+    marker = settled(place, cap_bytes)
+    _check_python(python, marker.python, archive)
+    return marker
+
+
+def settled(place: Place, cap_bytes: int) -> Marker:
+    """Make what lies at its place fit for it; with others removed above the cap. ``place.lock`` must be held
+    exclusively. Raises PackedEnvironmentError, OSError."""
     prefix, found = _settle(place.path)
-    _check_python(python, found.python, archive)
     total, files = caches.measure(place.path)
     caches.make_room(place.cache, cap_bytes - total, 0, place.name)
     return Marker(prefix, found.python, found.platform, total, files, caches.boot_id())

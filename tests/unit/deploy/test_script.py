@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from graphvine.deploy.errors import DeployError
@@ -53,3 +54,14 @@ def test_an_image_that_the_batch_system_runs_is_none_of_the_scripts_business() -
 def test_a_job_without_any_python_is_refused() -> None:
     with pytest.raises(DeployError, match="needs an environment to bring, or python="):
         render_script(make_spec(), AROUND)
+
+
+def test_what_nodes_keep_is_named_by_content_and_only_where_they_may() -> None:
+    spec = msgspec.structs.replace(
+        make_spec(environment="env.tar.gz", variables={"GRAPHVINE_CACHE_MB": "500"}), archive_name="env-12"
+    )
+    head = render_script(spec, AROUND).split("\n\n")[0].splitlines()
+    assert {"gv_name=env-12", "gv_keeps=1", "export GRAPHVINE_CACHE_MB=500"} <= set(head)
+    spec = msgspec.structs.replace(spec, node_cache=False)
+    head = render_script(spec, AROUND).split("\n\n")[0].splitlines()
+    assert {"gv_name=", "gv_keeps="} <= set(head)
