@@ -14,6 +14,9 @@ and hands back what came of it. Rules:
   has not connected has told how it goes, and is a single job, until one connects. And of all that fail in a
   while only so many are replaced. So a black hole costs a bounded number of submissions.
 - What was cancelled is ours until the batch system says that it is over; it is cancelled again if need be.
+- A batch system that knows nothing of a job may be wrong: a tool that prints nothing, a daemon that has just
+  been started. So that is believed when it is said twice, or where it was to be expected, and never of a job
+  that is connected. A worker that says it is a job of ours is one, even if nobody told of that job.
 - What went wrong is said once for each reason, with the end of the job's own output.
 """
 
@@ -115,6 +118,7 @@ class Job:
         "idle_since",
         "leaving_at",
         "lost_at",
+        "missing",
         "name",
         "reason",
         "running_at",
@@ -144,6 +148,8 @@ class Job:
         self.cancelled_at: float | None = None
         """When that was done last."""
         self.explained = False
+        self.missing = False
+        """The batch system knew nothing of it when it was asked last."""
 
     @property
     def active(self) -> bool:
@@ -175,6 +181,9 @@ class Fleet:
         self._submitting = 0
         #: Workers that said they are jobs that we do not know (yet).
         self._early: dict[str, WorkerNews] = {}
+        #: Jobs that are over for certain, and those that are said to be gone.
+        self._over: set[str] = set()
+        self._gone: set[str] = set()
         self._out: list[Instruction] = []
         self._ask_at: float | None = None
         self._ask_every = limits.ask_s
@@ -226,6 +235,8 @@ class Fleet:
         """Cancel everything; what is being submitted is cancelled as soon as it is known."""
         self._now, self._closing, self._target = now, True, 0
         self._cancel(list(self.jobs.values()))
+        if self._gone:
+            self._out.append(Cancel(tuple(sorted(self._gone))))
 
     # -- what the batch system says --------------------------------------------------------------------
 
@@ -235,9 +246,7 @@ class Fleet:
         self.submitted += len(jobs)
         for name in jobs:
             self.jobs[name] = Job(name, now)
-            early = self._early.pop(name, None)
-            if early is not None:
-                self._on_worker(self.jobs[name], early)
+        self._take_in_early()
         self._hurry()
         if self._closing:
             self._cancel(list(self.jobs.values()))
@@ -245,6 +254,7 @@ class Fleet:
     def on_submit_failed(self, text: str, now: float) -> None:
         """The batch system took none."""
         self._now, self._submitting = now, 0
+        self._take_in_early()
         self._wait()
         self._say_once("error", f"workers can't be submitted: {text}", key=text)
 
@@ -287,7 +297,9 @@ class Fleet:
         """What is known of one job. Returns whether that is new."""
         changed = status.state is not job.state
         job.host = status.host or job.host
-        job.reason = status.reason
+        if status.state is JobState.GONE and self._is_doubtful(job):
+            return not job.worker  # then it is asked about again soon
+        job.reason, job.missing = status.reason, False
         if status.state.is_over:
             self._on_over(job, status)
             return True
@@ -302,9 +314,17 @@ class Fleet:
             self._on_held(job)
         return changed
 
+    def _is_doubtful(self, job: Job) -> bool:
+        """Whether to wait for another word about a job that is said to be gone."""
+        if job.cancelled_at is not None or job.lost_at is not None:
+            return False
+        said_before, job.missing = job.missing, True
+        return bool(job.worker) or not said_before
+
     def _on_over(self, job: Job, status: JobStatus) -> None:
         """A job has ended."""
         del self.jobs[job.name]
+        (self._gone if status.state is JobState.GONE else self._over).add(job.name)
         if job.leaving_at is not None or self._closing:
             return
         since = job.connected_at
@@ -374,8 +394,17 @@ class Fleet:
                 self._on_worker(job, worker)
             elif worker.gone:
                 self._early.pop(worker.job, None)
-            else:
+            elif worker.job not in self._over:
                 self._early[worker.job] = worker
+        if not self._submitting:
+            self._take_in_early()
+
+    def _take_in_early(self) -> None:
+        """Workers whose jobs were not known when they came: by now they are, or nobody will tell of them."""
+        early, self._early = self._early, {}
+        for name, worker in early.items():
+            self._gone.discard(name)
+            self._on_worker(self.jobs.setdefault(name, Job(name, self._now)), worker)
 
     def _on_worker(self, job: Job, worker: WorkerNews) -> None:
         if not worker.gone:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from tests.unit.deploy.make_believe import MakeBelieve
+from tests.unit.deploy.make_believe import BatchJob, MakeBelieve
 
 from graphvine.deploy.batch import JobState
 from graphvine.deploy.fleet import Limits
@@ -365,3 +365,81 @@ def happen(site: MakeBelieve, chance: random.Random, most: int) -> None:
         site.hold(name, chance.choice(["disk full", "input missing"]))
     else:
         site.evict(name)
+
+
+# -- a batch system that is wrong -----------------------------------------------------------------------
+
+
+def test_that_nothing_is_known_of_a_job_is_believed_when_it_is_said_twice(site: MakeBelieve):
+    site.want(2)
+    site.jobs["0.0"].state = JobState.GONE
+    site.wait(5.0)
+    assert "0.0" in site.fleet.jobs
+    assert site.texts() == []
+    site.wait(10.0)
+    assert "0.0" not in site.fleet.jobs
+    assert "0.0 is gone" in site.texts()[0]
+
+
+def test_one_wrong_answer_costs_nothing(site: MakeBelieve):
+    site.want(3)
+    site.connect("0.0")
+    for state in (JobState.GONE, JobState.PENDING):
+        for job in site.jobs.values():
+            job.state = state
+        site.wait(5.0)
+    site.settle()
+    assert site.submissions == [(0.0, 3)]
+    assert not [text for text in site.texts() if "gone" in text]
+
+
+def test_a_connected_worker_is_there_whatever_the_batch_system_says(site: MakeBelieve):
+    site.want(2)
+    for name in ("0.0", "1.0"):
+        site.connect(name)
+        site.jobs[name].state = JobState.GONE
+    site.settle()
+    assert site.submissions == [(0.0, 2)]
+    assert len(site.fleet.jobs) == 2
+    assert site.texts() == []
+
+
+def test_a_worker_of_a_job_that_was_given_up_is_ours_again(site: MakeBelieve):
+    site.want(1)
+    site.jobs["0.0"].state = JobState.GONE
+    site.wait(30.0)
+    assert "0.0" not in site.fleet.jobs
+    site.connect("0.0")
+    assert site.fleet.jobs["0.0"].worker
+
+
+def test_workers_of_a_submission_that_seemed_to_fail_are_ours(site: MakeBelieve):
+    site.refuses = True
+    site.want(2)
+    site.jobs.update({"7.0": BatchJob(), "7.1": BatchJob()})
+    site.connect("7.0")
+    site.connect("7.1")
+    site.refuses = False
+    site.settle()
+    assert site.submissions == [(0.0, 2)]
+    assert sorted(site.fleet.jobs) == ["7.0", "7.1"]
+
+
+def test_late_news_of_a_job_that_is_over_bring_it_not_back(site: MakeBelieve):
+    site.want(1)
+    site.connect("0.0")
+    site.wait(100.0)
+    site.end("0.0")
+    site.wait(10.0)
+    site.fleet.on_workers([WorkerNews(1, "0.0", "w", "n", 1.0, 0.0)], site.now)
+    assert "0.0" not in site.fleet.jobs
+
+
+def test_what_was_given_up_is_cancelled_too_at_the_end(site: MakeBelieve):
+    site.want(1)
+    site.jobs["0.0"].state = JobState.GONE
+    site.wait(30.0)
+    site.jobs["0.0"].state = JobState.PENDING
+    site.fleet.on_close(site.now)
+    site.turn()
+    assert site.jobs["0.0"].cancelled
