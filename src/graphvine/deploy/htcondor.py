@@ -74,11 +74,17 @@ class HTCondor:
         """Of jobs that no log tells of."""
         self._reasons: dict[str, tuple[float, str]] = {}
         """Why nothing of a cluster starts, and when that was asked."""
+        self._unanswered: list[Path] = []
+        """Directories of submissions that seemed to fail; the schedd may have taken them all the same."""
 
     # -- submitting -----------------------------------------------------------------------------------------
 
     def submit(self, spec: WorkerSpec, count: int, directory: Path) -> Submission:
-        """Raises DeployError."""
+        """What an earlier submission left that seemed to fail comes first. Raises DeployError."""
+        for earlier in self._unanswered:
+            if late := self._submitted_all_the_same(earlier):
+                self._unanswered.remove(earlier)
+                return late
         files = self._files(spec, place(spec, directory), directory)
         try:
             Path(files.output).mkdir()
@@ -91,13 +97,36 @@ class HTCondor:
         except OSError as error:
             raise DeployError(f"jobs can't be prepared in {directory}: {error}") from error
         options = ["-terse", *self._where, *(["-spool"] if self._spool else [])]
-        jobs = texts.parse_submitted(self._run("condor_submit", *options, str(description)))
-        cluster = jobs[0].partition(".")[0]
+        try:
+            jobs = texts.parse_submitted(self._run("condor_submit", *options, str(description)))
+        except DeployError:
+            if self._spool:
+                self._withdraw(directory)
+            elif late := self._submitted_all_the_same(directory):
+                return late
+            else:
+                self._unanswered.append(directory)
+            raise
+        return self._submitted(jobs, directory)
+
+    def _submitted(self, jobs: tuple[str, ...], directory: Path) -> Submission:
+        cluster = _cluster(jobs[0])
         self._directories[cluster] = directory
         if not self._spool:
-            self._logs[cluster] = _Log(Path(files.log))
+            self._logs[cluster] = _Log(directory / _LOG)
         self._reasons[cluster] = (time.monotonic(), "")
         return Submission(jobs, str(directory))
+
+    def _submitted_all_the_same(self, directory: Path) -> Submission | None:
+        """What the schedd has taken though condor_submit was not told, or told nobody: its log says so."""
+        jobs = sorted(_Log(directory / _LOG).read(), key=lambda job: [int(part) for part in job.split(".")])
+        return self._submitted(tuple(jobs), directory) if jobs else None
+
+    def _withdraw(self, directory: Path) -> None:
+        """The same where the log is the schedd's own: what it has taken is removed, as the jobs' files may
+        not have come along. Mostly there is nothing."""
+        with contextlib.suppress(DeployError):
+            self._run("condor_rm", *self._where, "-constraint", texts.submission_is(str(directory / _OUTPUT)))
 
     def preview(self, spec: WorkerSpec, count: int, directory: Path) -> str:
         """What ``submit`` would do, to be read; nothing is done. Raises DeployError."""

@@ -7,6 +7,7 @@ Pure. What becomes what:
 | cores, memory, gpus | ``request_cpus`` (rounded up), ``request_memory``, ``request_gpus`` |
 | disk | ``request_disk``, and room for the environment, packed and unpacked |
 | wall_time | ``periodic_remove`` once it has run for so long, and what sites match by (``_WALL_TIME``) |
+| (always) | ``periodic_remove`` of jobs held for what they bring: nobody may be left to bring it |
 | grace | ``job_max_vacate_time`` |
 | queue | ``+JobFlavour``, as at CERN |
 | account | ``accounting_group`` |
@@ -36,6 +37,12 @@ from graphvine.deploy.spec import WorkerSpec
 _WALL_TIME = {"MaxRuntime": 1, "MaxWallTimeMins": 60}
 #: How long a spooled job that ended stays in the queue for its output.
 _KEPT_S = 3600
+#: Held because files could not be brought: nothing releases such a job, if its manager was
+#: killed.
+_NOT_BROUGHT = "(HoldReasonCode == 12 || HoldReasonCode == 13)"
+_HELD_S = 600
+#: By this attribute a spooled submission is found again.
+_SUBMISSION = "GraphvineSubmission"
 #: How much larger an environment is than its archive, roughly.
 _EXPANSION = 5
 _UNMET = re.compile(r"^\[\d+\] +0 +(\S.*?) *$", re.MULTILINE)
@@ -95,12 +102,18 @@ def render_description(
     if spec.proxy:
         settings |= {"use_x509userproxy": "True", "x509userproxy": files.proxy}
     if spools:
+        settings[f"+{_SUBMISSION}"] = f'"{files.output}"'
         # It would stay for ten days, if nobody came for its output.
         settings["leave_in_queue"] = f"JobStatus == 4 && time() - CompletionDate < {_KEPT_S}"
     if spec.container and runs_container:
         settings |= {"universe": "container", "container_image": spec.container}
     lines = [f"{name} = {value}" for name, value in settings.items()]
     return "\n".join([*lines, *spec.directives, f"queue {count}", ""])
+
+
+def submission_is(output: str) -> str:
+    """What is true of the jobs of one spooled submission, by the directory of its output."""
+    return f'{_SUBMISSION} == "{output}"'
 
 
 def _resources(spec: WorkerSpec, files: Files) -> dict[str, str]:
@@ -117,10 +130,11 @@ def _resources(spec: WorkerSpec, files: Files) -> dict[str, str]:
 
 
 def _policy(spec: WorkerSpec) -> dict[str, str]:
-    settings = {}
+    ends = [f"JobStatus == 5 && {_NOT_BROUGHT} && time() - EnteredCurrentStatus > {_HELD_S}"]
     if spec.wall_time_s is not None:
-        ran_s = "time() - JobCurrentStartDate"
-        settings["periodic_remove"] = f"JobStatus == 2 && {ran_s} > {spec.wall_time_s}"
+        ends.append(f"JobStatus == 2 && time() - JobCurrentStartDate > {spec.wall_time_s}")
+    settings = {"periodic_remove": " || ".join(f"({end})" for end in ends)}
+    if spec.wall_time_s is not None:
         for name, unit_s in _WALL_TIME.items():
             settings[f"+{name}"] = str(math.ceil(spec.wall_time_s / unit_s))
     if spec.grace_s is not None:

@@ -17,7 +17,7 @@ import contextlib
 import os
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -49,6 +49,14 @@ _UNANSWERED = re.compile(
 )
 
 
+class _Unanswered(msgspec.Struct, frozen=True):
+    """An array that Slurm may have taken. ``others``: arrays of the same submission that it has told of."""
+
+    directory: Path
+    size: int
+    others: tuple[str, ...]
+
+
 class Slurm:
     """``shared``: nodes see the directory of a submission. ``cluster``: another one than the default."""
 
@@ -64,13 +72,17 @@ class Slurm:
         self._cancelled: set[str] = set()
         self._directories: dict[str, Path] = {}
         """Of submissions, by array."""
+        self._unanswered: list[_Unanswered] = []
 
     # -- submitting -----------------------------------------------------------------------------------------
 
     def submit(self, spec: WorkerSpec, count: int, directory: Path) -> Submission:
-        """As one array, or several where there may not be so many jobs in one. Raises DeployError, and then
-        there is none."""
+        """As one array, or several where there may not be so many jobs in one. What an earlier submission
+        left that nobody told of comes first. Raises DeployError, and then there is none, as far as Slurm
+        tells."""
         self._learn_config()
+        if late := self._late():
+            return late
         spec = self._with_grace(spec)
         if self._shared:
             place(spec, directory)
@@ -83,7 +95,7 @@ class Slurm:
             for size in self._sizes(count):
                 array = self._submit_array(script, size, arrays)
                 arrays.append(array)
-                jobs += [f"{array}_{index}" for index in range(size)]
+                jobs += _elements(array, size)
         except DeployError as error:
             with contextlib.suppress(DeployError):
                 self.cancel(jobs)
@@ -119,21 +131,34 @@ class Slurm:
         """The array's number."""
         try:
             return slurm_text.parse_submitted(run_command(self._sbatch(script, size)))
-        except BatchCommandError as error:
-            found = self._find(script.parent, others) if _UNANSWERED.search(str(error)) else ""
-            if not found:
+        except DeployError as error:
+            if isinstance(error, BatchCommandError) and not _UNANSWERED.search(str(error)):
                 raise
-            return found
+            asked = _Unanswered(script.parent, size, tuple(others))
+            with contextlib.suppress(DeployError):
+                if found := _find(asked, self._begun()):
+                    return found
+            self._unanswered.append(asked)
+            raise
 
-    def _find(self, directory: Path, others: Sequence[str]) -> str:
-        """The array that begins in ``directory``, for when sbatch was not told of it; "" if there is none."""
+    def _late(self) -> Submission | None:
+        """What became of submissions that Slurm did not answer. Raises DeployError while it answers nobody:
+        each further one might add to what nobody knows of."""
+        begun = self._begun() if self._unanswered else {}
+        for asked in self._unanswered:
+            if array := _find(asked, begun):
+                self._unanswered.remove(asked)
+                self._directories[array] = asked.directory
+                return Submission(_elements(array, asked.size), str(asked.directory))
+        return None
+
+    def _begun(self) -> dict[str, str]:
+        """Where this user's jobs begin, by array."""
         told = self._run(
             "squeue", "--noheader", "--all", "--states=all", f"--user={os.getuid()}", "--format=%F|%Z"
         )
         pairs = (line.strip().partition("|") for line in told.splitlines())
-        return next(
-            (array for array, _, begin in pairs if begin == str(directory) and array not in others), ""
-        )
+        return {array: begin for array, _, begin in pairs}
 
     def _sbatch(self, script: Path, size: int) -> list[str]:
         return ["sbatch", *self._which, "--parsable", f"--array=0-{size - 1}", str(script)]
@@ -237,6 +262,16 @@ class Slurm:
 
     def _run(self, tool: str, *arguments: str) -> str:
         return run_command([tool, *self._which, *arguments])
+
+
+def _find(asked: _Unanswered, begun: Mapping[str, str]) -> str:
+    """The array that begins in its directory; "" if there is none."""
+    found = (array for array, begin in begun.items() if begin == str(asked.directory))
+    return next((array for array in found if array not in asked.others), "")
+
+
+def _elements(array: str, size: int) -> tuple[str, ...]:
+    return tuple(f"{array}_{index}" for index in range(size))
 
 
 def _portions(names: Sequence[str]) -> Iterable[Sequence[str]]:

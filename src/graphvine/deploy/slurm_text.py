@@ -58,6 +58,8 @@ _EXPLAINED = {
     "Licenses": "it waits for a licence",
     "BeginTime": "it may not begin yet; after a requeue Slurm waits two minutes or so",
 }
+#: What squeue says first where a cluster was named.
+_CLUSTER = re.compile(r"\s*CLUSTER: ")
 _ID = re.compile(r"\d+(?:_\d+)?")
 _BRACKETS = re.compile(r"(\d+)_\[([\d,\-:]+)(?:%\d+)?\]")
 _FIELD = re.compile(r"(?:^|\s)(\w+)=(\S*)")
@@ -193,13 +195,17 @@ def _spans(numbers: Sequence[int]) -> str:
 
 
 def parse_squeue(text: str) -> dict[str, JobStatus]:
-    """Jobs by name, of ``squeue --noheader --array --format SQUEUE_FORMAT``."""
+    """Jobs by name, of ``squeue --noheader --array --format SQUEUE_FORMAT``. Raises DeployError when it says
+    something else only: then nothing is known, not even that there are no jobs."""
     found = {}
     for line in text.splitlines():
         parts = line.strip().split("|", 3)
         if len(parts) == 4:
             for job in expand(parts[0]):
                 found[job] = status_of(job, parts[1], reason=parts[3], host=parts[2])
+    odd = [line for line in text.splitlines() if line.strip() and not _CLUSTER.match(line)]
+    if odd and not found:
+        raise DeployError(f"squeue's answer is not understood: {odd[0][:200]!r}")
     return found
 
 

@@ -89,3 +89,48 @@ def test_a_job_that_left_without_a_word_in_its_log_is_gone(tmp_path: Path) -> No
     tool(tmp_path, "condor_q", """echo '[{"ClusterId": 12, "ProcId": 1, "JobStatus": 3}]'""")
     htcondor.cancel(jobs)
     assert [told.state for told in htcondor.status(jobs)] == [JobState.GONE, JobState.RUNNING]
+
+
+LOGGED = "000 (12.000.000) 2026-11-21 09:50:01 Job submitted from host: <10.0.0.7:1>\\n...\\n"
+#: Takes one job, as its log tells; says so, or does not.
+TAKES = 'd=$(dirname "$(eval echo \\"\\${$#}\\")"); printf "' + LOGGED + '" >> "$d/jobs.log"'
+
+
+@pytest.mark.parametrize("ending", ["echo 'Welcome to the site'", "exit 1", ":"])
+def test_jobs_that_were_submitted_though_it_seemed_to_fail(tmp_path: Path, ending: str) -> None:
+    (tmp_path / "m.json").write_text("{}")
+    (tmp_path / "jobs").mkdir()
+    tool(tmp_path, "condor_submit", f"{TAKES}\n{ending}")
+    htcondor = make_htcondor({"tools": str(tmp_path)})
+    spec = make_spec(python="/p", connection_file=str(tmp_path / "m.json"))
+    assert htcondor.submit(spec, 1, tmp_path / "jobs").jobs == ("12.0",)
+    assert [told.state for told in htcondor.status(["12.0"])] == [JobState.PENDING]
+
+
+def test_jobs_that_were_submitted_after_nobody_waited_any_more(tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text("{}")
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+    tool(tmp_path, "condor_submit", "echo 'the schedd does not answer' >&2; exit 1")
+    htcondor = make_htcondor({"tools": str(tmp_path)})
+    spec = make_spec(python="/p", connection_file=str(tmp_path / "m.json"))
+    with pytest.raises(DeployError, match="does not answer"):
+        htcondor.submit(spec, 1, tmp_path / "one")
+    (tmp_path / "one" / "jobs.log").write_text(LOGGED.replace("\\n", "\n"))
+    tool(tmp_path, "condor_submit", "echo '13.0 - 13.0'")
+    assert htcondor.submit(spec, 1, tmp_path / "two").jobs == ("12.0",)
+    assert htcondor.submit(spec, 1, tmp_path / "three").jobs == ("13.0",)
+
+
+def test_a_spooled_submission_that_seemed_to_fail_is_withdrawn(tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text("{}")
+    (tmp_path / "jobs").mkdir()
+    tool(tmp_path, "condor_submit", "exit 1")
+    tool(tmp_path, "condor_rm", 'echo "$@" > "${0%/*}/called"')
+    spec = make_spec(python="/p", connection_file=str(tmp_path / "m.json"))
+    with pytest.raises(DeployError, match="condor_submit failed"):
+        make_htcondor({"tools": str(tmp_path), "spool": "yes"}).submit(spec, 1, tmp_path / "jobs")
+    description = (tmp_path / "jobs" / "jobs.sub").read_text()
+    name = f'GraphvineSubmission == "{tmp_path}/jobs/output"'
+    assert (tmp_path / "called").read_text() == f"-constraint {name}\n"
+    assert "+" + name.replace("==", "=") in description

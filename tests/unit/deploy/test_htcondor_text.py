@@ -47,7 +47,7 @@ def test_all_that_is_asked_of_the_worker_is_asked_of_htcondor() -> None:
     told = settings(render_description(spec, 50, FILES))
     assert (told["request_cpus"], told["request_memory"], told["request_gpus"]) == ("3", "8192M", "1")
     assert told["request_disk"] == f"{20480 + 600}M"  # and room for what is brought, packed and unpacked
-    assert told["periodic_remove"] == "JobStatus == 2 && time() - JobCurrentStartDate > 7200"
+    assert told["periodic_remove"].endswith(" || (JobStatus == 2 && time() - JobCurrentStartDate > 7200)")
     assert (told["+MaxRuntime"], told["+MaxWallTimeMins"]) == ("7200", "120")
     assert told["job_max_vacate_time"] == "90"
     assert told["accounting_group"] == "group_u_CMS.u_zh"
@@ -73,7 +73,8 @@ def test_what_is_brought_and_what_comes_back() -> None:
 
 def test_what_is_not_asked_for_is_left_to_the_pool() -> None:
     told = settings(render_description(make_spec(python="/p"), 1, BARE))
-    for name in ("request_memory", "request_disk", "request_gpus", "periodic_remove", "requirements"):
+    assert "JobCurrentStartDate" not in told["periodic_remove"]
+    for name in ("request_memory", "request_disk", "request_gpus", "requirements"):
         assert name not in told
     assert told["universe"] == "vanilla"
 

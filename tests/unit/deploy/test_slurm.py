@@ -1,0 +1,85 @@
+"""Slurm's tools where a real Slurm does not come to: answers that are lost, late, or rubbish."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from graphvine.deploy.errors import DeployError
+from graphvine.deploy.slurm import Slurm
+from graphvine.deploy.spec import WorkerSpec, make_spec
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of tools that comes first; what is not put into it is not there."""
+    directory = tmp_path / "tools"
+    directory.mkdir()
+    monkeypatch.setenv("PATH", f"{directory}:/usr/bin:/bin")
+    put(directory, "scontrol", "exit 1")
+    put(directory, "sacct", "echo 'Slurm accounting storage is disabled' >&2; exit 1")
+    return directory
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> WorkerSpec:
+    (tmp_path / "m.json").write_text("{}")
+    return make_spec(python="/p", connection_file=str(tmp_path / "m.json"))
+
+
+def put(directory: Path, name: str, text: str) -> None:
+    path = directory / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def submission(tmp_path: Path, name: str) -> Path:
+    (tmp_path / name).mkdir()
+    return tmp_path / name
+
+
+@pytest.mark.parametrize("says", ["echo 'Welcome'", ":", "echo 'Socket timed out' >&2; exit 1"])
+def test_a_submission_whose_answer_was_lost_is_found(
+    tools: Path, spec: WorkerSpec, tmp_path: Path, says: str
+) -> None:
+    one = submission(tmp_path, "one")
+    put(tools, "sbatch", says)
+    put(tools, "squeue", f"echo '16|/elsewhere'; echo '17|{one}'")
+    assert Slurm().submit(spec, 2, one).jobs == ("17_0", "17_1")
+
+
+def test_nothing_is_submitted_while_nobody_knows_what_was(
+    tools: Path, spec: WorkerSpec, tmp_path: Path
+) -> None:
+    slurm = Slurm()
+    one = submission(tmp_path, "one")
+    put(tools, "sbatch", 'echo called >> "${0%/*}/called"; echo "Socket timed out" >&2; exit 1')
+    put(tools, "squeue", "echo 'squeue: error: no answer' >&2; exit 1")
+    with pytest.raises(DeployError, match=r"sbatch failed.*Socket timed out"):
+        slurm.submit(spec, 2, one)
+    with pytest.raises(DeployError, match="squeue failed"):
+        slurm.submit(spec, 2, submission(tmp_path, "two"))
+    assert (tools / "called").read_text() == "called\n"
+    put(tools, "squeue", f"echo '17|{one}'")
+    assert slurm.submit(spec, 2, submission(tmp_path, "three")).jobs == ("17_0", "17_1")
+    put(tools, "sbatch", "echo 18")
+    assert slurm.submit(spec, 2, submission(tmp_path, "four")).jobs == ("18_0", "18_1")
+
+
+def test_what_slurm_refuses_is_not_looked_for(tools: Path, spec: WorkerSpec, tmp_path: Path) -> None:
+    put(tools, "sbatch", "echo 'sbatch: error: Invalid account' >&2; exit 1")
+    put(tools, "squeue", 'echo called > "${0%/*}/called"')
+    slurm = Slurm()
+    for name in ("one", "two"):
+        with pytest.raises(DeployError, match="Invalid account"):
+            slurm.submit(spec, 2, submission(tmp_path, name))
+    assert not (tools / "called").exists()
+
+
+def test_an_answer_that_is_none_is_no_knowledge(tools: Path) -> None:
+    put(tools, "squeue", "echo '<html>'")
+    with pytest.raises(DeployError, match="squeue's answer is not understood: '<html>'"):
+        Slurm().status(["17_0"])
+    put(tools, "squeue", "echo 'CLUSTER: far'")
+    assert Slurm().status(["17_0"])[0].state.is_over
