@@ -24,6 +24,7 @@ from graphvine.deploy.errors import DeployError
 from graphvine.deploy.fleet import Ask, Cancel, Fleet, Instruction, JobInfo, Limits, Read, Retire, Say, Submit
 from graphvine.deploy.scaling import Policy, Scaler, Size
 from graphvine.deploy.spec import WorkerSpec
+from graphvine.deploy.systems import by_hand
 from graphvine.protocol.messages import Demand, Wanted, WorkerNews
 
 log = logging.getLogger("graphvine.deploy")
@@ -91,6 +92,8 @@ class Supervisor:
         self._told: set[str] = set()
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._closing = False
+        self._refused = ""
+        """Why the last attempt to cancel jobs failed."""
         self._serial = 0
         self.status = ClusterStatus(0, 0, {}, [])
         """What there was after the last turn."""
@@ -240,7 +243,8 @@ class Supervisor:
         self._publish(0)
 
     def _see_them_end(self) -> None:
-        """Wait until the batch system says that all jobs are over."""
+        """Wait until the batch system says that all jobs are over. What could not be cancelled is cancelled
+        again: it may be back in a moment."""
         end, pause_s = time.monotonic() + self._close_s, _CLOSE_ASK_S
         while self._fleet.jobs:
             self._do(Ask(tuple(self._fleet.jobs)))
@@ -250,13 +254,21 @@ class Supervisor:
             # Nothing tells when a batch job is over.
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _CLOSE_ASK_MOST_S)
+            if self._refused:
+                self._fleet.on_close(time.monotonic())
+                self._carry_out()
         if self._fleet.jobs:
-            names = ", ".join(list(self._fleet.jobs)[:20])
+            self._tell_what_is_left(list(self._fleet.jobs))
+
+    def _tell_what_is_left(self, jobs: Sequence[str]) -> None:
+        _, remove = by_hand(self._system, jobs)
+        number = "1 job" if len(jobs) == 1 else f"{len(jobs)} jobs"
+        advice = f": remove what is left with: {remove}" if remove else f": {', '.join(jobs[:20])}"
+        if self._refused:
+            log.error("%s: %s could not be cancelled%s", self._system.name, number, advice)
+        else:
             log.warning(
-                "%d jobs were cancelled, and %s has not ended them yet: %s",
-                len(self._fleet.jobs),
-                self._system.name,
-                names,
+                "%s has not ended %s yet that it was told to cancel%s", self._system.name, number, advice
             )
 
     # -- what is to be done ----------------------------------------------------------------------------
@@ -294,6 +306,7 @@ class Supervisor:
             self._system.cancel(jobs)
         except (DeployError, OSError) as error:
             failed = str(error)
+        self._refused = failed
         self._fleet.on_cancelled(jobs, failed, time.monotonic())
 
     def _ask(self, jobs: Sequence[str]) -> None:

@@ -60,7 +60,7 @@ def _pairs(options: Sequence[str]) -> dict[str, str]:
     return {key: value for key, _, value in pairs}
 
 
-def by_hand(system: System, jobs: Sequence[str]) -> tuple[str, str]:
+def by_hand(system: BatchSystem, jobs: Sequence[str]) -> tuple[str, str]:
     """The commands with which a user looks at these jobs, and removes them; "" where there is none."""
     if system.name in _BY_HAND:
         arrays = list(dict.fromkeys(job.replace("_", ".").partition(".")[0] for job in jobs))

@@ -1,0 +1,96 @@
+"""The thread around a fleet, and a batch system that does as a test tells it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from graphvine.deploy.batch import JobState, JobStatus, Submission
+from graphvine.deploy.errors import DeployError
+from graphvine.deploy.fleet import Limits
+from graphvine.deploy.spec import WorkerSpec, make_spec
+from graphvine.deploy.supervisor import Supervisor
+
+
+class Site:
+    """``refuses``: so many attempts to cancel fail."""
+
+    name = "slurm"
+
+    def __init__(self) -> None:
+        self.refuses = 0
+        self.cancelled: set[str] = set()
+        self.submitted: queue.SimpleQueue[WorkerSpec] = queue.SimpleQueue()
+
+    def submit(self, spec: WorkerSpec, count: int, directory: Path) -> Submission:
+        self.submitted.put(spec)
+        return Submission(tuple(f"17_{index}" for index in range(count)), str(directory))
+
+    def status(self, jobs: Sequence[str]) -> list[JobStatus]:
+        return [JobStatus(j, JobState.REMOVED if j in self.cancelled else JobState.PENDING) for j in jobs]
+
+    def cancel(self, jobs: Sequence[str]) -> None:
+        if self.refuses:
+            self.refuses -= 1
+            raise DeployError("nobody answers")
+        self.cancelled.update(jobs)
+
+    def output(self, job: str) -> str:
+        return ""
+
+
+class Nobody:
+    def retire(self, *workers: str, reason: str) -> object:
+        raise AssertionError(workers)
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+@pytest.fixture
+def make(site: Site, tmp_path: Path) -> Iterator[Callable[[float], Supervisor]]:
+    made: list[Supervisor] = []
+
+    def start(close_s: float) -> Supervisor:
+        spec = make_spec(python="/p")
+        made.append(Supervisor(site, spec, tmp_path, Nobody(), limits=Limits(), close_s=close_s))
+        made[-1].start()
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.close()
+    assert not [thread for thread in threading.enumerate() if "supervisor" in thread.name]
+
+
+def test_what_could_not_be_cancelled_at_the_end_is_tried_again(
+    site: Site, make: Callable[[float], Supervisor], caplog: pytest.LogCaptureFixture
+) -> None:
+    supervisor = make(60.0)
+    supervisor.scale(2)
+    site.submitted.get(timeout=60)
+    site.refuses = 2
+    supervisor.close()
+    assert site.cancelled == {"17_0", "17_1"}
+    assert supervisor.status.jobs == []
+    assert [record.getMessage() for record in caplog.records] == [
+        "slurm: jobs can't be cancelled: nobody answers"
+    ]
+
+
+def test_what_is_left_is_said_with_what_to_do(
+    site: Site, make: Callable[[float], Supervisor], caplog: pytest.LogCaptureFixture
+) -> None:
+    supervisor = make(0.0)
+    supervisor.scale(2)
+    site.submitted.get(timeout=60)
+    site.refuses = 1000
+    supervisor.close()
+    last = caplog.records[-1].getMessage()
+    assert last == "slurm: 2 jobs could not be cancelled: remove what is left with: scancel 17"
