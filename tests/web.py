@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -20,7 +21,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.seen.append((self.command, self.path, dict(self.headers)))
         self.close_connection = True
-        self.server.answers[self.path](self)
+        self.server.answer(self)
 
     do_HEAD = do_GET
 
@@ -49,6 +50,9 @@ class Source(ThreadingHTTPServer):
         self.seen: list[tuple[str, str, dict[str, str]]] = []
         self.free = threading.Event()
 
+    def answer(self, handler: Handler) -> None:
+        self.answers[handler.path](handler)
+
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.server_port}{path}"
 
@@ -58,12 +62,19 @@ class Source(ThreadingHTTPServer):
 
 @pytest.fixture
 def source(monkeypatch: pytest.MonkeyPatch) -> Iterator[Source]:
+    server = Source()
+    with serving(server, monkeypatch):
+        yield server
+
+
+@contextmanager
+def serving(server: Source, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """It answers, and nothing of the surroundings leads elsewhere."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    server = Source()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield server
+    yield
     server.free.set()
     server.shutdown()
     thread.join()

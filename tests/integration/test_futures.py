@@ -294,6 +294,31 @@ def test_shutdown_that_cancels(ways: Ways, pipe: Path) -> None:
     assert all(future.cancelled() for future in futures)
 
 
+def test_who_interrupts_the_block_waits_for_none(ways: Ways, pipe: Path) -> None:
+    def interrupted() -> None:
+        with ways.executor:
+            futures.extend(ways.submit(read, pipe) for _ in range(3))
+            raise KeyboardInterrupt
+
+    futures: list[Future[Any]] = []
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert all(future.cancelled() for future in futures)
+
+
+def test_a_manager_s_executor_that_is_interrupted_waits_for_none(pipe: Path) -> None:
+    def interrupted() -> None:
+        with manager.executor() as executor:
+            futures.append(executor.submit(read, pipe))
+            raise KeyboardInterrupt
+
+    futures: list[Future[Any]] = []
+    with vine.Manager(local_workers=1) as manager:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        assert futures[0].cancelled()
+
+
 def test_map_as_the_standard_library_has_it(executor: vine.FuturesExecutor, pipe: Path) -> None:
     found = executor.map(my_sum, [1, 2, 3], [4, 5])
     assert next(found) == 5

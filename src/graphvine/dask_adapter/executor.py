@@ -32,7 +32,7 @@ from graphvine.manager.engine import Engine, Run
 from graphvine.manager.failure import failed_exception, raised_exception
 from graphvine.manager.plan import TaskOptions
 from graphvine.protocol.errors import ManagerClosedError, TaskError, check_process
-from graphvine.protocol.futures import RunFuture
+from graphvine.protocol.futures import RunFuture, is_interrupt
 from graphvine.protocol.outcomes import Failed
 
 log = logging.getLogger("graphvine.executor")
@@ -102,10 +102,11 @@ class GraphvineExecutor(Executor):
             for thread in self._threads:
                 thread.join()
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Wait for all calls; whoever interrupts the block waits for none."""
         # A forked child that leaves the block means its own end, not the executor's.
         if os.getpid() == self._pid:
-            self.shutdown(wait=True)
+            self.shutdown(wait=True, cancel_futures=is_interrupt(kind))
 
     # -- our threads -----------------------------------------------------------------------------------
 

@@ -55,3 +55,8 @@ class RunFuture(Future):  # type: ignore[type-arg]
             self.set_exception(error)
         else:
             self.set_result(value)
+
+
+def is_interrupt(kind: type[BaseException] | None) -> bool:
+    """Whether a block is left because its user pressed Ctrl-C: then what it began is not waited for."""
+    return kind is not None and issubclass(kind, KeyboardInterrupt)

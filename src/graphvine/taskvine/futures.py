@@ -22,7 +22,7 @@ from concurrent.futures import wait as wait
 from typing import TYPE_CHECKING, Any
 
 from graphvine.protocol.errors import ManagerClosedError
-from graphvine.protocol.futures import RunFuture
+from graphvine.protocol.futures import RunFuture, is_interrupt
 from graphvine.taskvine import results
 from graphvine.taskvine.gathering import Gathered
 from graphvine.taskvine.libraries import FunctionCall
@@ -476,6 +476,10 @@ class FuturesExecutor(Executor):
                 target=self._finish, args=(left,), name="graphvine-futures", daemon=True
             )
             thread.start()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Wait for all that was submitted; whoever interrupts the block waits for none of it."""
+        self.shutdown(wait=True, cancel_futures=is_interrupt(kind))
 
     def _finish(self, left: Iterable[Future[Any]]) -> None:
         wait(list(left))
