@@ -31,9 +31,9 @@ def pytest_runtest_makereport(
     report = yield
     directory = getattr(item, "funcargs", {}).get("tmp_path")
     if report.failed and directory is not None:
-        for log in sorted(directory.glob("*.log")):
+        for log in sorted(directory.rglob("*.log")):
             lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
-            report.sections.append((f"{log.name}, its last lines", "\n".join(lines)))
+            report.sections.append((f"{log.relative_to(directory)}, its last lines", "\n".join(lines)))
     return report
 
 

@@ -11,6 +11,7 @@ Every site has the same private addresses, as sites do. Needs root, and the comm
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -38,6 +39,7 @@ def why_not() -> str:
     )
 
 
+_numbers = itertools.count()
 _missing = why_not()
 needs_hosts = pytest.mark.skipif(bool(_missing), reason=_missing)
 
@@ -70,7 +72,7 @@ class Internet:
     manager = "10.214.0.1"
 
     def __init__(self) -> None:
-        self._prefix = f"gv{os.getpid() % 100_000}-"
+        self._prefix = f"gv{os.getpid() % 100_000}-{next(_numbers)}-"
         self._names: list[str] = []
         self._links = 0
         self._processes: list[subprocess.Popen[str]] = []

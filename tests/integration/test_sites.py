@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -185,16 +188,103 @@ def test_a_host_that_swallows_packets_is_asked_once(net: Internet, tmp_path: Pat
     assert knocks[2] == knocks[1] == knocks[0], "and then no more"
 
 
-@pytest.mark.slow
-def test_links_outlive_a_firewall_that_forgets_what_is_idle(net: Internet, tmp_path: Path) -> None:
-    """It forgets after 30 s and says nothing; a kept link and the manager's are used again after 40."""
+def test_files_through_a_thin_line_do_not_keep_heartbeats_waiting(net: Internet, tmp_path: Path) -> None:
+    """6 MB over 8 Mbit/s, asked for all at once by several, from one that is lost after 2 s of silence."""
+    net.site("a", hosts=1)
+    net.site("b", hosts=2)
+    play = Play(
+        net,
+        tmp_path,
+        """
+    wait_for("a0", "b0", "b1")
+    values = [on("a0", make, MB, n) for n in range(6)]
+    found = get(*[on(one, digest, value) for value in values for one in ("a0", "b0", "b1")])
+    step(found=found)
+    manager.close()
+    """,
+        "silent_s=2.0",
+    )
+    for host in ("a0", "b0", "b1"):
+        net.start_worker(host, play.port, tmp_path)
+    net.slow_down("a-nat", "8mbit")
+    found = play.hear()["found"]
+    assert isinstance(found, list)
+    assert [len(set(found[n : n + 3])) for n in range(0, 18, 3)] == [1] * 6
+    play.say()
+    play.end()
+    assert (tmp_path / "a0.log").read_text().count("joined manager") == 1, "it was never taken for lost"
+
+
+# -- silence ----------------------------------------------------------------------------------------------
+
+
+WORK = """
+    wait_for("a", "b")
+
+    def work(n, *others):
+        import time
+        with open("BEGUN", "ab", buffering=0) as file:
+            file.write(b"%d\\n" % n)
+        time.sleep(0.05)
+        return make(20_000, n)
+
+    leaves = [delayed(work)(n) for n in range(200)]
+    whole = [delayed(work)(200 + n, *leaves[n : n + 4]) for n in range(0, 200, 4)]
+    future = manager.compute(delayed(digest)(*whole))
+    step()
+    step(right=future.result() == digest(*[make(20_000, 200 + n) for n in range(0, 200, 4)]))
+"""
+
+
+def drop(net: Internet, directory: Path, seconds: int | None, settings: str = "", *options: str) -> None:
+    """Packets are dropped between one worker and everybody else, for so long (None: for good)."""
+    directory.mkdir()
+    begun = directory / "begun"
+    for host in ("a", "b"):
+        net.public(host)
+    back = ['wait_for("a", "b")', "step()"] if seconds else []
+    body = WORK.replace("BEGUN", str(begun)) + "".join(f"    {line}\n" for line in [*back, "manager.close()"])
+    play = Play(net, directory, body, settings)
+    workers = [net.start_worker(host, play.port, directory, *options) for host in ("a", "b")]
+    play.hear()
+    play.say()
+    while not begun.exists() or begun.read_text().count("\n") < 40:
+        assert play.process.poll() is None
+        time.sleep(0.01)
+    net.drop_all("b")
+    if seconds is not None:
+        net.run("mid", ["sleep", str(seconds)])
+        net.restore("b")
+    assert play.hear()["right"]
+    play.say()
+    counted = [int(line) for line in begun.read_text().split()]
+    assert set(counted) == {*range(200), *range(200, 400, 4)}
+    joined = (directory / "b.log").read_text().count("joined manager")
+    if seconds == 3 or settings:
+        assert joined == 1, "nobody noticed"
+        assert len(counted) == 250, "nothing was done twice"
+    if seconds is not None:
+        play.hear()
+        play.say()
+        if seconds == 30 and not settings:
+            assert (directory / "b.log").read_text().count("joined manager") == 2, "it came back"
+    play.end()
+    if seconds is None:
+        assert workers[1].wait(100) == 1
+        assert "no manager answered" in (directory / "b.log").read_text()
+
+
+def forget(net: Internet, directory: Path) -> None:
+    """A firewall forgets what is idle for 30 s and says nothing; a kept link and the manager's are used again
+    after 40."""
+    directory.mkdir()
     net.site("a", hosts=1)
     net.public("c")
     net.write("a-nat", "/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established", "30")
     net.write("a-nat", "/proc/sys/net/netfilter/nf_conntrack_tcp_loose", "0")
     play = Play(
         net,
-        tmp_path,
+        directory,
         """
     wait_for("a0", "c")
     def turn(n):
@@ -219,7 +309,7 @@ def test_links_outlive_a_firewall_that_forgets_what_is_idle(net: Internet, tmp_p
         """,
     )
     for host in ("a0", "c"):
-        net.start_worker(host, play.port, tmp_path)
+        net.start_worker(host, play.port, directory)
     play.hear()
     net.run("a-nat", ["sleep", "40"])
     play.say()
@@ -228,98 +318,24 @@ def test_links_outlive_a_firewall_that_forgets_what_is_idle(net: Internet, tmp_p
     assert listed["nftables"][1]["counter"]["packets"] == 1, "over one link"
     play.say()
     play.end()
-    assert (tmp_path / "a0.log").read_text().count("joined manager") == 1
+    assert (directory / "a0.log").read_text().count("joined manager") == 1
 
 
-def test_files_through_a_thin_line_do_not_keep_heartbeats_waiting(net: Internet, tmp_path: Path) -> None:
-    """12 MB over 8 Mbit/s, asked for all at once by several, from one that is lost after 2 s of silence."""
-    net.site("a", hosts=1)
-    net.site("b", hosts=2)
-    play = Play(
-        net,
-        tmp_path,
-        """
-    wait_for("a0", "b0", "b1")
-    values = [on("a0", make, 2 * MB, n) for n in range(6)]
-    found = get(*[on(one, digest, value) for value in values for one in ("a0", "b0", "b1")])
-    step(found=found)
-    manager.close()
-    """,
-        "silent_s=2.0",
-    )
-    for host in ("a0", "b0", "b1"):
-        net.start_worker(host, play.port, tmp_path)
-    net.slow_down("a-nat", "8mbit")
-    found = play.hear()["found"]
-    assert isinstance(found, list)
-    assert [len(set(found[n : n + 3])) for n in range(0, 18, 3)] == [1] * 6
-    play.say()
-    play.end()
-    assert (tmp_path / "a0.log").read_text().count("joined manager") == 1, "it was never taken for lost"
+def test_packets_are_dropped_for_3_s(net: Internet, tmp_path: Path) -> None:
+    drop(net, tmp_path / "3 s", 3)
 
 
-WORK = """
-    wait_for("a", "b")
-
-    def work(n, *others):
-        import os, time
-        with open(os.environ["BEGUN"], "ab", buffering=0) as file:
-            file.write(b"%d\\n" % n)
-        time.sleep(0.05)
-        return make(20_000, n)
-
-    leaves = [delayed(work)(n) for n in range(ROUNDS)]
-    whole = [delayed(work)(ROUNDS + n, *leaves[n : n + 4]) for n in range(0, ROUNDS, 4)]
-    future = manager.compute(delayed(digest)(*whole))
-    step()
-    step(right=future.result() == digest(*[make(20_000, ROUNDS + n) for n in range(0, ROUNDS, 4)]))
-"""
-
-
-@pytest.mark.parametrize(
-    ("seconds", "settings"),
-    [
-        (3, ""),
-        pytest.param(30, "", marks=pytest.mark.slow),
-        pytest.param(30, "silent_s=60.0", marks=pytest.mark.slow),
-        pytest.param(None, "", marks=pytest.mark.slow),
-    ],
-    ids=["for 3 s", "for 30 s", "for 30 s, and workers may be silent for 60", "for good"],
-)
-def test_packets_are_dropped(
-    net: Internet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int | None, settings: str
-) -> None:
-    """Between one worker and everybody else."""
-    begun = tmp_path / "begun"
-    monkeypatch.setenv("BEGUN", str(begun))
-    for host in ("a", "b"):
-        net.public(host)
-    back = ['wait_for("a", "b")', "step()"] if seconds else []
-    body = WORK.replace("ROUNDS", "200") + "".join(f"    {line}\n" for line in [*back, "manager.close()"])
-    play = Play(net, tmp_path, body, settings)
-    workers = [net.start_worker(host, play.port, tmp_path) for host in ("a", "b")]
-    play.hear()
-    play.say()
-    while not begun.exists() or begun.read_text().count("\n") < 40:
-        assert play.process.poll() is None
-    net.drop_all("b")
-    if seconds is not None:
-        net.run("mid", ["sleep", str(seconds)])
-        net.restore("b")
-    assert play.hear()["right"]
-    play.say()
-    counted = [int(line) for line in begun.read_text().split()]
-    assert set(counted) == {*range(200), *range(200, 400, 4)}
-    joined = (tmp_path / "b.log").read_text().count("joined manager")
-    if seconds == 3 or settings:
-        assert joined == 1, "nobody noticed"
-        assert len(counted) == 250, "nothing was done twice"
-    if seconds is not None:
-        play.hear()
-        play.say()
-        if seconds == 30 and not settings:
-            assert (tmp_path / "b.log").read_text().count("joined manager") == 2, "it came back"
-    play.end()
-    if seconds is None:
-        assert workers[1].wait(100) == 1
-        assert "no manager answered" in (tmp_path / "b.log").read_text()
+@pytest.mark.slow
+def test_long_silences(tmp_path: Path) -> None:
+    """Side by side, each with hosts of its own, as they mostly wait."""
+    plays: dict[str, Callable[[Internet, Path], None]] = {
+        "30 s": lambda net, directory: drop(net, directory, 30),
+        "30 s of 60": lambda net, directory: drop(net, directory, 30, "silent_s=60.0"),
+        "for good": lambda net, directory: drop(net, directory, None, "", "--timeout", "25"),
+        "firewall": forget,
+    }
+    with ExitStack() as nets, ThreadPoolExecutor(len(plays)) as side_by_side:
+        made = {name: nets.enter_context(Internet()) for name in plays}
+        ended = [side_by_side.submit(play, made[name], tmp_path / name) for name, play in plays.items()]
+        for play in ended:
+            play.result()

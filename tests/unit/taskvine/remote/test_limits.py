@@ -5,9 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-from graphvine.taskvine.remote.limits import Limits, Monitor, descendants, exceeded_by, extent, resident_mb
+from graphvine.taskvine.remote.limits import (
+    INTERVAL_S,
+    Limits,
+    Monitor,
+    descendants,
+    exceeded_by,
+    extent,
+    resident_mb,
+)
 
 
 def test_the_peak_counts_and_names_its_limit(tmp_path: Path) -> None:
@@ -25,6 +34,16 @@ def test_two_limits_are_told_together(tmp_path: Path) -> None:
     monitor = Monitor(Limits(memory=1.5, disk=2_000_000), str(tmp_path), list)
     monitor.note(memory=2, disk=3_000_000)
     assert exceeded_by(monitor.reason) == monitor.exceeded == {"memory": 1.5, "disk": 2_000_000}
+
+
+def test_a_look_that_only_had_to_wait_is_soon_followed_by_another(tmp_path: Path) -> None:
+    """As while a call holds the interpreter."""
+
+    def pids() -> list[int]:
+        time.sleep(INTERVAL_S)
+        return [os.getpid()]
+
+    assert Monitor(Limits(memory=10**9), str(tmp_path), pids).look() == INTERVAL_S
 
 
 def test_disk_is_what_is_no_link_to_elsewhere(tmp_path: Path) -> None:
