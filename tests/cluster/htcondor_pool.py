@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
-from tests.cluster import install_htcondor
+from tests.cluster import install_apptainer, install_htcondor
 
 _READY_S = 60
 _STOP_S = 30.0
@@ -97,6 +97,8 @@ JOB_START_COUNT = 100
 JOB_START_DELAY = 0
 PERIODIC_EXPR_INTERVAL = 2
 MACHINE_MAX_VACATE_TIME = 20
+
+SINGULARITY = {apptainer}
 """
 
 
@@ -120,7 +122,14 @@ class Pool:
         self.archive = home / "none"
         """The same, packed."""
         self._root = root
-        self._settings = {"root": root, "home": home, "cores": cores, "memory_mb": memory_mb, "port": _port()}
+        self._settings = {
+            "root": root,
+            "home": home,
+            "cores": cores,
+            "memory_mb": memory_mb,
+            "port": _port(),
+            "apptainer": install_apptainer.program() or "/usr/bin/apptainer",
+        }
         self.variables = {
             "CONDOR_CONFIG": str(home / "condor_config"),
             "HOME": str(home),

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,8 +23,21 @@ LIBRARIES += ("libresolv.so.2", "libgcc_s.so.1", "libstdc++.so.6", "libnss_files
 MARK = "etc/graphvine-test-image"
 
 
-def make_image(directory: Path, text: str) -> Path:
-    """The image, as a directory: what CVMFS has, and what all of them are once they are unpacked."""
+def build_image(apptainer: Path, image: Path, text: str) -> Path:
+    """The image, as Apptainer makes it: a directory, as on CVMFS, or one file, with a name in ``.sif``."""
+    with tempfile.TemporaryDirectory() as scratch:
+        root = _make_root(Path(scratch) / "root", text)
+        path = os.pathsep.join([str(apptainer.parent), os.environ.get("PATH", os.defpath)])
+        how = [] if image.suffix == ".sif" else ["--sandbox"]
+        command = [apptainer, "-s", "build", *how, image, root]
+        subprocess.run(command, env={**os.environ, "PATH": path}, check=True, stdout=subprocess.DEVNULL)
+    for place in (image, *image.rglob("*")):
+        if not place.is_symlink():
+            place.chmod(place.stat().st_mode | (0o555 if place.is_dir() else 0o444))
+    return image
+
+
+def _make_root(directory: Path, text: str) -> Path:
     for part in ("bin", "tmp", "var/tmp", "proc", "sys", "dev", "etc", "root", "home", "usr"):
         (directory / part).mkdir(parents=True)
     for name in PROGRAMS:
