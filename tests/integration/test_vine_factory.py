@@ -124,10 +124,10 @@ command = ["kill", "{{jobs}}"]
 harmless = "No such process"
 
 [[status]]
-command = ["ps", "-o", "pid=", "-p", "{{jobs}}"]
+# ps that finds none of them fails, and does not say of what.
+command = ["sh", "-c", 'ps -o pid= -p "$@" || true', "sh", "{{jobs}}"]
 job = "{{number}}"
 state = "running"
-harmless = ".*"
 
 [status.fields]
 number = '(\d+)'

@@ -77,7 +77,9 @@ def of_older_version(link: socket.socket) -> ssl.SSLSocket:
 
 
 @pytest.mark.parametrize(
-    "client", [wrapped("another", "client"), without_certificate, of_older_version], ids=str
+    "client",
+    [wrapped("another", "client"), without_certificate, of_older_version],
+    ids=["of another secret", "without one", "of an older version"],
 )
 def test_a_client_that_cannot_show_the_certificate_is_refused(client: Wrap) -> None:
     near, far = meet(client, wrapped(SECRET, "server"))
