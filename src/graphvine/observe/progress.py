@@ -4,6 +4,7 @@
   (``progress=True``), it always shows, and where nothing can be repainted it writes a line now and then.
 - A thread of its own sleeps until the block ends or a refresh is due. Where nothing is shown there is none.
 - What others write to the terminal goes above the picture, when they do it within ``aside``.
+- Runs that go on at the same time (of several threads, say) have their pictures one below the other.
 - The last picture stays. Nothing is written after ``showing`` ends; a broken terminal never breaks a run.
 """
 
@@ -108,9 +109,11 @@ class Watcher:
                 due_s = self._display.refresh_s
             if self._last_picture and (self._painted or self._patience_s == 0):
                 self._paint()
-            self._display.close()
         except (OSError, ValueError):
             return  # the terminal has gone or is closed: the run matters, the picture does not
+        finally:
+            with suppress(OSError, ValueError):
+                self._display.close()
 
     def _paint(self) -> None:
         progress = self._run.progress()
@@ -188,37 +191,55 @@ class TerminalDisplay:
         self._stream = stream
         self._size = size
         self._style = style_of(stream)
-        self._height = 0
+        self._lines: list[str] = []
+        """As they stand on the screen."""
 
     def paint(self, progress: Progress, rate: float) -> None:
         columns, rows = self._size()
-        # The last column stays free: writing there wraps on some terminals.
-        lines = render_progress(
-            progress, max(columns - 1, 1), rate, self._style, max_lines=max(1, min(10, rows - 2))
-        )
         with _screen:
-            picture = "".join(f"\x1b[2K{line}\n" for line in lines)
-            self._stream.write("\r" + self._up() + picture + "\x1b[J")
-            self._stream.flush()
-            if not self._height:
+            above = self._neighbours()
+            height = sum(len(each._lines) for each in above)
+            if self not in above:
                 _painted.append(self)
-            self._height = len(lines)
+                above.append(self)
+            share = max(1, min(10, (rows - 2) // len(above)))
+            # The last column stays free: writing there wraps on some terminals.
+            self._lines = render_progress(progress, max(columns - 1, 1), rate, self._style, max_lines=share)
+            for each in above:
+                del each._lines[share:]
+            self._repaint(height, above)
 
     def clear(self) -> None:
         """Take the picture away; the next one comes wherever the cursor is then."""
-        self._stream.write("\r" + self._up() + "\x1b[J")
-        self._stream.flush()
-        self._forget()
+        with _screen:
+            others = self._neighbours()
+            height = sum(len(each._lines) for each in others)
+            self._forget()
+            self._repaint(height, self._neighbours())
 
     def close(self) -> None:
+        """The picture stays, above those that go on."""
         with _screen:
-            self._forget()
+            others = self._neighbours()
+            try:
+                if len(others) > 1 and self in others:
+                    height = sum(len(each._lines) for each in others)
+                    self._repaint(height, [self, *(each for each in others if each is not self)])
+            finally:
+                self._forget()
 
-    def _up(self) -> str:
-        return f"\x1b[{self._height}A" if self._height else ""
+    def _neighbours(self) -> list[TerminalDisplay]:
+        """All that share this screen, from the top."""
+        return [each for each in _painted if each._stream is self._stream]
+
+    def _repaint(self, height: int, displays: list[TerminalDisplay]) -> None:
+        """In place of the last ``height`` lines."""
+        picture = "".join(f"\x1b[2K{line}\n" for each in displays for line in each._lines)
+        self._stream.write("\r" + (f"\x1b[{height}A" if height else "") + picture + "\x1b[J")
+        self._stream.flush()
 
     def _forget(self) -> None:
-        self._height = 0
+        self._lines = []
         if self in _painted:
             _painted.remove(self)
 

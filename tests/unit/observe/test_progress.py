@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -257,3 +258,55 @@ def test_what_is_written_aside_goes_above_the_picture() -> None:
     with showing_module.aside():
         pass
     assert len(stream.getvalue()) == begin
+
+
+def screen_of(text: str) -> list[str]:
+    """What stands on a terminal that was sent ``text``: of its codes, those that pictures are made of."""
+    lines: list[str] = []
+    row = 0
+    for part in re.split(r"(\r\x1b\[\d+A|\x1b\[J|\n)", re.sub(r"\x1b\[(\d+m|2K)", "", text)):
+        if part.endswith("A"):
+            row = max(0, row - int(part[3:-1]))
+        elif part == "\x1b[J":
+            del lines[row:]
+        elif part == "\n":
+            row += 1
+        elif part.strip("\r"):
+            lines[row : row + 1] = [part.strip("\r")]
+    return lines
+
+
+def test_runs_of_several_threads_have_their_pictures_one_below_the_other() -> None:
+    stream = Stream(tty=True)
+    displays = [TerminalDisplay(stream, lambda: os.terminal_size((80, 24))) for _ in range(2)]
+    runs = [HandMadeRun(total=total) for total in (11, 22)]
+    for _ in range(2):
+        for display, run in zip(displays, runs, strict=True):
+            display.paint(run.progress(), 1.0)
+    totals = [re.search(r"\d+/(\d+)", line)[1] for line in screen_of(stream.getvalue())]
+    assert totals == ["11", "22"]
+    with showing_module.aside():
+        stream.write("a task's line\n")
+    for display, run in zip(displays, runs, strict=True):
+        display.paint(run.progress(), 1.0)
+    runs[1].finish()
+    displays[1].paint(runs[1].progress(), 1.0)
+    displays[1].close()
+    displays[0].paint(runs[0].progress(), 1.0)
+    displays[0].close()
+    said, second, first = screen_of(stream.getvalue())
+    assert said == "a task's line"
+    assert "22/22" in second
+    assert "0/11" in first
+
+
+def test_pictures_that_share_a_low_terminal_fit_on_it() -> None:
+    stream = Stream(tty=True)
+    displays = [TerminalDisplay(stream, lambda: os.terminal_size((80, 8))) for _ in range(3)]
+    run = HandMadeRun()
+    run.progress().categories += [CategoryProgress(name, 5) for name in "ghijk"]
+    for display in displays * 2:
+        display.paint(run.progress(), 0.0)
+    assert len(screen_of(stream.getvalue())) == 6
+    for display in displays:
+        display.close()
