@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -46,6 +47,8 @@ class Node:
         self.scratch = root / "scratch dir"
         self.scratch.mkdir()
         self.variables = {"SCRATCH": str(self.scratch)}
+        self.edit: Callable[[str], str] = str
+        """For a signal at a certain point of the script."""
         (self.scratch / "manager.json").write_text("{}")
         self.around = Surroundings(
             connection_file='"$SCRATCH/manager.json"', scratch='"$SCRATCH"', archive='"$SCRATCH/env.tar.gz"'
@@ -60,7 +63,7 @@ class Node:
 
     def start(self, spec: WorkerSpec) -> subprocess.Popen[str]:
         script = self.root / "job.sh"
-        script.write_text(render_script(spec, self.around))
+        script.write_text(self.edit(render_script(spec, self.around)))
         return subprocess.Popen(
             [*self.shell, str(script)],
             env=self.variables,
@@ -269,6 +272,25 @@ def test_then_signals_are_handed_on_and_the_exit_code_is_the_workers(node: Node,
         said = process.communicate()[1]
     assert said.endswith("told\n")
     assert process.returncode == 3
+    assert os.listdir(tmp_path / "tmp") == []
+
+
+def test_no_signal_is_lost_while_the_worker_is_being_started(node: Node, tmp_path: Path) -> None:
+    node.bring()
+    os.mkdir(tmp_path / "tmp")
+    os.mkfifo(tmp_path / "hangs")
+    node.variables |= {"TMPDIR": str(tmp_path / "tmp"), "HANGS": str(tmp_path / "hangs")}
+    node.around = Surroundings(connection_file='"$SCRATCH/manager.json"', archive='"$SCRATCH/env.tar.gz"')
+    forked = "    gv_child=$!\n"
+    node.edit = lambda script: script.replace(forked, "    kill -TERM $$\n" + forked)
+    for _ in range(5):
+        with node.start(BRINGS) as process:
+            try:
+                process.communicate(timeout=60)
+            finally:
+                for one in psutil.Process().children(recursive=True):
+                    one.kill()
+        assert process.returncode == 143
     assert os.listdir(tmp_path / "tmp") == []
 
 

@@ -54,10 +54,15 @@ gv_write_connection() {
 
 gv_run() {
     [ -n "$gv_made" ] || exec "$@"
-    # A signal may come before there is anybody to hand it to.
-    gv_child= gv_told=
-    trap 'gv_told=1; [ -z "$gv_child" ] || kill -TERM "$gv_child" 2>/dev/null' TERM INT HUP
-    "$@" &
+    # A signal may come before there is anybody to hand it to; and a child that has not yet put away this shell's
+    # traps takes it, and forgets it. So there is a note of it, which the child looks for when it has.
+    gv_child= gv_told= gv_note=$gv_scratch/graphvine-told
+    trap 'gv_told=1; : >"$gv_note"; [ -z "$gv_child" ] || kill -TERM "$gv_child" 2>/dev/null' TERM INT HUP
+    (
+        trap - TERM INT HUP EXIT
+        [ ! -e "$gv_note" ] || exit 143
+        exec "$@"
+    ) &
     gv_child=$!
     [ -z "$gv_told" ] || kill -TERM "$gv_child" 2>/dev/null
     # A signal ends the first wait; its process is not waited for until it is gone.
