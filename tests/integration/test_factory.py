@@ -114,7 +114,7 @@ def test_a_configuration_that_changes_is_followed(start_factory: StartFactory, t
         wait_until(lambda: manager.counts().workers == 0)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_its_jobs_end_with_it(start_factory: StartFactory, number: signal.Signals):
     factory = start_factory("--manager", "barney", "-w", "2", "-W", "2")
     with public() as manager:
@@ -138,3 +138,24 @@ def test_what_makes_no_sense_is_one_line(start_factory: StartFactory, tmp_path: 
     assert log_of(tmp_path).splitlines() == [
         "graphvine: memory: 'much' is no size: write 8000 (in MB), '500MB' or '8GB'"
     ]
+
+
+def test_what_keeps_it_from_a_manager_is_said_once(start_factory: StartFactory, tmp_path: Path):
+    (tmp_path / "jobs").write_text("no directory")
+    start_factory("--manager", "ba.*", "--scratch-dir", str(tmp_path / "jobs"))
+    with public("barney"), public("barbara"):
+        wait_until(lambda: log_of(tmp_path).count("can't be served yet: there is no directory for jobs") == 2)
+        (tmp_path / "jobs").unlink()
+    with public("bart") as manager, manager.executor() as executor:
+        assert executor.submit(double, 2).result(TIMEOUT_S) == 4
+
+
+def test_a_connection_file_that_cannot_be_used_is_said_once(start_factory: StartFactory, tmp_path: Path):
+    with public("barney") as manager:
+        manager.connection_file.chmod(0o644)
+        start_factory("--manager", "bar.*")
+        wait_until(lambda: str(manager.connection_file) in log_of(tmp_path))
+        with public("barbara") as other, other.executor() as executor:
+            assert executor.submit(double, 2).result(TIMEOUT_S) == 4
+        wait_until(lambda: "the manager is closed" in log_of(tmp_path))
+        assert log_of(tmp_path).count("can be read by others") == 1

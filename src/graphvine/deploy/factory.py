@@ -77,6 +77,7 @@ class Factory:
         self._session: _Session | None = None
         self._avoided: dict[tuple[object, ...], float] = {}
         """Managers that could not be served, and until when they are left alone."""
+        self._told: set[str] = set()
         self._seen_at = time.monotonic()
 
     def run(self) -> str:
@@ -146,9 +147,9 @@ class Factory:
             return
         self.options = options
         log.info("%s has changed", self._config_file)
-        fixed = ("batch_type", "scratch_dir")
-        if any(getattr(before, name) != getattr(self.options, name) for name in fixed):
-            log.warning("batch-type and scratch-dir can't be changed while a factory runs")
+        for name in ("batch_type", "scratch_dir", "option", "not_shared"):
+            if getattr(before, name) != getattr(self.options, name):
+                log.warning("%s can't be changed while a factory runs", name.replace("_", "-"))
         session = self._session
         if session is None:
             return
@@ -172,7 +173,14 @@ class Factory:
                     "manager %s listens on its own machine only: make it with name= or port=",
                     connection.name,
                 )
-            self._session = _Session(self._system, path, connection, self.options, self._spec, self._limits)
+            try:
+                self._session = _Session(
+                    self._system, path, connection, self.options, self._spec, self._limits
+                )
+            except DeployError as error:
+                self._warn_once(f"manager {connection.name} can't be served yet: {error}")
+                self._avoided[_identity(connection)] = now + _AVOID_S
+                continue
             return None
         patience = self.options.factory_timeout
         if patience is not None and now - self._seen_at >= parse_s(patience):
@@ -188,8 +196,16 @@ class Factory:
             found = state_directory().glob("*.json")
             paths = sorted((p for p in found if self.options.matches(p.stem)), key=_changed_at, reverse=True)
         for path in paths:
-            with contextlib.suppress(ConnectionFileError):
+            try:
                 yield path, read_connection(path)
+            except ConnectionFileError as error:
+                if path.exists():
+                    self._warn_once(str(error))
+
+    def _warn_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            log.warning("%s", text)
 
     def _end_session(self) -> None:
         session, self._session = self._session, None
@@ -316,8 +332,10 @@ def _catch_signals() -> int:
     receiver, sender = os.pipe()
     os.set_blocking(sender, False)
     signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # nohup's way to say that it is to stay when the terminal goes.
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
     return receiver
 
 

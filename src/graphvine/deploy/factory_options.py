@@ -120,7 +120,10 @@ class FactoryOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             part for part in (self.requirements, *([condor] if isinstance(condor, str) else condor)) if part
         ]
         said["requirements"] = asked[0] if len(asked) == 1 else " && ".join(f"({part})" for part in asked)
-        said["worker_options"] = shlex.split(self.worker_options)
+        try:
+            said["worker_options"] = shlex.split(self.worker_options)
+        except ValueError as error:
+            raise DeployError(f"worker-options: {self.worker_options!r}: {error}") from None
         return make_spec(**said)
 
     def matches(self, name: str) -> bool:
@@ -159,7 +162,7 @@ def parse_config(text: str, origin: str) -> dict[str, Any]:
     """What a configuration file says. Raises DeployError."""
     try:
         said = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DeployError(f"{origin} is no JSON: {error}") from None
     if not isinstance(said, dict):
         raise DeployError(f"{origin} holds no JSON object")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -162,6 +162,7 @@ def complaints(spec: WorkerSpec) -> list[str]:
         if _has_control(getattr(spec, field)):
             found.append(f"{field} has a line break or another control character in it")
     found += [f"variable {key} holds a NUL byte" for key, value in spec.environment.items() if "\0" in value]
+    found += [f"{what} holds bytes that are no text in UTF-8" for what, text in _texts(spec) if _is_odd(text)]
     if spec.wall_time_s is not None and spec.wall_time_s < 60:
         found.append(f"wall_time: {spec.wall_time_s} s is too short for any work (numbers alone are seconds)")
     return found
@@ -227,6 +228,21 @@ def _parse_count(text: float | str) -> int:
 
 def _whole(seconds: float | None) -> int | None:
     return None if seconds is None else math.ceil(seconds)
+
+
+def _texts(spec: WorkerSpec) -> Iterator[tuple[str, str]]:
+    """All that is written into scripts and submissions, and what it is."""
+    for name, value in msgspec.structs.asdict(spec).items():
+        if isinstance(value, str):
+            yield name, value
+        elif isinstance(value, tuple):
+            yield from ((name, text) for text in value)
+    yield from ((f"variable {name}", value) for name, value in spec.environment.items())
+
+
+def _is_odd(text: str) -> bool:
+    """Whether it has halves of characters in it, as Python makes them of bytes that are no UTF-8."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _has_control(text: str) -> bool:

@@ -56,6 +56,7 @@ def test_a_name_with_signs_is_itself_too():
         ({"manager_name": "m", "memory": "much"}, "memory: 'much' is no size"),
         ({"manager_name": "m", "max_worker": 2}, "max_worker"),
         ({"manager_name": "m["}, "no regular expression"),
+        ({"manager_name": "m", "worker_options": "--name 'a"}, "worker-options.*No closing quotation"),
         ({"manager_name": "m", "target_duration": "soon"}, "'soon' is no time"),
         ({"manager_name": "m", "factory_timeout": "soon"}, "'soon' is no time"),
     ],
@@ -65,7 +66,9 @@ def test_what_makes_no_sense_is_said(said, why):
         make_options(said)
 
 
-@pytest.mark.parametrize(("text", "why"), [("{", "is no JSON"), ("[1]", "holds no JSON object")])
+@pytest.mark.parametrize(
+    ("text", "why"), [("{", "is no JSON"), ("[" * 100_000, "is no JSON"), ("[1]", "holds no JSON object")]
+)
 def test_a_file_that_is_no_configuration_is_named(text, why):
     with pytest.raises(DeployError, match=f"my_conf {why}"):
         parse_config(text, "my_conf")

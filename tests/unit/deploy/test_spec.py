@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from graphvine.deploy.errors import DeployError
@@ -120,3 +122,11 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         "'a b'",
     ]:
         assert word in said
+
+
+@pytest.mark.parametrize(
+    "said", [{"account": "\udce4"}, {"prologue": "echo \udce4"}, {"variables": {"NAME": "\udce4"}}]
+)
+def test_bytes_that_are_no_text_are_refused(said: dict[str, Any]) -> None:
+    with pytest.raises(DeployError, match=r"(account|prologue|variable NAME) holds bytes that are no text"):
+        make_spec(**said)
