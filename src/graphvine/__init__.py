@@ -1,7 +1,8 @@
 """graphvine runs dask graphs on clusters: one manager, many workers, data that stays where it was made.
 
 The public names are those of ``_HOME``; each is imported when it is first used, so that ``import graphvine``
-costs next to nothing on a worker or a command line.
+costs next to nothing on a worker or a command line. TaskVine's modules and constants are there as well, under
+their names (``vine.utils``, ``vine.VINE_RESULT_SUCCESS``).
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers and editors: the names of _HOME, no others (a test compares them)
+    from graphvine import futures as futures
+    from graphvine.dask_adapter.reshape import DaskVineDag as DaskVineDag
     from graphvine.deploy.cluster import HTCondorCluster as HTCondorCluster
     from graphvine.deploy.cluster import LocalCluster as LocalCluster
     from graphvine.deploy.cluster import SlurmCluster as SlurmCluster
@@ -36,14 +39,15 @@ if TYPE_CHECKING:  # for type checkers and editors: the names of _HOME, no other
     from graphvine.protocol.errors import TaskKilledError as TaskKilledError
     from graphvine.protocol.errors import TaskTimeoutError as TaskTimeoutError
     from graphvine.protocol.errors import UndecodableError as UndecodableError
-    from graphvine.taskvine import futures as futures
     from graphvine.taskvine.files import File as File
     from graphvine.taskvine.futures import FutureFunctionCall as FutureFunctionCall
     from graphvine.taskvine.futures import FuturePythonTask as FuturePythonTask
     from graphvine.taskvine.futures import FuturesExecutor as FuturesExecutor
     from graphvine.taskvine.futures import VineFuture as VineFuture
+    from graphvine.taskvine.libraries import Function as Function
     from graphvine.taskvine.libraries import FunctionCall as FunctionCall
     from graphvine.taskvine.libraries import LibraryTask as LibraryTask
+    from graphvine.taskvine.python import FunctionCallNoResult as FunctionCallNoResult
     from graphvine.taskvine.python import PythonTask as PythonTask
     from graphvine.taskvine.python import PythonTaskNoResult as PythonTaskNoResult
     from graphvine.taskvine.task import Task as Task
@@ -58,11 +62,14 @@ _ERRORS = "graphvine.protocol.errors:"
 #: Every public name, and where it lives.
 _HOME = {
     "DaskVine": _MANAGER,
+    "DaskVineDag": "graphvine.dask_adapter.reshape:DaskVineDag",
     "DeployError": "graphvine.deploy.errors:DeployError",
     "EnvironmentUnusableError": _ERRORS + "EnvironmentUnusableError",
     "Factory": "graphvine.deploy.vine:Factory",
     "File": "graphvine.taskvine.files:File",
+    "Function": "graphvine.taskvine.libraries:Function",
     "FunctionCall": "graphvine.taskvine.libraries:FunctionCall",
+    "FunctionCallNoResult": "graphvine.taskvine.python:FunctionCallNoResult",
     "FutureFunctionCall": "graphvine.taskvine.futures:FutureFunctionCall",
     "FuturePythonTask": "graphvine.taskvine.futures:FuturePythonTask",
     "FuturesExecutor": "graphvine.taskvine.futures:FuturesExecutor",
@@ -93,15 +100,22 @@ _HOME = {
     "TemplateCluster": _CLUSTER + "TemplateCluster",
     "UndecodableError": _ERRORS + "UndecodableError",
     "VineFuture": "graphvine.taskvine.futures:VineFuture",
-    "futures": "graphvine.taskvine.futures:",
+    "futures": "graphvine.futures:",
     "load_variable_from_library": "graphvine.worker.library:load_variable",
 }
+
+#: TaskVine's other modules.
+_MODULES = frozenset({"cvine", "dask_dag", "dask_executor", "file", "manager", "task", "utils"})
 
 __all__ = ["__version__", *_HOME]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
+    if name in _MODULES:
+        return importlib.import_module(f"graphvine.{name}")
+    if name.startswith("VINE_"):
+        return getattr(importlib.import_module("graphvine.cvine"), name)
     if home is None:
         raise AttributeError(f"module 'graphvine' has no attribute {name!r}")
     module, _, attribute = home.partition(":")

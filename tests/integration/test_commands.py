@@ -70,7 +70,7 @@ def test_chains_of_temps_stay_on_the_workers(m):
         task = m.wait(60)
         results.append((task.result, task.reason))
     assert results == [("success", "")] * 20
-    assert m.fetch_file(temps[-1]) == b"19\n"
+    assert m.fetch_file(temps[-1]) == "19\n"
 
 
 def test_a_task_may_be_submitted_before_the_one_that_makes_its_temp(m):

@@ -174,7 +174,7 @@ def test_inputs_and_outputs_stand_in_its_directory_and_nothing_stays(m, tmp_path
         done(m, task)
         assert (task.result, task.output) == ("success", (["in"], "word"))
         assert (tmp_path / f"made{i}" / "one").read_text() == "texttext"
-        assert m.fetch_file(large) == bytes(100_000)
+        assert large.contents() == bytes(100_000)
     assert done(m, vine.PythonTask(os.listdir)).output == []
     assert done(m, vine.PythonTask(os.getenv, "GVT_WORD")).output is None
     assert os.getcwd() == here

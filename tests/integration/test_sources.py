@@ -185,7 +185,7 @@ def test_archives_are_unpacked_where_they_are_needed(m, source, tmp_path):
 
 def test_contents_of_what_nobody_used_yet(m, source):
     source.answers["/f"] = lambda handler: handler.say(200, DATA)
-    assert m.fetch_file(m.declare_url(source.url("/f"))) == DATA
+    assert m.declare_url(source.url("/f")).contents() == DATA
     assert m.declare_minitask(vine.Task("echo hello > x"), "x").contents() == b"hello\n"
     source.answers["/g"] = lambda handler: handler.say(404)
     with pytest.raises(FileNotFoundError, match="404"):

@@ -15,6 +15,7 @@ SOURCE = Path(graphvine.__file__)
 
 PUBLIC = {
     "DaskVine",
+    "DaskVineDag",
     "DeployError",
     "EnvironmentUnusableError",
     "Factory",
@@ -22,7 +23,9 @@ PUBLIC = {
     "FutureFunctionCall",
     "FuturePythonTask",
     "FuturesExecutor",
+    "Function",
     "FunctionCall",
+    "FunctionCallNoResult",
     "GivenFileError",
     "GraphError",
     "GraphvineError",

@@ -16,7 +16,7 @@ from graphvine.protocol.payload import Entry
 Change = Callable[[Ordered, list[int]], list[int]]
 
 
-class Dag:
+class DaskVineDag:
     """The graph, as ``checkpoint_fn`` sees it: what is computed, without values. As in TaskVine, a key's
     children are the keys that it needs."""
 
@@ -60,7 +60,7 @@ def with_checkpoints(
     ordered: Ordered, wanted: list[int], predicate: Callable[[Any, Any], object]
 ) -> list[int]:
     """What ``predicate(dag, key)`` is true of is wanted, too: it is brought to the manager."""
-    dag = Dag(ordered)
+    dag = DaskVineDag(ordered)
     more = [task for task, key in enumerate(ordered.keys) if predicate(dag, key)]
     return list(dict.fromkeys([*wanted, *more]))
 

@@ -32,6 +32,9 @@ ACCEPTED = frozenset(
         "debug_file_size",
         "parent_death",
         "run_os",
+        "runos",
+        "worker_binary",
+        "ssl",
     }
 )
 _ALIASES = {
@@ -39,6 +42,7 @@ _ALIASES = {
     "worker_extra_options": "worker_options",
     "extra_options": "worker_options",
     "python_env": "environment",
+    "poncho_env": "environment",
     "python_package": "environment",
     "env": "variables",
     "timeout": "idle",

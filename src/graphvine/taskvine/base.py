@@ -46,6 +46,19 @@ class DeskClient:
     @property
     def logging_directory(self) -> str:
         """A directory for logs of the application's; it goes with the manager."""
-        path = os.path.join(self.staging_directory, "logs")
+        return self._directory("logs")
+
+    @property
+    def library_logging_directory(self) -> str:
+        """As ``logging_directory``, for logs of libraries."""
+        return self._directory("logs", "libraries")
+
+    @property
+    def cache_directory(self) -> str:
+        """A directory for what the application keeps for itself; it goes with the manager."""
+        return self._directory("cache")
+
+    def _directory(self, *names: str) -> str:
+        path = os.path.join(self.staging_directory, *names)
         os.makedirs(path, exist_ok=True)
         return path

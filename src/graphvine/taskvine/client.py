@@ -127,19 +127,25 @@ class TaskClient(FileClient, SteeringClient, MapClient):
         hoisting_modules: Sequence[Any] | None = None,
         exec_mode: str = "direct",
         function_infile_load_mode: str = "cloudpickle",
+        import_modules: Sequence[Any] | None = None,
     ) -> LibraryTask:
         """Functions that workers have at hand, for ``install_library`` and ``FunctionCall``.
 
         ``library_context_info``: ``[function, args, kwargs]``, called once per worker; the dict that it
-        returns is what ``load_variable_from_library`` reads. ``hoisting_modules``: globals of all functions.
-        ``poncho_env``: an environment as for ``declare_poncho``; without one, calls run in the worker's own
-        (``add_env`` changes nothing). ``init_command``: a command line that runs before the set-up.
-        ``exec_mode``: see ``LibraryTask.set_function_exec_mode``. ``function_infile_load_mode``: accepted;
-        arguments travel by themselves. Raises TypeError, ValueError."""
+        returns is what ``load_variable_from_library`` reads. ``hoisting_modules`` (``import_modules``):
+        globals of all functions. ``poncho_env``: an environment as for ``declare_poncho``; without one,
+        calls run in the worker's own (``add_env`` changes nothing). ``init_command``: a command line that
+        runs before the set-up. ``exec_mode``: see ``LibraryTask.set_function_exec_mode``.
+        ``function_infile_load_mode``: accepted; arguments travel by themselves. Raises TypeError,
+        ValueError."""
         from graphvine.taskvine import libraries
 
         task = libraries.make(
-            library_name, function_list, library_context_info, hoisting_modules, init_command
+            library_name,
+            function_list,
+            library_context_info,
+            [*(hoisting_modules or ()), *(import_modules or ())],
+            init_command,
         )
         task.set_function_exec_mode(exec_mode)
         if poncho_env is not None:

@@ -115,17 +115,20 @@ class FileClient(DeskClient):
     def declare_minitask(
         self,
         minitask: Task,
-        source: str,
+        source: str | None = None,
         cache: bool | str = False,
         peer_transfer: bool = True,
+        name: str = "minitask",
     ) -> MiniTask:
-        """What the task leaves in its sandbox as ``source``; it is run where and when the file is needed."""
+        """What the task leaves in its sandbox as ``source`` (None: its only output); it is run where and when
+        the file is needed. ``name``: nothing to do."""
         from graphvine.taskvine.task import Task, _checked_name
 
         if not isinstance(minitask, Task):
             raise TypeError(f"{minitask!r} is no task")
         if type(minitask)._enter is not Task._enter:
             raise TypeError(f"{minitask!r} is no command: only commands can be mini-tasks")
+        source = _only_output(minitask) if source is None else source
         minitask.manager = self
         minitask.submit_finalize()
         file = MiniTask(self, minitask, _checked_name(source), level_of(cache), peer_transfer=peer_transfer)
@@ -173,8 +176,14 @@ class FileClient(DeskClient):
         """Not here. Raises NotImplementedError."""
         raise NotImplementedError("files of Chirp servers cannot be read here: serve them over http, say")
 
-    def fetch_file(self, file: File) -> bytes:
-        """The content of a file, wherever it lies. Waits for it. Raises OSError when it cannot be had."""
+    def fetch_file(self, file: File) -> str:
+        """The content of a file as text, wherever it lies (``file.contents()``: its bytes). What is no UTF-8
+        is kept by surrogates: ``.encode(errors="surrogateescape")`` gives it back. Waits for it. Raises
+        OSError when it cannot be had."""
+        return self._contents_of(file).decode(errors="surrogateescape")
+
+    def _contents_of(self, file: File) -> bytes:
+        """See ``File.contents``."""
         _check_file(file)
         here = file.read_here()
         if here is not None:
@@ -223,6 +232,13 @@ class FileClient(DeskClient):
         """How many workers hold it now."""
         _check_file(file)
         return 0 if file.number is None else self._engine.replicas(file.number)
+
+
+def _only_output(task: Task) -> str:
+    """Raises ValueError."""
+    if len(task._outputs) != 1:
+        raise ValueError(f"source: {task!r} has {len(task._outputs)} outputs; say which file is meant")
+    return task._outputs[0].name
 
 
 def _check_file(file: Any) -> None:

@@ -75,7 +75,7 @@ class File:
         """Its bytes, or what ``unpickler`` makes of them (it is given an open file, as ``pickle.load`` is).
 
         Fetches them from the workers if they are only there. Raises OSError when they cannot be had."""
-        data: bytes = self._owner.fetch_file(self)
+        data: bytes = self._owner._contents_of(self)
         return data if unpickler is None else unpickler(io.BytesIO(data))
 
     def read_here(self) -> bytes | None:

@@ -90,6 +90,35 @@ class LibraryTask(Task):
         return 0.0 if stated or not self._slots else 1.0 / self._slots
 
 
+class Function:
+    """A function of a library under a name of its own, and perhaps with the library's context."""
+
+    def __init__(
+        self,
+        name: str | None,
+        func: Callable[..., Any],
+        func_context: Callable[..., Any] | None = None,
+        func_context_args: Sequence[Any] = (),
+        func_context_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Raises TypeError, ValueError."""
+        if not callable(func):
+            raise TypeError(f"{func!r} cannot be called")
+        self.func = func
+        self.name = name or str(getattr(func, "__name__", ""))
+        if not self.name:
+            raise ValueError(f"{func!r} has no name to call it by: give one")
+        self.func_context = func_context
+        self.func_context_args = list(func_context_args)
+        self.func_context_kwargs = dict(func_context_kwargs or {})
+
+    def context(self) -> list[Any] | None:
+        """As ``library_context_info``."""
+        if self.func_context is None:
+            return None
+        return [self.func_context, self.func_context_args, self.func_context_kwargs]
+
+
 class Installed(msgspec.Struct, frozen=True):
     """A library as it was when it was installed."""
 
@@ -140,7 +169,7 @@ def install(task: LibraryTask) -> Installed:
 
 def make(
     name: str,
-    functions: Sequence[Callable[..., Any]],
+    functions: Sequence[Callable[..., Any] | Function],
     context: Sequence[Any] | None,
     hoisted: Sequence[Any] | None,
     command: str | None,
@@ -149,6 +178,12 @@ def make(
     TypeError, ValueError."""
     named: dict[str, Callable[..., Any]] = {}
     for function in functions:
+        if isinstance(function, Function):
+            if function.func_context is not None and context is not None:
+                raise ValueError(f"library {name}: it has several contexts, and can have one")
+            context = function.context() or context
+            named[function.name] = function.func
+            continue
         if not callable(function):
             raise TypeError(f"library {name}: {function!r} cannot be called")
         key = getattr(function, "__name__", "")

@@ -54,6 +54,10 @@ class PythonTaskNoResult(Exception, metaclass=_NoResultType):
     why."""
 
 
+#: The same of function calls.
+FunctionCallNoResult = PythonTaskNoResult
+
+
 def mark(error: BaseException) -> BaseException:
     """Have an exception stand for a result that there is not."""
     # An exception may forbid that its attributes are set.

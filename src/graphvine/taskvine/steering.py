@@ -224,6 +224,22 @@ class SteeringClient(DeskClient):
     def set_runtime_info_path(self, dirname: str) -> None:
         """Accepted: no logs are written yet."""
 
+    def enable_debug_log(self, logfile: str) -> int:
+        """Accepted: no logs are written yet. 1."""
+        return 1
+
+    def enable_perf_log(self, logfile: str, update_interval: float | None = None) -> int:
+        """Accepted: no logs are written yet. 1."""
+        return 1
+
+    def enable_transactions_log(self, logfile: str) -> int:
+        """Accepted: no logs are written yet. 1."""
+        return 1
+
+    def enable_taskgraph_log(self, logfile: str) -> int:
+        """Accepted: no logs are written yet. 1."""
+        return 1
+
     def set_keepalive_interval(self, interval: float) -> None:
         """Nothing to do: workers are heard every few seconds."""
 

@@ -11,6 +11,9 @@ DEFAULTS: dict[str, float] = {
     "default-transfer-rate": 1e6,
     "disconnect-slow-workers-factor": 0,
     "file-source-max-transfers": 8,
+    "force-proportional-resources": 1,
+    "force-proportional-resources-whole-tasks": 1,
+    "foreman-transfer-timeout": 3600,
     "hungry-minimum": 10,
     "hungry-minimum-factor": 2,
     "immediate-recovery": 0,
@@ -18,6 +21,7 @@ DEFAULTS: dict[str, float] = {
     "keepalive-timeout": 30,
     "load-from-shared-filesystem": 0,
     "long-timeout": 3600,
+    "max-library-retries": 20,
     "max-retrievals": 1,
     "min-transfer-timeout": 10,
     "monitor-interval": 5,
@@ -41,7 +45,7 @@ DEFAULTS: dict[str, float] = {
 }
 EFFECTIVE = frozenset({"file-source-max-transfers", "hungry-minimum", "hungry-minimum-factor"})
 #: As the manual's own example spells it.
-ALIASES = {"hungry-minumum": "hungry-minimum"}
+ALIASES = {"hungry-minumum": "hungry-minimum", "wait_retrieve_many": "wait-retrieve-many"}
 
 
 class Tuning:

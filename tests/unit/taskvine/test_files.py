@@ -57,7 +57,7 @@ def test_platform_names_are_filled_in(tmp_path, monkeypatch):
 
 def test_contents_through_an_unpickler():
     class Owner:
-        def fetch_file(self, file):
+        def _contents_of(self, file):
             return file.read_here()
 
     file = Buffer(Owner(), b"12", "task")

@@ -1,0 +1,3 @@
+"""TaskVine's module of this name."""
+
+from graphvine import DaskVineDag as DaskVineDag

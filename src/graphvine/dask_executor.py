@@ -1,0 +1,8 @@
+"""TaskVine's module of this name."""
+
+from graphvine import DaskVineDag as DaskVineDag
+from graphvine import Manager
+
+__all__ = ["DaskVine", "DaskVineDag"]
+
+DaskVine = Manager

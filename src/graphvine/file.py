@@ -1,0 +1,3 @@
+"""TaskVine's module of this name."""
+
+from graphvine import File as File
