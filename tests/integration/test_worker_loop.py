@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import os
 import pickle
@@ -40,6 +41,7 @@ from graphvine.protocol.messages import (
 )
 from graphvine.protocol.pieces import PIECE_BYTES
 from graphvine.worker.loop import Loop, Offer
+from graphvine.worker.node import free_disk_mb
 from graphvine.worker.pool import Pool
 from graphvine.worker.settings import Settings
 from graphvine.worker.store import Store
@@ -73,6 +75,15 @@ def test_tasks_run_in_order_and_results_come_back(manager: FakeManager, tmp_path
     manager.say(worker, Leave("enough"))
     assert process.wait(TIMEOUT_S) == 0
     assert not os.path.exists(manager.hellos[worker].store)
+
+
+def test_the_disk_that_it_offers_is_the_one_its_sandboxes_lie_on(
+    manager: FakeManager, tmp_path: Path
+) -> None:
+    manager.start_worker(tmp_path)
+    offered = manager.hellos[manager.welcome()].capacity.disk_mb
+    in_memory = free_disk_mb("/dev/shm") if os.path.isdir("/dev/shm") else math.inf
+    assert abs(offered - free_disk_mb(str(tmp_path))) <= abs(offered - in_memory)
 
 
 def test_a_large_result_stays_until_it_is_dropped(manager: FakeManager, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ class Manager(TaskClient, DaskClient):
         encrypted = bool(taskvine.pop("ssl", False)) or encrypt_transfers
         unknown = sorted(set(taskvine) - _ACCEPTED)
         if unknown:
-            raise TypeError(f"Manager has no option {', '.join(unknown)}")
+            raise TypeError(f"Manager has no option {', '.join(unknown)}; there are: {', '.join(_options())}")
         if name is not None:
             _check_name(name)
         _check_security(security, encrypted, password_file is not None)
@@ -321,6 +321,11 @@ def _scratch_below(parent: str | os.PathLike[str]) -> OwnedDirectory:
     os.makedirs(path, exist_ok=True)
     sweep(path)
     return OwnedDirectory(path)
+
+
+def _options() -> list[str]:
+    named = (name for name in Manager.__init__.__annotations__ if name not in ("return", "taskvine"))
+    return [*named, "ssl", *sorted(_ACCEPTED)]
 
 
 def _check_name(name: Any) -> None:

@@ -142,7 +142,7 @@ class Loop:
         gpus = offered(offer.gpus, *offer.place)
         if offer.gpus and offer.gpus > len(gpus):
             log.warning("there are %d gpus for this worker, not %g", len(gpus), offer.gpus)
-        self._capacity = capacity(store.directory, offer.cores, offer.memory_mb, offer.disk_mb, len(gpus))
+        self._capacity = capacity(store.scratch, offer.cores, offer.memory_mb, offer.disk_mb, len(gpus))
         self._core = Core(self._capacity, settings)
         self._link = Link(connection, settings.lost_s, decode_to_worker)
         self._arrivals = arrivals = Arrivals()

@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+from graphvine.manager.manager import Manager
+
 
 def test_the_class_is_there_before_what_it_is_made_of() -> None:
     # The embedded worker is launched first, and gets ready while these are imported.
@@ -12,3 +16,8 @@ def test_the_class_is_there_before_what_it_is_made_of() -> None:
     code = f"import sys, graphvine; graphvine.Manager; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_an_option_that_there_is_not_is_answered_with_those_that_there_are() -> None:
+    with pytest.raises(TypeError, match=r"no option prot; there are: port, name, .*cluster.*, ssl, run_info"):
+        Manager(prot=9123)
