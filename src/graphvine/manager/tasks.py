@@ -192,36 +192,44 @@ class PlanTable:
     )
 
     def __init__(self, plan: Plan, base: int, *, keep: bool, now: float, checked: bool) -> None:
+        self.plan = plan
+        self.keep = keep
+        self.start = now
+        self._take_graph(plan, base, checked)
+        self._take_categories(plan)
+        self._take_options(plan)
+        self._begin_replicas(plan)
+        self._begin_wanted(plan, now)
+        self._begin_failures()
+
+    def _take_graph(self, plan: Plan, base: int, checked: bool) -> None:
         size = len(plan)
         inputs = tuple(plan.inputs)
-        self.plan = plan
         self.base = base
         self.size = size
         self.blob_base = base + size
         self.end = base + max(1, size + len(plan.blobs))
-        self.keep = keep
-        self.start = now
         self.inputs = inputs
         self.consumers = consumers_of(inputs)
         self.waits: list[int] = list(map(len, inputs))
         self.need: list[int] = list(map(len, self.consumers))
         self.last = array("q", [max(names) if names else -1 for names in inputs])
         self.state: bytearray = CheckedStates(size, base) if checked else bytearray(size)
-        self.where: list[int] = [0] * size
-        self.data: list[bytes | int | None] = [None] * size
-        #: Further workers that hold a file (True) or were told to fetch it (False).
-        self.extra: dict[int, dict[int, bool]] = {}
-        #: Those of them that held it at some time, in the order in which they came to: for a quick choice.
-        self.copies: dict[int, list[int]] = {}
-        #: How large files go from worker to worker; of files that are in ``extra`` only.
-        self.spread: dict[int, Spread] = {}
-        self.category_of = plan.category_of
         self.blob_of = plan.blob_of
         self.blob_index = plan.blob_index
-        #: The manager's numbers of the plan's categories.
-        self.categories: list[int] = []
         #: What the plan has of families; None when it has none.
         self.families: Families | None = None
+        #: Of ``plan.externals``: table and index of each.
+        self.origins: list[tuple[PlanTable, int]] = []
+        #: Tasks of other plans that name a file of this one, once per slot.
+        self.foreign: dict[int, list[tuple[PlanTable, int]]] = {}
+        #: How many living plans name files of this one.
+        self.refs = 0
+
+    def _take_categories(self, plan: Plan) -> None:
+        self.category_of = plan.category_of
+        #: The manager's numbers of the plan's categories.
+        self.categories: list[int] = []
         counted = Counter(plan.category_of)
         self.totals = [counted[category] for category in range(len(plan.categories))]
         self.done_of = [0] * len(plan.categories)
@@ -229,60 +237,10 @@ class PlanTable:
         self.failed_of = [0] * len(plan.categories)
         """Tries that failed, also of tasks that were done in the end."""
         self.recomputed = 0
-        #: Of ``plan.externals``: table and index of each.
-        self.origins: list[tuple[PlanTable, int]] = []
-        #: Tasks of other plans that name a file of this one, once per slot.
-        self.foreign: dict[int, list[tuple[PlanTable, int]]] = {}
-        #: How many living plans name files of this one.
-        self.refs = 0
-        #: Who waits for a result of this plan: plan and position in its wanted files.
-        self.wanted_by: dict[int, list[tuple[PlanTable, int]]] = {}
-        #: Wanted file numbers, by position.
-        self.wanted_files: list[int] = [base + task for task in plan.wanted]
-        #: Wanted results that were not handed over (kept plans: that do not exist).
-        self.left = len(self.wanted_files)
-        self.kept: set[int] = set(plan.wanted) if keep else set()
-        self.over = False
-        #: When it was over.
-        self.ended = now
-        #: Results that no task makes, and that are never lost: an inline pickle (what was given, and what a
-        #: failed task of a separate plan left), or the size of a file that lies with the manager.
-        self.given: dict[int, bytes | int] = {}
-        #: Files that came from workers that were about to leave, and lie with the manager now: where.
-        self.staged: dict[int, GivenFile] = {}
-        #: Of a separate plan: how tasks failed, and positions of the wanted ones whose outcome was not told.
-        self.failures: dict[int, OutcomeKind] = {}
-        self.untold: dict[int, int] = {}
-        #: Tasks that were done once and had to be made again: too late to cancel them.
-        self.remade: set[int] = set()
-        if plan.separate and plan.outcomes:
-            self.untold = {task: position for position, task in enumerate(plan.wanted)}
-        self.attempts: dict[int, int] = {}
-        self.tries: dict[int, list[Death]] = {}
-        #: Workers that had no room for a task's result.
-        self.avoid: dict[int, set[int]] = {}
-        #: How often a worker was lost that perhaps ran a task, and how often one that ran nothing else.
-        self.losses: dict[int, int] = {}
-        self.lone_losses: dict[int, int] = {}
-        #: What its executors need before they run a task: numbers of the manager (0: nothing special).
-        self.context = 0
-        self.zygote = 0
-        #: For each blob, the workers that hold it (True) or were told to fetch it (False).
-        self.blob_at: list[dict[int, bool]] = [{} for _ in plan.blobs]
-        self.blob_copies: list[list[int]] = [[] for _ in plan.blobs]
-        #: The pool of most tasks; those of the others; those with a mere preference for some workers.
-        self.pool: Pool
-        self.pools: dict[int, Pool] = {}
-        self.soft: set[int] = set()
-        #: Every task asks for the default resources.
-        self.plain = True
-        #: Some tasks have a named limit; some may run for so long only.
-        self.limited = False
-        self.timed = False
-        self._take_options(plan)
 
     def _take_options(self, plan: Plan) -> None:
         asked = [plan.default_options, *plan.options.values()]
+        #: Some tasks have a named limit; some may run for so long only.
         self.limited = any(options.limit for options in asked)
         self.timed = any(options.max_s or options.lasts_s or options.min_s for options in asked)
         default = plan.default_options.priority
@@ -290,6 +248,63 @@ class PlanTable:
         self.priorities = {
             task: options.priority for task, options in plan.options.items() if options.priority != default
         }
+        #: The pool of most tasks; those of the others; those with a mere preference for some workers.
+        self.pool: Pool
+        self.pools: dict[int, Pool] = {}
+        self.soft: set[int] = set()
+        #: Every task asks for the default resources.
+        self.plain = True
+        #: What its executors need before they run a task: numbers of the manager (0: nothing special).
+        self.context = 0
+        self.zygote = 0
+
+    def _begin_replicas(self, plan: Plan) -> None:
+        """Nothing is anywhere yet."""
+        self.where: list[int] = [0] * self.size
+        self.data: list[bytes | int | None] = [None] * self.size
+        #: Further workers that hold a file (True) or were told to fetch it (False).
+        self.extra: dict[int, dict[int, bool]] = {}
+        #: Those of them that held it at some time, in the order in which they came to: for a quick choice.
+        self.copies: dict[int, list[int]] = {}
+        #: How large files go from worker to worker; of files that are in ``extra`` only.
+        self.spread: dict[int, Spread] = {}
+        #: Results that no task makes, and that are never lost: an inline pickle (what was given, and what a
+        #: failed task of a separate plan left), or the size of a file that lies with the manager.
+        self.given: dict[int, bytes | int] = {}
+        #: Files that came from workers that were about to leave, and lie with the manager now: where.
+        self.staged: dict[int, GivenFile] = {}
+        #: For each blob, the workers that hold it (True) or were told to fetch it (False).
+        self.blob_at: list[dict[int, bool]] = [{} for _ in plan.blobs]
+        self.blob_copies: list[list[int]] = [[] for _ in plan.blobs]
+
+    def _begin_wanted(self, plan: Plan, now: float) -> None:
+        #: Who waits for a result of this plan: plan and position in its wanted files.
+        self.wanted_by: dict[int, list[tuple[PlanTable, int]]] = {}
+        #: Wanted file numbers, by position.
+        self.wanted_files: list[int] = [self.base + task for task in plan.wanted]
+        #: Wanted results that were not handed over (kept plans: that do not exist).
+        self.left = len(self.wanted_files)
+        self.kept: set[int] = set(plan.wanted) if self.keep else set()
+        self.over = False
+        #: When it was over.
+        self.ended = now
+        #: Of a separate plan: positions of the wanted ones whose outcome was not told.
+        self.untold: dict[int, int] = {}
+        if plan.separate and plan.outcomes:
+            self.untold = {task: position for position, task in enumerate(plan.wanted)}
+
+    def _begin_failures(self) -> None:
+        #: Of a separate plan: how tasks failed.
+        self.failures: dict[int, OutcomeKind] = {}
+        #: Tasks that were done once and had to be made again: too late to cancel them.
+        self.remade: set[int] = set()
+        self.attempts: dict[int, int] = {}
+        self.tries: dict[int, list[Death]] = {}
+        #: Workers that had no room for a task's result.
+        self.avoid: dict[int, set[int]] = {}
+        #: How often a worker was lost that perhaps ran a task, and how often one that ran nothing else.
+        self.losses: dict[int, int] = {}
+        self.lone_losses: dict[int, int] = {}
 
     def key(self, index: int) -> int:
         """The key that orders this task among all ready ones: smaller runs earlier."""
