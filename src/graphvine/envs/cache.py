@@ -30,7 +30,6 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from types import TracebackType
 
 import msgspec
 
@@ -133,9 +132,7 @@ class Hold:
     def __enter__(self) -> Hold:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __del__(self) -> None:

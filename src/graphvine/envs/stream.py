@@ -14,7 +14,6 @@ import lzma
 import queue
 import threading
 import zlib
-from types import TracebackType
 from typing import BinaryIO, Protocol
 
 import zstandard
@@ -81,9 +80,7 @@ class Stream:
     def __enter__(self) -> Stream:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
