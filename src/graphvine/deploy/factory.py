@@ -43,6 +43,7 @@ from graphvine.protocol.connection import (
     sweep_connections,
 )
 from graphvine.protocol.messages import Demand
+from graphvine.protocol.stopping import catch_signals
 
 log = logging.getLogger("graphvine.factory")
 
@@ -319,24 +320,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments["variables"] = dict(_variable(text) for text in arguments["variables"] or ()) or None
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     parent = os.getppid()
-    ends = [_catch_signals(), *([sys.stdin.fileno()] if lifeline else [])]
+    ends = [
+        catch_signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP),
+        *([sys.stdin.fileno()] if lifeline else []),
+    ]
     stays = (lambda: os.getppid() == parent) if parent_death else (lambda: True)
     factory = Factory(arguments, config_file, ends, stays)
     log.info("factory %d (%s) begins", os.getpid(), factory.options.batch_type)
     log.info("factory %d ends: %s", os.getpid(), factory.run())
     return 0
-
-
-def _catch_signals() -> int:
-    """A descriptor that becomes readable when this process is asked to stop."""
-    receiver, sender = os.pipe()
-    os.set_blocking(sender, False)
-    signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        # nohup's way to say that it is to stay when the terminal goes.
-        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, lambda *_: None)
-    return receiver
 
 
 def _variable(text: str) -> tuple[str, str]:

@@ -25,7 +25,7 @@ from graphvine.deploy.factory import system_for
 from graphvine.deploy.factory_options import ACCEPTED, FactoryOptions, make_options, option_name
 from graphvine.protocol.connection import read_connection, state_directory
 from graphvine.protocol.directories import OwnedDirectory, sweep
-from graphvine.protocol.interpreter import own_environment
+from graphvine.protocol.interpreter import start_bound
 
 #: Like ``-m graphvine.cli``, but a user's ``queue.py`` in the working directory is not taken for Python's.
 _START = "import sys; sys.path.remove(''); from graphvine.cli import main; sys.exit(main())"
@@ -102,10 +102,10 @@ class Factory:
         self._write()
         command = [sys.executable, "-c", _START, "factory", "--lifeline", "--config", str(self._config)]
         if self._log_file is None:
-            self._process = _spawn([*command, "--quiet"], None)
+            self._process = start_bound([*command, "--quiet"], None)
         else:
             with open(self._log_file, "ab") as log:
-                self._process = _spawn(command, log.fileno())
+                self._process = start_bound(command, log.fileno())
         self._finalizer = weakref.finalize(self, _stop, self._process, self._directory, os.getpid())
 
     def stop(self) -> None:
@@ -132,18 +132,6 @@ class Factory:
         scratch = self._config.with_suffix(".new")
         scratch.write_text(json.dumps(self._options), encoding="utf-8")
         scratch.replace(self._config)
-
-
-def _spawn(command: list[str], log: int | None) -> subprocess.Popen[bytes]:
-    # A session of its own: Ctrl-C at the user's terminal is for the user's process, which then ends this.
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=log,
-        stderr=log,
-        env=own_environment(),
-        start_new_session=True,
-    )
 
 
 def _stop(process: subprocess.Popen[bytes], directory: OwnedDirectory, pid: int) -> None:

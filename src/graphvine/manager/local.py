@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from graphvine.protocol.interpreter import own_environment
+from graphvine.protocol.interpreter import start_bound
 
 #: A worker that ends this often in a row without having joined is not started again.
 MAX_FALSE_STARTS = 3
@@ -87,15 +87,7 @@ class LocalWorker:
             command += ["--cores", f"{self._cores:g}"]
         with open(self._log, "ab") as log:
             self._log_begin = log.tell()
-            # A session of its own: Ctrl-C at the user's terminal is for the user's process.
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=own_environment(),
-                start_new_session=True,
-            )
+            self._process = start_bound(command, log.fileno())
 
     def join(self, connection: bytes, on_exit: Callable[[int, str], None]) -> None:
         """Tell the process, launched if it was not, which manager it is for: a line of JSON. ``on_exit(pid,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -15,3 +17,17 @@ def own_environment() -> dict[str, str]:
         others = [p for p in environment.get("PYTHONPATH", "").split(os.pathsep) if p]
         environment["PYTHONPATH"] = os.pathsep.join([*others, str(parent)])
     return environment
+
+
+def start_bound(command: Sequence[str], output: int | None) -> subprocess.Popen[bytes]:
+    """A process that reads the end of its standard input when this one is gone. ``output``: a descriptor for
+    all that it says; None for this process's own. Raises OSError."""
+    # A session of its own: Ctrl-C at the user's terminal is for the user's process, which then ends this.
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
+        env=own_environment(),
+        start_new_session=True,
+    )

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from graphvine.protocol.stopping import catch_signals
 from graphvine.worker.launch import Launched, Zygote, zygote_log
 from graphvine.worker.options import ignored, parse
 
@@ -86,7 +87,7 @@ def _serve(options: argparse.Namespace, *, forked: bool = False) -> int:
     _begin_log(options)
     for line in ignored(options):
         log.info("%s", line)
-    wake = _catch_signals()
+    wake = catch_signals(signal.SIGTERM, signal.SIGINT)
     until = time.monotonic() + options.wall_time if options.wall_time else math.inf
     if options.manager:
         return _serve_one_after_another(options, wake, until, forked)
@@ -209,16 +210,6 @@ def _begin_log(options: argparse.Namespace) -> None:
         handler = RotatingFileHandler(target, maxBytes=options.debug_max_rotate, backupCount=1)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.DEBUG if options.debug else logging.INFO, handlers=[handler])
-
-
-def _catch_signals() -> int:
-    """A descriptor that becomes readable when this process is asked to stop."""
-    receiver, sender = os.pipe()
-    os.set_blocking(sender, False)
-    signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    return receiver
 
 
 def _embedded_connection() -> Connection:
