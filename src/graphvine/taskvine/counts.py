@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from graphvine.manager.engine import Stats as EngineStats
+from graphvine.protocol.messages import Resources, cores_of, is_light
 from graphvine.taskvine.ledger import Ledger, Totals
+from graphvine.taskvine.results import Summary
 from graphvine.taskvine.task import Task
 
 
@@ -114,6 +117,12 @@ def of_engine(stats: Stats, engine: EngineStats) -> Stats:
     stats.total_cores = stats.capacity_cores = round(engine.cores)
     stats.capacity_tasks = stats.capacity_instantaneous = stats.capacity_weighted = round(engine.cores)
     return stats
+
+
+def cores_of_task(task: Task, defaults: Mapping[str, Summary], worker_cores: float) -> float:
+    """The cores that a task takes on a worker of so many; all of them where it states none."""
+    request = task.options(defaults.get(task.category) or Summary()).request
+    return 0.0 if is_light(request) else min(cores_of(request, Resources(worker_cores)), worker_cores)
 
 
 def describe_task(task: Task) -> dict[str, Any]:

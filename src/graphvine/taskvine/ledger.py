@@ -8,7 +8,7 @@ order.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
@@ -123,6 +123,13 @@ class Ledger(Generic[T]):
     def unfinished(self) -> list[T]:
         """In the order of submission."""
         return [task for number, task in self._tasks.items() if number not in self._over]
+
+    def in_order(self) -> Iterator[T]:
+        """As ``unfinished``, one after the other."""
+        return (task for number, task in self._tasks.items() if number not in self._over)
+
+    def count_unfinished(self) -> int:
+        return len(self._tasks) - len(self._over)
 
     def all(self) -> list[T]:
         return list(self._tasks.values())

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 BLOB_TASKS = 1024
 #: ... and bytes of their arguments, unless one has more.
 BLOB_BYTES = 2**20
+#: A buffer may be a script.
+BUFFER_MODE = 0o755
 #: What our own entries ask for: as little as an entry can.
 SMALL = TaskOptions(request=Resources(cores=LIGHT_CORES), retries=1)
 
@@ -296,10 +298,12 @@ class Builder:
         if file.data is None:
             raise MissingInputError("a buffer without content is an input, and no task makes it")
         if len(file.data) <= SMALL_BYTES:
-            return self.give(GivenValue(pickle.dumps(SmallFile(file.data), protocol=5)), file.label)
+            small = SmallFile(file.data, BUFFER_MODE)
+            return self.give(GivenValue(pickle.dumps(small, protocol=5)), file.label)
         path = os.path.join(self._staging, f"buffer-{id(file)}")
         with open(path, "wb") as stream:
             stream.write(file.data)
+            os.fchmod(stream.fileno(), BUFFER_MODE)
         return self.give(GivenFile(path, len(file.data), stamp=stamp_of(path)), file.label)
 
     def _fetched(self, file: Url) -> int:

@@ -83,8 +83,15 @@ class SteeringClient(DeskClient):
 
     def hungry(self) -> int:
         """How many more tasks it would like to have; 0 when it has enough."""
-        stats = self.stats
-        return hungry(stats.tasks_waiting, stats.workers_connected, stats.total_cores, self._tuning)
+        from graphvine.taskvine import counts
+
+        there = self._engine.counts()
+        each = there.cores / there.workers if there.workers else 1.0
+        defaults = self._desk.defaults
+        with self._desk.lock:
+            ledger = self._desk.ledger
+            asked = (counts.cores_of_task(task, defaults, each) for task in ledger.in_order())
+            return hungry(asked, ledger.count_unfinished(), there.workers, there.cores, self._tuning)
 
     def tasks_left_count(self, ntasks: int) -> None:
         """How many tasks will be submitted still, for whoever starts workers."""

@@ -3,6 +3,11 @@ Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+#: So many of the waiting tasks are looked at.
+_LOOK = 100
+_SLACK = 1e-6
 #: What they are when nobody tunes. Those of ``EFFECTIVE`` are looked at; for the others there is nothing to
 #: do.
 DEFAULTS: dict[str, float] = {
@@ -66,7 +71,27 @@ class Tuning:
         return self._values[name]
 
 
-def hungry(waiting: int, workers: int, cores: float, tuning: Tuning) -> int:
-    """How many more tasks the manager would like to have; 0 when it has enough."""
-    wanted = max(tuning["hungry-minimum"], tuning["hungry-minimum-factor"] * max(workers, cores))
-    return max(0, round(wanted) - waiting)
+def hungry(asked: Iterator[float], unfinished: int, workers: int, cores: float, tuning: Tuning) -> int:
+    """How many more tasks the manager would like to have; 0 when it has enough.
+
+    ``asked``: cores of each unfinished task, in the order of submission, looked at as far as need be. As many
+    of them as fit on all workers together run, the others wait. With workers, tasks like those that wait (or
+    run, when none does) are to be there for ``hungry-minimum-factor`` times their cores."""
+    if not workers:
+        return max(0, round(tuning["hungry-minimum"]) - unfinished)
+    running: list[float] = []
+    waiting: list[float] = []
+    taken = 0.0
+    for one in asked:
+        if not waiting and taken + one <= cores + _SLACK:
+            running.append(one)
+            taken += one
+        elif len(waiting) < _LOOK:
+            waiting.append(one)
+        else:
+            break
+    like = waiting or running or [1.0]
+    left = unfinished - len(running)
+    room = tuning["hungry-minimum-factor"] * cores - taken
+    most = int(room * len(like) / sum(like) + _SLACK) if sum(like) else 0
+    return max(0, most - left, round(tuning["hungry-minimum"]) - left)
