@@ -458,7 +458,6 @@ def _tell(end: process.End, limit: Limit, status: Status) -> None:
     status.exit_code = status.exit_code or status.signal
     if not end.in_time:
         status.word, status.reason = limit.word, f"it was stopped after {limit.seconds:.3g} s"
-        status.exit_code = status.signal
     elif status.signal:
         status.word = "signal"
         status.reason = f"it was ended by {_signal_name(status.signal)}"
