@@ -119,11 +119,19 @@ def test_wait_by_tag_by_number_and_for_fractions_of_a_second(m):
 @pytest.mark.parametrize(
     ("line", "code"), [("no-such-command-at-all", 127), ("./plain", 126), ("exit 5", 5), ("true", 0)]
 )
-def test_exit_codes_are_the_shell_s(m, line, code):
+def test_exit_codes_are_the_shell_s(m, tmp_path, line, code):
     task = vine.Task(line, cores=1)
-    task.add_input(m.declare_buffer("not a program"), "plain")
+    (tmp_path / "plain").write_text("not a program")
+    task.add_input(m.declare_file(tmp_path / "plain"), "plain")
     done(m, task)
     assert (task.result, task.exit_code) == ("success", code)
+
+
+@pytest.mark.parametrize("comment", ["", "# " + "x" * 10_000])
+def test_a_buffer_may_be_a_script(m, comment):
+    task = vine.Task("./script", cores=1)
+    task.add_input(m.declare_buffer(f"#!/bin/sh\n{comment}\necho run"), "script")
+    assert done(m, task).output == "run\n", task.reason
 
 
 def test_a_command_that_is_ended_by_a_signal(m):
