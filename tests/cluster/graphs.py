@@ -43,6 +43,16 @@ def look(mark: str) -> dict[str, Any]:
     }
 
 
+def credentials(_: bytes) -> list[list[Any]]:
+    """What a task can identify itself with: mode, owner and content of the files that variables name."""
+    told = []
+    for name in ("X509_USER_PROXY", "BEARER_TOKEN_FILE"):
+        with open(os.environ[name]) as file:
+            status = os.fstat(file.fileno())
+            told.append([oct(status.st_mode & 0o777), status.st_uid, file.read()])
+    return told
+
+
 def hold(begun: str, told: str) -> int:
     """A task that goes on until somebody writes to a pipe with a name."""
     with open(begun, "w"):

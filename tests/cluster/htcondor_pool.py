@@ -99,6 +99,11 @@ PERIODIC_EXPR_INTERVAL = 2
 MACHINE_MAX_VACATE_TIME = 20
 
 SINGULARITY = {apptainer}
+
+# Whether a proxy was renewed; ten minutes, by default.
+SHADOW_CHECKPROXY_INTERVAL = 1
+# As a file, not as a proxy of the proxy: these daemons, run so far from home, can't make that.
+DELEGATE_JOB_GSI_CREDENTIALS = False
 """
 
 

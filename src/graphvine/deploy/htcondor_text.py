@@ -79,6 +79,7 @@ def render_description(
     ``container_image``. Raises DeployError."""
     _check(files, spools)
     brought = [path for path in (files.connection_file, files.archive, files.token) if path]
+    secret = [path for path in (files.connection_file, files.token) if path]
     settings = {
         "universe": "vanilla",
         "executable": files.script,
@@ -93,7 +94,7 @@ def render_description(
         "when_to_transfer_output": "ON_EXIT",
         "transfer_output_files": '""',
         "transfer_input_files": ", ".join(brought),
-        "encrypt_input_files": files.connection_file.rpartition("/")[2],
+        "encrypt_input_files": ", ".join(_file_name(path) for path in secret),
         "notification": "Never",
         "want_graceful_removal": "True",
         **_resources(spec, files),
@@ -178,7 +179,11 @@ def surroundings(files: Files, *, runs_container: bool = True) -> Surroundings:
 
 
 def _word(path: str) -> str:
-    return shlex.quote(path.rpartition("/")[2]) if path else ""
+    return shlex.quote(_file_name(path)) if path else ""
+
+
+def _file_name(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 # -- what the tools print -----------------------------------------------------------------------------------

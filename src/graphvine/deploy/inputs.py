@@ -2,15 +2,17 @@
 enter.
 
 For batch systems whose jobs share a file system with the machine that submits. Small files are copied, so
-that a manager that ends, or a proxy that is renewed elsewhere, does not take them away from jobs that wait.
+that a manager that ends does not take them away from jobs that wait; proxies and tokens that are renewed are
+copied again (``Renewals``).
 The packed environment is linked, or copied once for all submissions whose directories lie side by side."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import msgspec
@@ -57,6 +59,39 @@ def place(spec: WorkerSpec, directory: Path) -> Inputs:
         )
     except OSError as error:
         raise DeployError(f"what the jobs bring can't be put into {directory}: {error}") from error
+
+
+class Renewals:
+    """Keeps copies of proxies and tokens as new as what they were made from."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, int]] = {}
+
+    def look(self, spec: WorkerSpec, directories: Collection[Path]) -> None:
+        """Replace the copies in the directories of submissions if there is something newer. (What is gone
+        was valid when it was copied, and perhaps still is.)"""
+        for source, name in ((spec.proxy, _PROXY), (spec.token, _TOKEN)):
+            with contextlib.suppress(OSError):
+                if source and self._is_new(source):
+                    for target in [directory / name for directory in directories]:
+                        if target.exists():
+                            _replace(source, target)
+
+    def _is_new(self, source: str) -> bool:
+        """Whether it has changed since it was looked at, if it was. Raises OSError."""
+        found = os.stat(source)
+        now = (found.st_mtime_ns, found.st_size)
+        before = self._seen.setdefault(source, now)
+        self._seen[source] = now
+        return before != now
+
+
+def _replace(source: str, target: Path) -> None:
+    """Whoever reads it finds the old one or the new one, whole."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    _private_copy(source, temporary)
+    temporary.replace(target)
 
 
 def planned(spec: WorkerSpec, directory: Path) -> Inputs:

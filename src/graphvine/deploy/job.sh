@@ -257,6 +257,7 @@ gv_hide_gpus() {
 gv_credentials() {
     [ -z "$gv_proxy" ] || { X509_USER_PROXY=$gv_proxy && export X509_USER_PROXY; }
     [ -z "$gv_token" ] || { BEARER_TOKEN_FILE=$gv_token && export BEARER_TOKEN_FILE; }
+    [ -z "$gv_token" ] || chmod 600 "$gv_token"
     # HTCondor keeps tokens fresh there, where the submission names a service.
     if [ -z "${BEARER_TOKEN_FILE:-}" ] && [ -n "${_CONDOR_CREDS:-}" ]; then
         for gv_file in "$_CONDOR_CREDS"/*.use; do

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from graphvine.deploy.credentials import look_at
 from graphvine.deploy.environments import prepared
 from graphvine.deploy.errors import DeployError
 from graphvine.deploy.options import OF_SPEC, add_job_options
@@ -35,6 +36,8 @@ def main(argv: Sequence[str]) -> int:
         print(system.preview(spec, options.count, _parent(options.directory) / f"{connection.name}-XXXXXXXX"))
         return 0
     _warn_of_loopback(connection, system.name)
+    for text in look_at(spec):
+        print(f"graphvine: warning: {text}", file=sys.stderr)
     submission = system.submit(spec, options.count, _make_directory(options.directory, connection.name))
     print("\n".join(submission.jobs), flush=True)
     print(_advice(system, submission.jobs, submission.directory, connection.name), file=sys.stderr)

@@ -20,8 +20,10 @@ from typing import Protocol
 import msgspec
 
 from graphvine.deploy.batch import BatchSystem
+from graphvine.deploy.credentials import look_at
 from graphvine.deploy.errors import DeployError
 from graphvine.deploy.fleet import Ask, Cancel, Fleet, Instruction, JobInfo, Limits, Read, Retire, Say, Submit
+from graphvine.deploy.inputs import Renewals
 from graphvine.deploy.scaling import Policy, Scaler, Size
 from graphvine.deploy.spec import WorkerSpec
 from graphvine.deploy.systems import by_hand
@@ -33,6 +35,8 @@ _LOG_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": loggin
 #: While it closes, the batch system is asked so soon whether all jobs are over, then less and less often.
 _CLOSE_ASK_S = 0.1
 _CLOSE_ASK_MOST_S = 2.0
+#: Names of submissions' directories.
+_SUBMISSION = "submission-"
 
 
 class Employer(Protocol):
@@ -95,6 +99,7 @@ class Supervisor:
         self._refused = ""
         """Why the last attempt to cancel jobs failed."""
         self._serial = 0
+        self._renewals = Renewals()
         self.status = ClusterStatus(0, 0, {}, [])
         """What there was after the last turn."""
         self._thread = threading.Thread(
@@ -213,10 +218,12 @@ class Supervisor:
             return
         self._scaler.on_demand(wanted)
         for misfit in self._scaler.misfits:
-            text = describe_misfit(misfit, self._spec)
-            if text not in self._told:
-                self._told.add(text)
-                log.warning("%s", text)
+            self._tell_once(describe_misfit(misfit, self._spec))
+
+    def _tell_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            log.warning("%s", text)
 
     def _marked(self, spec: WorkerSpec) -> WorkerSpec:
         """The spec of workers that say that they are ours."""
@@ -291,8 +298,11 @@ class Supervisor:
 
     def _submit(self, count: int) -> None:
         self._serial += 1
-        directory = self._directory / f"submission-{self._serial}"
+        directory = self._directory / f"{_SUBMISSION}{self._serial}"
         try:
+            self._renew()
+            for text in look_at(self._spec):
+                self._tell_once(text)
             directory.mkdir()
             submission = self._system.submit(self._spec, count, directory)
         except (DeployError, OSError) as error:
@@ -309,7 +319,14 @@ class Supervisor:
         self._refused = failed
         self._fleet.on_cancelled(jobs, failed, time.monotonic())
 
+    def _renew(self) -> None:
+        """Jobs find what is renewed here, where they see the directories of submissions, or the batch system
+        brings it to them."""
+        self._renewals.look(self._spec, list(self._directory.glob(f"{_SUBMISSION}*")))
+
     def _ask(self, jobs: Sequence[str]) -> None:
+        # Nobody tells that a proxy was renewed; but this comes again and again.
+        self._renew()
         try:
             statuses = self._system.status(jobs)
         except (DeployError, OSError) as error:

@@ -65,7 +65,7 @@ def test_what_is_brought_and_what_comes_back() -> None:
     files = Files(**{**{name: getattr(FILES, name) for name in FILES.__struct_fields__}, "token": "/s/token"})
     told = settings(render_description(make_spec(environment="e", token="t"), 1, files))
     assert told["transfer_input_files"] == "/s/connection.json, /s/env.tar.gz, /s/token"
-    assert told["encrypt_input_files"] == "connection.json"
+    assert told["encrypt_input_files"] == "connection.json, token"
     assert told["transfer_output_files"] == '""'
     assert told["error"] == "/s/output/$(ClusterId).$(ProcId).err"
     assert told["stream_error"] == "True"

@@ -68,6 +68,27 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         inputs.place(spec, tmp_path)
 
 
+def test_what_is_renewed_is_copied_again(tmp_path: Path) -> None:
+    spec = made(tmp_path)
+    directories = [tmp_path / "one", tmp_path / "two"]
+    renewals = inputs.Renewals()
+    for directory in directories:
+        directory.mkdir()
+        inputs.place(spec, directory)
+        renewals.look(spec, directories)
+    before = os.stat(tmp_path / "one/token").st_ino
+    Path(spec.proxy).write_text("a newer proxy")
+    renewals.look(spec, [*directories, tmp_path / "nothing there"])
+    for directory in directories:
+        assert (directory / "proxy").read_text() == "a newer proxy"
+        assert os.stat(directory / "proxy").st_mode & 0o777 == 0o600
+        assert sorted(path.name for path in directory.iterdir()) == ["connection.json", "proxy", "token"]
+    assert os.stat(tmp_path / "one/token").st_ino == before
+    os.unlink(spec.proxy)
+    renewals.look(spec, directories)
+    assert (tmp_path / "one/proxy").read_text() == "a newer proxy"
+
+
 def made(tmp_path: Path) -> WorkerSpec:
     for name in ("c", "e.tar.gz", "p", "t"):
         (tmp_path / name).write_text(name)
