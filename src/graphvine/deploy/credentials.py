@@ -1,8 +1,8 @@
 """How long what tasks identify themselves with is valid: X.509 proxies and bearer tokens.
 
 A proxy is as good as the certificate in it that ends first; a token says itself when it ends, if it is a JSON
-Web Token. Nothing is verified here: that is up to who is shown it. What voms put into a proxy may end earlier,
-and is not looked at."""
+Web Token. Nothing is verified here: that is up to who is shown it. What voms put into a proxy may end
+earlier, and is not looked at."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_what_ends_before_the_jobs_is_said_with_the_time_left(tmp_path: Path) ->
 def test_what_has_ended_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text(token(exp=time.time() - 7300))
-    with pytest.raises(DeployError, match="the token .* is not valid any more, for 2 hours: renew it"):
+    with pytest.raises(DeployError, match=r"the token .* is not valid any more, for 2 hours: renew it"):
         look_at(make_spec(token=str(path), python="p"))
     with pytest.raises(DeployError, match="the proxy /nowhere can't be read"):
         look_at(make_spec(proxy="/nowhere", python="p"))
