@@ -170,7 +170,8 @@ def test_it_runs_elsewhere_with_the_original_gone(prefix, hidden):
 
 
 def test_it_runs_where_the_interpreter_it_came_from_is_not(prefix, hidden):
-    gone = {sys.base_prefix, sysconfig.get_config_var("LIBDIR")}
+    # The deeper first: once its parent is hidden it is not there.
+    gone = sorted({sys.base_prefix, sysconfig.get_config_var("LIBDIR")}, reverse=True)
     if any(path == "/usr" or path.startswith("/usr/lib") for path in gone):
         pytest.skip("this interpreter is the system's: hiding it hides the system")
     script = "".join(
@@ -183,8 +184,8 @@ def test_it_runs_where_the_interpreter_it_came_from_is_not(prefix, hidden):
         capture_output=True,
         text=True,
     )
-    if done.returncode and ("unshare" in done.stderr or "mount:" in done.stderr):
-        pytest.skip("needs a mount namespace")
+    if done.returncode and ("unshare:" in done.stderr or "permission denied" in done.stderr):
+        pytest.skip(f"needs a mount namespace: {done.stderr}")
     assert (done.stdout, done.stderr) == (f"{prefix}\n", "")
 
 
