@@ -19,6 +19,7 @@ Rules:
 from __future__ import annotations
 
 import ast
+import errno
 import hashlib
 import importlib.machinery
 import importlib.util
@@ -44,8 +45,10 @@ MAX_ARCHIVE_BYTES = 32 * 2**20
 MAX_DATA_FILE_BYTES = 256 * 1024
 _EXTENSIONS = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 _SKIPPED_DIRECTORIES = frozenset({"__pycache__", "node_modules", "site-packages", "dist-packages"})
-#: Never the user's, wherever they lie.
-_OURS = frozenset({"graphvine", "__main__", "__mp_main__"})
+#: Never the user's, wherever they lie; workers have what graphvine itself is made with.
+_OURS = frozenset(
+    {"graphvine", "__main__", "__mp_main__", "cloudpickle", "msgspec", "psutil", "xxhash", "zmq", "zstandard"}
+)
 #: Flag of classes made by Python code (and some others).
 _HEAP_TYPE = 1 << 9
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -312,16 +315,54 @@ def _files_of(home: str, name: str) -> Iterator[Source]:
         yield _source(name + _suffix(home), home)
         return
     regular = os.path.exists(os.path.join(home, "__init__.py"))
-    stack = [(home, name)]
+    stack: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(home, name, frozenset())]
     while stack:
-        directory, inside = stack.pop()
+        directory, inside, above = stack.pop()
+        status = os.stat(directory)
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            continue  # a link to where it is itself
+        for entry in _entries(directory):
+            if _is_directory(entry):
+                if _is_part(entry.name):
+                    stack.append((entry.path, f"{inside}/{entry.name}", above | {here}))
+            elif _is_readable(entry) and _travels(entry, regular):
+                yield _source(f"{inside}/{entry.name}", entry.path)
+
+
+def _entries(directory: str) -> list[os.DirEntry[str]]:
+    try:
         with os.scandir(directory) as entries:
-            for entry in entries:
-                if entry.is_dir():
-                    if _is_part(entry.name):
-                        stack.append((entry.path, f"{inside}/{entry.name}"))
-                elif entry.is_file() and _travels(entry, regular):
-                    yield _source(f"{inside}/{entry.name}", entry.path)
+            return list(entries)
+    except OSError as error:
+        # What cannot be read cannot be imported here either.
+        _say_left_out(directory, str(error.strerror))
+        return []
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # links in a circle
+        return False
+
+
+def _is_readable(entry: os.DirEntry[str]) -> bool:
+    try:
+        if not entry.is_file():
+            return False
+    except OSError:
+        return False
+    if not os.access(entry.path, os.R_OK):
+        _say_left_out(entry.path, os.strerror(errno.EACCES))
+        return False
+    return True
+
+
+@cache
+def _say_left_out(path: str, reason: str) -> None:
+    """Once."""
+    logger.warning("%s is not sent along with the modules around it: %s", path, reason)
 
 
 def _suffix(path: str) -> str:

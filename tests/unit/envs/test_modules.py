@@ -226,3 +226,38 @@ def test_the_archive_can_be_imported(
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("3 ")
     assert str(archive) in done.stdout
+
+
+def test_links_in_circles_are_followed_once(home: Path, finder: Finder) -> None:
+    write(home, pkg____init__="X = 1", pkg__sub__part="Y = 2")
+    (home / "pkg" / "here").symlink_to(".")
+    (home / "pkg" / "sub" / "above").symlink_to("..")
+    (home / "pkg" / "itself").symlink_to("itself")
+    (home / "pkg" / "other").symlink_to("sub")
+    importlib.import_module("pkg")
+    assert names_in(finder.find().modules) == [
+        "pkg/__init__.py",
+        "pkg/other/part.py",
+        "pkg/sub/part.py",
+    ]
+
+
+def test_what_cannot_be_read_stays_and_is_named_once(
+    home: Path, finder: Finder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(home, pkg____init__="X = 1", pkg__mine="Y = 2", pkg__theirs="Z = 3", pkg__closed__part="Z = 4")
+    importlib.import_module("pkg")
+    theirs, closed = str(home / "pkg" / "theirs.py"), str(home / "pkg" / "closed")
+    # For root everything can be read.
+    access, scandir = os.access, os.scandir
+    monkeypatch.setattr(os, "access", lambda path, mode: path != theirs and access(path, mode))
+
+    def refusing(path: str) -> object:
+        if path == closed:
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    for _ in range(2):
+        assert names_in(finder.find().modules) == ["pkg/__init__.py", "pkg/mine.py"]
+    assert sorted(record.args[0] for record in caplog.records) == [closed, theirs]
