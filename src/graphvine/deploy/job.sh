@@ -121,7 +121,7 @@ gv_find_cache() {
 gv_use_cache() {
     (umask 077 && mkdir -p "$1") 2>/dev/null
     [ -d "$1" ] && [ ! -L "$1" ] && [ -O "$1" ] && [ -w "$1" ] || return 1
-    case $(ls -ld "$1") in d????-??-*) ;; *) return 1 ;; esac
+    case $(ls -ld "$1" 2>/dev/null) in d????-??-*) ;; *) return 1 ;; esac
     # Where /tmp is memory, what lies there is memory of the job.
     [ "$(stat -f -c %T "$1" 2>/dev/null)" != tmpfs ] || [ -n "${GRAPHVINE_CACHE_DIR:-}" ] || return 1
     gv_cache=$1

@@ -7,7 +7,7 @@ Rules:
 - The program ``bin/python`` gets the path ``$ORIGIN/../lib`` as DT_RPATH: the loader takes that into account
   for everything the program loads, so nothing else has to be touched, but for files with a DT_RUNPATH of
   their own, which makes the loader forget the program's.
-- ``patchelf`` writes those paths, into copies.
+- ``patchelf`` writes those paths, into copies. What only debuggers read is left out (``envs.debugging``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import sys
 
 import msgspec
 
-from graphvine.envs import elf
+from graphvine.envs import debugging, elf
 from graphvine.envs.elf import Elf
 from graphvine.envs.errors import PackingError
 from graphvine.envs.items import Item, file_item
@@ -68,6 +68,7 @@ class _Bundle:
             if item.target == self._python or _is_shared(item):
                 self._read(item)
         self._find_libraries()
+        self._leave_out_debugging()
         for target, found in list(self._files.items()):
             if target == self._python or (found.runpath and self._libraries.keys() & found.needed):
                 self._patch(target, found)
@@ -103,13 +104,20 @@ class _Bundle:
                 self._read(item)
                 queue.append((item.target, self._files.get(item.target, Elf())))
 
+    def _leave_out_debugging(self) -> None:
+        """Before anything is patched: that puts what is loaded behind the rest."""
+        for target in self._files:
+            path = self._staged()
+            if debugging.write_without(self._items[target].source, path):
+                self._stage(target, path)
+
     def _patch(self, target: str, found: Elf) -> None:
         is_python = target == self._python
         if is_python and not self._libraries:
             return
         ours = "$ORIGIN/" + os.path.relpath("lib", os.path.dirname(target))
         old = "" if is_python else found.runpath
-        path = os.path.join(self._staging, str(len(os.listdir(self._staging))))
+        path = self._staged()
         shutil.copyfile(self._items[target].source, path)
         command = [_patchelf(), "--set-rpath", ":".join(filter(None, [ours, old])), path]
         if is_python:
@@ -117,7 +125,16 @@ class _Bundle:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise PackingError(f"patchelf failed on {self._items[target].source}: {done.stderr.strip()}")
-        mode = self._items[target].mode | 0o500
+        self._stage(target, path)
+        self._items[target].mode |= 0o500
+
+    def _staged(self) -> str:
+        """A path for another copy."""
+        return os.path.join(self._staging, str(len(os.listdir(self._staging))))
+
+    def _stage(self, target: str, path: str) -> None:
+        """Have the copy take a file's place."""
+        mode = self._items[target].mode
         self._items[target] = file_item(path, target)
         self._items[target].mode = mode
 

@@ -34,7 +34,7 @@ from graphvine.envs.stream import Stream
 from graphvine.envs.survey import survey
 
 #: Part of every fingerprint: changes when the same environment would be packed otherwise.
-_RECIPE = "2"
+_RECIPE = "3"
 _KEPT_UNUSED_S = 86_400.0
 _TRIES = 3
 _STAGING = ".staging-"
