@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import signal
@@ -123,3 +124,28 @@ manager.close()
         workers.communicate(timeout=60)
         assert workers.returncode == 1
         assert manager.wait(60) == 0
+
+
+def is_there(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+@pytest.mark.parametrize("how", [["--name", "many-0"], ["--name", "many", "--workers", "2"]])
+def test_nothing_is_imported_twice_and_nothing_of_the_working_directory(
+    bare_manager: Manager,
+    start_worker: StartWorker,
+    await_workers: Callable[[int], list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    how: list[str],
+) -> None:
+    """A worker's zygote is forked from it, and so is like one that was started as a program."""
+    (tmp_path / "lies_beside.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    command = start_worker(bare_manager, 1, None, *how)
+    await_workers(len(how) // 2)
+    here = {"x": (is_there, "lies_beside"), "y": (is_there, "json")}
+    assert bare_manager.get(here, ["x", "y"]) == (False, True)
+    assert {tuple(process.cmdline()) for process in family(command.pid)} == {
+        tuple(psutil.Process(command.pid).cmdline())
+    }

@@ -1,6 +1,7 @@
 """Starts a worker: ``python -m graphvine.worker HOST PORT``, or ``--embedded`` by a manager for itself.
 
-The zygote is started before anything else of ours is imported, so that both get ready at the same time.
+A manager's own worker starts its zygote before anything else of ours is imported, so that both get ready at
+the same time; all others, of which many may start at once, import everything and fork it (``several``).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         share_out(options)
         return run_several(options.workers, lambda number: _serve_forked(numbered(options, number)))
-    return _serve(options)
+    return _serve(options, forks=not options.embedded)
 
 
 def share_out(options: argparse.Namespace) -> None:
@@ -76,25 +77,26 @@ def _serve_forked(options: argparse.Namespace) -> int:
     from graphvine.protocol.connection import ConnectionFileError
 
     try:
-        return _serve(options, forked=True)
+        return _serve(options, forks=True)
     except ConnectionFileError as error:
         print(f"graphvine: {error}", file=sys.stderr)
         return 1
 
 
-def _serve(options: argparse.Namespace, *, forked: bool = False) -> int:
-    """Be a worker until its end. Returns the exit code. Raises ConnectionFileError."""
+def _serve(options: argparse.Namespace, *, forks: bool) -> int:
+    """Be a worker until its end; ``forks`` its first zygote. Returns the exit code. Raises
+    ConnectionFileError."""
     _begin_log(options)
     for line in ignored(options):
         log.info("%s", line)
     wake = catch_signals(signal.SIGTERM, signal.SIGINT)
     until = time.monotonic() + options.wall_time if options.wall_time else math.inf
     if options.manager:
-        return _serve_one_after_another(options, wake, until, forked)
-    return _conclude(_work(options, None, wake, until, forked))
+        return _serve_one_after_another(options, wake, until, forks)
+    return _conclude(_work(options, None, wake, until, forks))
 
 
-def _serve_one_after_another(options: argparse.Namespace, wake: int, until: float, forked: bool) -> int:
+def _serve_one_after_another(options: argparse.Namespace, wake: int, until: float, forks: bool) -> int:
     """Work for the manager of a name, and then for the next one of that name. Raises ConnectionFileError when
     there was none in time."""
     from graphvine.protocol.connection import ConnectionFileError
@@ -115,7 +117,7 @@ def _serve_one_after_another(options: argparse.Namespace, wake: int, until: floa
             log.info("stopped by a signal")
             return 0
         # A process that has worked has had threads: it forks no zygote.
-        ending = _work(options, connection, wake, until, forked and ending is None)
+        ending = _work(options, connection, wake, until, forks and ending is None)
         code = _conclude(ending)
         if options.single_shot or not ending.alone:
             return code
@@ -128,15 +130,19 @@ def _conclude(ending: Ending) -> int:
 
 
 def _work(
-    options: argparse.Namespace, connection: Connection | None, wake: int, until: float, forked: bool
+    options: argparse.Namespace, connection: Connection | None, wake: int, until: float, forks: bool
 ) -> Ending:
-    """Work for one manager. ``forked``: so is the zygote. Raises ConnectionFileError."""
+    """Work for one manager. ``forks`` the zygote. Raises ConnectionFileError."""
     # Where its output goes must be known: without a directory for logs that is the store's, which is slower.
     launched: Zygote | None = None
     if options.log_dir:
         os.makedirs(options.log_dir, exist_ok=True)
-        if not forked:
+        if not forks:
             launched = Launched(zygote_log(options.log_dir))
+    if forks:
+        from graphvine.worker.several import warm_up
+
+        warm_up()
     from graphvine.worker.node import usable_memory_mb
     from graphvine.worker.pool import Pool
     from graphvine.worker.store import Store
@@ -151,7 +157,7 @@ def _work(
     )
     try:
         logs = options.log_dir or store.scratch
-        if forked:
+        if forks:
             from graphvine.worker.several import ForkedZygote
 
             launched = ForkedZygote(zygote_log(logs))

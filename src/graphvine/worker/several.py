@@ -1,9 +1,12 @@
-"""Several workers of this machine from one start.
+"""Workers and zygotes from one start.
 
 What a worker and its zygote import costs more than all else that they do until they are connected. So it is
-imported once, and a process is forked for each worker, and its zygote from that. They have nothing else in
-common: each is a worker as any other, with a store, a connection and an end of its own. This process passes
-signals on and waits for them.
+imported once, and the zygote forked from its worker. (A manager's own worker is the only one on its machine
+that gets ready: there both do so at the same time, see ``launch``.)
+
+Several workers of one command are forked in the same way, from a process that has imported everything. They
+have nothing else in common: each is a worker as any other, with a store, a connection and an end of its own.
+That process passes signals on and waits for them.
 """
 
 from __future__ import annotations
@@ -32,14 +35,19 @@ _PASSED_ON = (signal.SIGTERM, signal.SIGINT)
 _WATCHED = {*_PASSED_ON, signal.SIGCHLD}
 
 
-def run_several(count: int, work: Callable[[int], int]) -> int:
-    """Run ``work(number)``, which returns an exit code, in so many processes. Returns the largest exit code
-    when all have ended. Raises OSError when there can't be so many; then none is left."""
+def warm_up() -> None:
+    """Import all that a worker and its zygote need."""
     for name in _WARM:
         importlib.import_module(name)
     gc.collect()
     # The pages of what is there stay shared: the collector does not touch them any more.
     gc.freeze()
+
+
+def run_several(count: int, work: Callable[[int], int]) -> int:
+    """Run ``work(number)``, which returns an exit code, in so many processes. Returns the largest exit code
+    when all have ended. Raises OSError when there can't be so many; then none is left."""
+    warm_up()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
     parent = os.getpid()
     running: set[int] = set()
@@ -127,6 +135,17 @@ class ForkedZygote:
         self.control.setblocking(False)
 
 
+def _leave_directory() -> None:
+    """What lies in the working directory, or beside the command, is no module of ours or the user's."""
+    ours = os.path.dirname(sys.argv[0])
+    if (
+        not getattr(sys.flags, "safe_path", False)
+        and sys.path[:1]
+        and (sys.path[0] in ("", os.getcwd(), ours, os.path.realpath(ours)))
+    ):
+        del sys.path[0]
+
+
 def _be_zygote(ours: socket.socket, theirs: socket.socket, output: int) -> NoReturn:
     try:
         os.setsid()
@@ -141,6 +160,7 @@ def _be_zygote(ours: socket.socket, theirs: socket.socket, output: int) -> NoRet
         os.closerange(link + 1, os.sysconf("SC_OPEN_MAX"))
         for name in ONE_THREAD:
             os.environ.setdefault(name, "1")
+        _leave_directory()
         del sys.argv[1:]
         logging.getLogger().handlers.clear()
         logging.getLogger().setLevel(logging.WARNING)
