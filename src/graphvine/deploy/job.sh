@@ -204,7 +204,7 @@ gv_unpack() {
     PYTHONNOUSERSITE=1
     PATH=$gv_prefix/bin:$PATH
     export PYTHONNOUSERSITE PATH
-    gv_try_python
+    [ -n "$gv_is_shared" ] || gv_try_python
     gv_activate
 }
 
