@@ -56,6 +56,7 @@ from graphvine.taskvine.remote.environments import activate
 from graphvine.taskvine.remote.guarding import drop_changed, stamps
 from graphvine.taskvine.remote.here import Making, with_made
 from graphvine.taskvine.remote.limits import Limits, Monitor, descendants, extent
+from graphvine.taskvine.remote.spawning import Environment
 from graphvine.taskvine.remote.watching import watching
 from graphvine.worker import scratch, sigterm
 from graphvine.worker.notes import set_note
@@ -78,8 +79,8 @@ THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
 )
 _MAX_NAMED = 20
-#: Environment variables as bytes, and decoded.
-_decoded: tuple[dict[bytes, bytes], dict[str, str]] = {}, {}
+#: The home that was left furnished, with nothing in it but that.
+_furnished = ""
 
 
 class Mount(msgspec.Struct, array_like=True):
@@ -209,11 +210,15 @@ def _run(inputs: Sequence[Any], command: Command, status: Status) -> Any:
     if lack is not None:
         return _not_run(command, status, lack)
     home = scratch.lasting()
+    bare = False
     try:
         sandbox = furnish(home, inputs, command)
-        before = stamps(linked(inputs, command))
+        before = stamps(linked(inputs, command)) if command.inputs else []
         _execute(home, sandbox, inputs, command, status)
-        drop_changed(before, command.line)
+        if before:
+            drop_changed(before, command.line)
+        status.disk, status.files = extent(sandbox)
+        bare = status.files == 0
         return _collect(home, sandbox, command, status)
     except OSError as error:
         if not is_full(error):
@@ -223,7 +228,7 @@ def _run(inputs: Sequence[Any], command: Command, status: Status) -> Any:
         status.word, status.reason = "sandbox exhaustion", f"the disk of the worker is full: {error}"
         return _nothing(command, Absent(status.reason, no_room=True))
     finally:
-        empty(home)
+        empty(home, bare)
 
 
 class Lack(msgspec.Struct, frozen=True):
@@ -260,10 +265,13 @@ def _nothing(command: Command, absent: Absent) -> Any:
 
 def furnish(home: str, inputs: Sequence[Any], command: Command) -> str:
     """Make the sandbox, with its inputs; its path."""
-    sandbox = os.path.join(home, _SANDBOX)
-    for path in (sandbox, os.path.join(home, _TMP)):
-        if not os.path.isdir(path):
-            os.mkdir(path)
+    global _furnished
+    sandbox = f"{home}/{_SANDBOX}"
+    if home != _furnished:
+        for path in (sandbox, f"{home}/{_TMP}"):
+            if not os.path.isdir(path):
+                os.mkdir(path)
+    _furnished = ""
     for mount in command.inputs:
         try:
             _mount(inputs[mount.slot], mount, os.path.join(sandbox, mount.name))
@@ -305,35 +313,31 @@ def _why_not(sandbox: str, name: str, error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def empty(home: str) -> None:
-    """Leave nothing for the next command. (What printed nothing leaves its empty file to the next one.)"""
+def empty(home: str, bare: bool = False) -> None:
+    """Leave nothing for the next command. (What printed nothing leaves its empty file to the next one.)
+    ``bare``: there was nothing to be seen in the sandbox."""
+    global _furnished
     try:
         names = os.listdir(home)
     except FileNotFoundError:
         # This one has removed it, with its own sandbox.
         return
+    furniture = 0
     for name in names:
         path = f"{home}/{name}"
         status = os.lstat(path)
         if name in (_SANDBOX, _TMP) and stat.S_ISDIR(status.st_mode):
-            if status.st_mode & 0o700 != 0o700:
+            furniture += 1
+            locked = status.st_mode & 0o700 != 0o700
+            if locked:
                 os.chmod(path, 0o700)
-            for left in os.listdir(path):
-                tree_files.remove(f"{path}/{left}")
+            if locked or not bare or name == _TMP:
+                for left in os.listdir(path):
+                    tree_files.remove(f"{path}/{left}")
         elif name != OUTPUT or status.st_size or not stat.S_ISREG(status.st_mode):
             tree_files.remove(path)
-
-
-def _surroundings() -> dict[str, str]:
-    """The executor's own environment variables. Decoding all of them takes longer than looking whether they
-    are what they were."""
-    global _decoded
-    raw = getattr(os.environ, "_data", None)
-    if raw is None:  # some other Python
-        return dict(os.environ)
-    if _decoded[0] != raw:
-        _decoded = raw.copy(), dict(os.environ)
-    return _decoded[1].copy()
+    if furniture == len((_SANDBOX, _TMP)):
+        _furnished = home
 
 
 def watched(sandbox: str, command: Command) -> list[tuple[str, int]]:
@@ -345,8 +349,8 @@ def watched(sandbox: str, command: Command) -> list[tuple[str, int]]:
     ]
 
 
-def _environment(home: str, sandbox: str, command: Command) -> dict[str, str]:
-    variables = _surroundings()
+def _variables(home: str, sandbox: str, command: Command) -> dict[str, str]:
+    variables = dict(os.environ)
     variables["VINE_SANDBOX"] = sandbox
     variables["TMPDIR"] = os.path.join(home, _TMP)
     variables["PWD"] = sandbox
@@ -362,43 +366,77 @@ def _environment(home: str, sandbox: str, command: Command) -> dict[str, str]:
     return variables
 
 
+class _Environments:
+    """The environment of the last command, which the next one often shares: putting one together takes longer
+    than looking whether all that it is made of is what it was."""
+
+    def __init__(self) -> None:
+        self._made_of: tuple[object, ...] = ()
+        self._environment = Environment({})
+
+    def get(self, home: str, sandbox: str, command: Command) -> Environment:
+        """Raises ValueError."""
+        raw = getattr(os.environ, "_data", None)
+        made_of = (home, command.threads, command.variables, raw)
+        if raw is None or made_of != self._made_of:  # None: some other Python
+            self._environment = Environment(_variables(home, sandbox, command))
+            self._made_of = (home, command.threads, command.variables, dict(raw or ()))
+        return self._environment
+
+
+_environments = _Environments()
+
+
 # -- while it runs ---------------------------------------------------------------------------------------
 
 
 def _execute(home: str, sandbox: str, inputs: Sequence[Any], command: Command, status: Status) -> None:
+    environment = _environments.get(home, sandbox, command)
+    line = command.line
+    growing = watched(sandbox, command) if command.outputs else []
+    if not command.contexts and not growing:
+        _run_in_time(home, sandbox, line, environment, command, status)
+        return
     with ExitStack() as while_used:
-        variables = _environment(home, sandbox, command)
-        line = command.line
+        variables = dict(environment.variables)
         try:
             for context in reversed(command.contexts):
                 line = activate(inputs[context.slot], context.name, line, variables, while_used)
         except (PackedEnvironmentError, TypeError) as error:
             status.word, status.reason = "input missing", f"its environment: {error}"
             return
-        limit = _limit(command)
-        if limit.seconds <= 0:
-            status.word, status.reason = limit.word, "it was to be over before it could begin"
-            return
-        while_used.enter_context(watching(watched(sandbox, command)))
-        _run_line(home, sandbox, line, variables, limit, status, command.limits)
+        while_used.enter_context(watching(growing))
+        _run_in_time(home, sandbox, line, Environment(variables), command, status)
+
+
+def _run_in_time(
+    home: str, sandbox: str, line: str, environment: Environment, command: Command, status: Status
+) -> None:
+    limit = _limit(command)
+    if limit.seconds <= 0:
+        status.word, status.reason = limit.word, "it was to be over before it could begin"
+    else:
+        _run_line(home, sandbox, line, environment, limit, status, command.limits)
 
 
 def _run_line(
     home: str,
     sandbox: str,
     line: str,
-    variables: dict[str, str],
+    environment: Environment,
     limit: Limit,
     status: Status,
     limits: Limits,
 ) -> None:
-    path = os.path.join(home, OUTPUT)
+    path = f"{home}/{OUTPUT}"
     output = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     attendant = Attendant(limits, sandbox)
     try:
         began = time.monotonic()
         status.began = time.time_ns() // 1000
-        end = process.run(line, sandbox, variables, output, limit.seconds, attendant.wait if limits else None)
+        end = process.run(
+            line, sandbox, environment, output, limit.seconds, attendant.wait if limits else None
+        )
         status.ended = status.began + round((time.monotonic() - began) * 1e6)
         if end.in_time and end.code == -signal.SIGTERM and sigterm.whole_job_ends():
             # The worker is going: as one that it did not get to, the task is done elsewhere.
@@ -443,8 +481,13 @@ class Limit(msgspec.Struct):
     word: str
 
 
+_NO_LIMIT = Limit(math.inf, "success")
+
+
 def _limit(command: Command) -> Limit:
-    limits = [Limit(math.inf, "success")]
+    if not command.max_s and not command.end_s:
+        return _NO_LIMIT
+    limits = [_NO_LIMIT]
     if command.max_s > 0:
         limits.append(Limit(command.max_s, "max wall time"))
     if command.end_s > 0:
@@ -493,7 +536,6 @@ def cut_output(path: str, size: int) -> None:
 
 
 def _collect(home: str, sandbox: str, command: Command, status: Status) -> Any:
-    status.disk, status.files = extent(sandbox)
     collected = Collected()
     made = take_all(sandbox, collected, command, status)
     if status.missing and status.word == "success":

@@ -1,8 +1,5 @@
 """The process of a command: begun, waited for, and ended with all that it began.
 
-- It is begun by ``posix_spawn``, which shares the executor's memory until the program is there: a fork would
-  copy the page tables of an executor that holds all that its tasks import.
-- There is no place for a working directory in that, so the executor goes there itself, and back.
 - It is one process group. The group is ended when the command is over, or its time is, and so are those that
   left it (``strays``).
 - It inherits no descriptor but its standard streams, and no signal that the executor ignores or blocks.
@@ -18,11 +15,12 @@ import os
 import resource
 import select
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from graphvine.taskvine.remote import shell, strays
+from graphvine.taskvine.remote.spawning import Environment, make_spawner
 
 _libc = ctypes.CDLL(None)
 #: The number is the same on all architectures; the C library has a name for it only since 2.34.
@@ -30,7 +28,7 @@ _CLOSE_RANGE = ctypes.c_long(436)
 _FIRST, _LAST, _CLOEXEC = ctypes.c_uint(3), ctypes.c_uint(0xFFFFFFFF), ctypes.c_uint(4)
 #: Bytes that the kernel takes as one argument or variable (MAX_ARG_STRLEN).
 _LONGEST = 2**17
-_SIGNALS = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+_spawner = make_spawner()
 
 
 class End(msgspec.Struct):
@@ -52,49 +50,31 @@ Wait = Callable[[int, float], bool]
 def run(
     line: str,
     directory: str,
-    variables: Mapping[str, str],
+    environment: Environment,
     output: int,
     limit_s: float,
     wait: Wait | None = None,
 ) -> End:
     """Run a command line in a directory; what it prints goes to the descriptor ``output``. ``wait``: in place
-    of merely waiting. Raises OSError when it cannot be begun."""
-    with strays.ended():
-        with inside(directory):
-            pid = _begin(line, variables, output)
-        return _attend(pid, limit_s, wait)
-
-
-@contextlib.contextmanager
-def inside(directory: str) -> Iterator[None]:
-    """Be in a directory for a while. Raises OSError."""
-    with coming_back():
-        os.chdir(directory)
-        yield
-
-
-@contextlib.contextmanager
-def coming_back() -> Iterator[None]:
-    """Be in the same directory afterwards, which may have lost its name (users remove theirs)."""
-    before = os.open(".", os.O_PATH | os.O_CLOEXEC)
+    of merely waiting. Raises OSError when it cannot be begun, ValueError."""
+    before = strays.adopt()
     try:
-        yield
+        return _attend(_begin(line, directory, environment, output), limit_s, wait)
     finally:
-        os.fchdir(before)
-        os.close(before)
+        strays.end(before)
 
 
-def _begin(line: str, variables: Mapping[str, str], output: int) -> int:
+def _begin(line: str, directory: str, environment: Environment, output: int) -> int:
     _keep_to_ourselves()
-    path, arguments = shell.arguments_of(line, variables)
+    path, arguments = shell.arguments_of(line, environment.variables)
     try:
-        return _spawn(path, arguments, variables, output)
+        return _spawner.begin(path, arguments, environment, directory, output)
     except OSError as error:
         if error.errno == errno.E2BIG:
-            raise OSError(errno.E2BIG, _what_is_too_long(line, variables)) from None
+            raise OSError(errno.E2BIG, _what_is_too_long(line, environment.variables)) from None
         if path == shell.SHELL:
             raise
-        return _spawn(*shell.shell_for(line), variables, output)
+        return _spawner.begin(*shell.shell_for(line), environment, directory, output)
 
 
 def _what_is_too_long(line: str, variables: Mapping[str, str]) -> str:
@@ -105,22 +85,6 @@ def _what_is_too_long(line: str, variables: Mapping[str, str]) -> str:
     if sizes[longest] >= _LONGEST:
         return f"{longest} has {sizes[longest]} bytes, and programs are given less than {_LONGEST} in one"
     return f"{sum(sizes.values())} bytes of command line and variables are more than programs are given"
-
-
-def _spawn(path: str, arguments: list[str], variables: Mapping[str, str], output: int) -> int:
-    return os.posix_spawn(
-        path,
-        arguments,
-        variables,
-        file_actions=(
-            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, output, 1),
-            (os.POSIX_SPAWN_DUP2, output, 2),
-        ),
-        setpgroup=0,
-        setsigmask=(),
-        setsigdef=_SIGNALS,
-    )
 
 
 def _keep_to_ourselves() -> None:

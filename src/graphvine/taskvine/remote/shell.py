@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 SHELL = "/bin/sh"
 #: Shells of which we know that they look for programs as we do (that of busybox has its own).
@@ -29,27 +30,30 @@ _OWN = """. : [ alias bg bind break builtin caller case cd chdir command compgen
 _OWN_WORDS = frozenset(_OWN.split())
 #: ... but without arguments, these do what the programs of that name do.
 _SAME = frozenset(("true", "false"))
+#: So many lines and programs are remembered: tasks that run the same ones come one after the other.
+_REMEMBERED = 64
 
 
-def words_of(line: str) -> list[str]:
-    """The program and arguments of a line that needs no shell; [] for one that does."""
+@lru_cache(_REMEMBERED)
+def words_of(line: str) -> tuple[str, ...]:
+    """The program and arguments of a line that needs no shell; () for one that does."""
     line = line.strip(" \t\n")
     words: list[str] = []
     position = 0
     while position < len(line):
         found = _WORD.match(line, position)
         if found is None:
-            return []
+            return ()
         words.append(_unquoted(found[0]))
         blanks = _BLANKS.match(line, found.end())
         if blanks is None and found.end() < len(line):
-            return []
+            return ()
         position = blanks.end() if blanks is not None else len(line)
     # A quoted first word would be no keyword, and is nothing that anybody writes.
     if not words or not _PROGRAM.match(line.partition(" ")[0].partition("\t")[0]):
-        return []
+        return ()
     is_own = words[0] in _OWN_WORDS and not (words[0] in _SAME and len(words) == 1)
-    return [] if is_own else words
+    return () if is_own else tuple(words)
 
 
 def _unquoted(word: str) -> str:
@@ -60,28 +64,37 @@ def _unquoted(word: str) -> str:
 
 def program_of(word: str, variables: Mapping[str, str]) -> str:
     """The path of the program that a shell with these variables would run; "" where it must say itself."""
-    if not _is_known() or any(name.startswith("BASH_FUNC_") for name in variables):
+    # A shell may find a function of that name among them, which has a name of its own there.
+    if not _is_known() or "\0BASH_FUNC_" in "\0" + "\0".join(variables):
         return ""
     if "/" in word:
         return word
-    for directory in variables.get("PATH", "").split(":"):
-        if not directory.startswith("/"):
-            return ""
-        path = f"{directory}/{word}"
+    for path in _candidates(word, variables.get("PATH", "")):
         if _is_program(path):
             return path
     return ""
 
 
-def arguments_of(line: str, variables: Mapping[str, str]) -> tuple[str, list[str]]:
+@lru_cache(_REMEMBERED)
+def _candidates(word: str, path: str) -> tuple[str, ...]:
+    """Where a program may lie: up to the first directory that is not the same from everywhere."""
+    found = []
+    for directory in path.split(":"):
+        if not directory.startswith("/"):
+            break
+        found.append(f"{directory}/{word}")
+    return tuple(found)
+
+
+def arguments_of(line: str, variables: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
     """What is to be run for a line, by the shell or without it: the path, and the arguments."""
     words = words_of(line)
     path = program_of(words[0], variables) if words else ""
     return (path, words) if path else shell_for(line)
 
 
-def shell_for(line: str) -> tuple[str, list[str]]:
-    return SHELL, [SHELL, "-c", line]
+def shell_for(line: str) -> tuple[str, tuple[str, ...]]:
+    return SHELL, (SHELL, "-c", line)
 
 
 def _is_program(path: str) -> bool:

@@ -9,26 +9,25 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 _PR_SET_CHILD_SUBREAPER = 36
 _libc = ctypes.CDLL(None)
 
 
-@contextmanager
-def ended() -> Iterator[None]:
-    """Whatever is begun within is ended afterwards."""
+def adopt() -> set[int]:
+    """From now on this process adopts orphans; the children that it has already, for ``end``."""
     before = children()
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    try:
-        yield
-    finally:
-        # The children of each that ends are adopted in turn.
-        while left := children() - before:
-            for pid in left:
-                _end(pid)
-        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    return before
+
+
+def end(before: set[int]) -> None:
+    """End whatever was begun since ``adopt``, which gave ``before``."""
+    # The children of each that ends are adopted in turn.
+    while left := children() - before:
+        for pid in left:
+            _end(pid)
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 def children() -> set[int]:

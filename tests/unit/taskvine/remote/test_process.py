@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from graphvine.taskvine.remote import process
+from graphvine.taskvine.remote.spawning import Environment, PlainSpawner, Spawner
 
 
 @pytest.fixture
@@ -23,10 +24,16 @@ def output(tmp_path: Path) -> Iterator[int]:
     os.close(descriptor)
 
 
+@pytest.fixture(autouse=True, params=[Spawner, PlainSpawner])
+def spawner(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_spawner", request.param())
+
+
 def run(line: str, output: int, directory: Path, **variables: str) -> tuple[int, str]:
     os.ftruncate(output, 0)
     os.lseek(output, 0, os.SEEK_SET)
-    end = process.run(line, str(directory), {**os.environ, **variables}, output, math.inf)
+    environment = Environment({**os.environ, **variables})
+    end = process.run(line, str(directory), environment, output, math.inf)
     return end.code, os.pread(output, 100_000, 0).decode()
 
 

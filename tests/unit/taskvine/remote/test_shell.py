@@ -26,7 +26,7 @@ def test_words_are_those_of_the_shell(text):
     line = f"program {text}"
     words = words_of(line)
     if words:
-        assert words == as_the_shell_reads(line)
+        assert list(words) == as_the_shell_reads(line)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_words_are_those_of_the_shell(text):
     ],
 )
 def test_lines_that_need_no_shell(line, words):
-    assert words_of(line) == words
+    assert list(words_of(line)) == words
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_lines_that_need_no_shell(line, words):
     ],
 )
 def test_lines_that_need_one(line):
-    assert words_of(line) == []
+    assert words_of(line) == ()
 
 
 def test_programs_are_found_where_the_shell_finds_them(tmp_path: Path):
@@ -90,7 +90,7 @@ def test_programs_are_found_where_the_shell_finds_them(tmp_path: Path):
         (tmp_path / name / "prog").write_text("#!/bin/sh\n")
         (tmp_path / name / "prog").chmod(mode)
     path = f"/nowhere:{tmp_path}/first:{tmp_path}/second:{tmp_path}/third"
-    assert arguments_of("prog x", {"PATH": path}) == (f"{tmp_path}/second/prog", ["prog", "x"])
+    assert arguments_of("prog x", {"PATH": path}) == (f"{tmp_path}/second/prog", ("prog", "x"))
     for variables in (
         {},
         {"PATH": f"relative:{path}"},
@@ -98,5 +98,5 @@ def test_programs_are_found_where_the_shell_finds_them(tmp_path: Path):
         {"PATH": "/nowhere"},
         {"PATH": path, "BASH_FUNC_prog%%": "() { echo; }"},
     ):
-        assert arguments_of("prog x", variables) == (SHELL, [SHELL, "-c", "prog x"])
-    assert arguments_of("./prog", {}) == ("./prog", ["./prog"])
+        assert arguments_of("prog x", variables) == (SHELL, (SHELL, "-c", "prog x"))
+    assert arguments_of("./prog", {}) == ("./prog", ("./prog",))
