@@ -1,5 +1,5 @@
 """What is known of the tasks of a manager while they are not over: shared by who hands them over (``desk``)
-and who takes in what becomes of them (``delivery``). One condition locks all of it."""
+and who takes in what becomes of them (``delivery``). One lock is for all of it."""
 
 from __future__ import annotations
 
@@ -45,10 +45,13 @@ class UnderWay:
 
 
 class Books:
-    """Whoever waits for something of it waits for ``condition``, and whoever changes it tells."""
+    """Whoever waits for something of it waits for ``condition``, and whoever changes it tells. What is to be
+    handed over is told to ``work``, of the same lock: the thread that does so is not woken for each task that
+    is over."""
 
     def __init__(self) -> None:
         self.condition = threading.Condition()
+        self.work = threading.Condition(self.condition._lock)  # type: ignore[attr-defined]
         self.ledger: Ledger[Task] = Ledger()
         self.held: list[Task] = []
         """Tasks that cannot be handed over yet."""
@@ -76,39 +79,46 @@ class Books:
         """Something that held tasks may wait for."""
         with self.condition:
             self.changed = True
-            self.condition.notify_all()
+            self.work.notify_all()
 
     def fail(self, task: Task, word: str, reason: str) -> None:
         """A task is over that was not handed over."""
         report = Report(result=word, reason=reason, exit_code=-1)
         task._take_failure(report)
-        self.end(task, report)
+        self.end([(task, report)])
 
-    def end(self, task: Task, report: Report) -> None:
-        """A task is over, and this is what became of it."""
+    def end(self, over: Sequence[tuple[Task, Report]]) -> None:
+        """Tasks are over, and this is what became of them."""
         with self.condition:
-            if task.id in self.overdue:
-                self.overdue.discard(task.id)
-                if report.result == results.CANCELLED:
-                    report.result, report.reason = results.MAX_END_TIME, "it was not over when it should be"
-                    task._take_failure(report)
-            task._report = report
-            task._metrics["time_when_done"] = now_us()
-            self.under_way.pop(task.id, None)
-            self.cancelled.discard(task.id)
-            self.ledger.end(task)
-            if task._on_over is not None:
-                # Nobody waits for it here.
-                self.ledger.take(task_id=task.id)
-            for file in task.output_files():
-                if file.producer is task:
-                    file.producer = None
-                self.settle_file(file)
-            self.unuse(task.input_files())
-            self.changed = self.changed or bool(self.held)
+            for task, report in over:
+                self._end(task, report)
             self.condition.notify_all()
+            if self.held:
+                self.changed = True
+                self.work.notify_all()
+        for task, _ in over:
+            if task._on_over is not None:
+                task._on_over(task)
+
+    def _end(self, task: Task, report: Report) -> None:
+        if task.id in self.overdue:
+            self.overdue.discard(task.id)
+            if report.result == results.CANCELLED:
+                report.result, report.reason = results.MAX_END_TIME, "it was not over when it should be"
+                task._take_failure(report)
+        task._report = report
+        task._metrics["time_when_done"] = now_us()
+        self.under_way.pop(task.id, None)
+        self.cancelled.discard(task.id)
+        self.ledger.end(task)
         if task._on_over is not None:
-            task._on_over(task)
+            # Nobody waits for it here.
+            self.ledger.take(task_id=task.id)
+        for file in task.output_files():
+            if file.producer is task:
+                file.producer = None
+            self.settle_file(file)
+        self.unuse(task.input_files())
 
     def use(self, files: Sequence[File]) -> None:
         """As if an unfinished task needed them, until ``let_go``."""

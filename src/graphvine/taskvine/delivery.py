@@ -12,7 +12,7 @@ import pickle
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from graphvine.manager.engine import Outcome, Run, TaskEngine
@@ -26,6 +26,7 @@ from graphvine.taskvine.growing import Growth
 from graphvine.taskvine.plans import Listener, stamp_or_none
 from graphvine.taskvine.remote.contents import reason_absent
 from graphvine.taskvine.remote.watching import Piece, decode
+from graphvine.taskvine.results import Report
 from graphvine.taskvine.retrieval import Retrieval
 from graphvine.taskvine.task import Task
 
@@ -33,6 +34,8 @@ log = logging.getLogger("graphvine.tasks")
 
 #: Threads that ask sources and write outputs.
 HANDS = 8
+#: So much is taken in before those who wait for tasks are told: often there is as much as came in one report.
+_TOGETHER = 64
 
 
 class Delivery:
@@ -44,6 +47,9 @@ class Delivery:
         # Of C, and with a lock of its own: the manager's thread must not wait for ours.
         self._news: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._hands: ThreadPoolExecutor | None = None
+        self._over: list[tuple[Task, Report]] = []
+        """Tasks of which all is taken in, and what nobody needs of them any more."""
+        self._needless: list[int] = []
 
     def start(self) -> Executor:
         """Begin to deliver; the hands that write outputs, for other such work, too."""
@@ -77,13 +83,35 @@ class Delivery:
     def _deliver_all(self) -> None:
         while (tell := self._news.get()) is not None and not self._books.closed:
             try:
-                tell()
+                for _ in range(_TOGETHER):
+                    self._take_in(tell)
+                    tell = self._news.get_nowait()
+                    if tell is None:
+                        return
+                self._take_in(tell)
+            except Empty:
+                # Nothing of that task is kept while the next word is waited for.
+                del tell
             except ManagerClosedError:
                 return
-            except Exception:
-                log.exception("what became of a task cannot be taken in")
-            # Nothing of that task is kept while the next word is waited for.
-            del tell
+            self._conclude()
+
+    def _take_in(self, tell: Callable[[], None]) -> None:
+        try:
+            tell()
+        except ManagerClosedError:
+            raise
+        except Exception:
+            log.exception("what became of a task cannot be taken in")
+
+    def _conclude(self) -> None:
+        """Tell of those that are over."""
+        over, self._over = self._over, []
+        needless, self._needless = self._needless, []
+        if needless:
+            self._engine.release(needless)
+        if over:
+            self._books.end(over)
 
     def on_growth(self, number: int, data: bytes) -> None:
         """A running task told of more of one of its outputs."""
@@ -195,9 +223,10 @@ class Delivery:
             assert under_way.report is not None, "its own word is one of those that were awaited"
             for number in under_way.awaited:
                 del self._books.awaited[number]
-            own = [under_way.number] if under_way.own else []
-            self._engine.release([*own, *under_way.given_back])
-            self._books.end(under_way.task, under_way.report)
+            if under_way.own:
+                self._needless.append(under_way.number)
+            self._needless += under_way.given_back
+            self._over.append((under_way.task, under_way.report))
 
     def release(self, numbers: Sequence[int]) -> None:
         """Give back what a file was; what a task under way makes, when that is over: another task may make

@@ -104,7 +104,7 @@ class Desk:
             if task._time_end:
                 heapq.heappush(self._ends, (task._time_end / 1e6 + task._end_grace_s, number))
             self._start()
-            self._books.condition.notify_all()
+            self._books.work.notify_all()
         return number
 
     def has(self, task: Task) -> bool:
@@ -145,7 +145,7 @@ class Desk:
                     numbers.append(under_way.number)
                 else:
                     self._books.changed = True
-            self._books.condition.notify_all()
+                    self._books.work.notify_all()
         if numbers:
             self._engine.cancel_tasks(numbers)
         return cancelled
@@ -219,6 +219,7 @@ class Desk:
             self._books.closed = True
             left = self._books.ledger.unfinished()
             self._books.condition.notify_all()
+            self._books.work.notify_all()
         self._delivery.close()
         for task in left:
             if task._on_over is not None:
@@ -245,7 +246,7 @@ class Desk:
         """Wait until there may be tasks to hand over; False when it is closed."""
         self._stop_overdue()
         with self._books.condition:
-            self._books.condition.wait_for(
+            self._books.work.wait_for(
                 lambda: self._submitted or self._books.changed or self._books.closed, self._next_time_s()
             )
             return not self._books.closed

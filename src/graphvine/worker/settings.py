@@ -11,7 +11,7 @@ class Settings(msgspec.Struct, frozen=True):
     """Times in seconds, sizes in bytes. The defaults are measured on four cores; tests choose their own."""
 
     # How tasks form packets.
-    packet_s: float = 0.002
+    packet_s: float = 0.005
     """A packet holds about this much work; a task as long as this goes alone."""
     packet_tasks: int = 128
     packet_bytes: int = 100_000
