@@ -2,7 +2,7 @@
 
 Standard output and error are a file of this executor while it lasts. The file is there from task to task, as
 making one takes longer than many a call does; what a task printed is taken away with ``take``, or moved with
-``move``. When the process dies, the agent finds its last words there (``scratch.printed_path``).
+``move``. A child that the executor forks for a task has the executor's. When the process dies, the agent finds its last words there (``scratch.printed_path``).
 """
 
 from __future__ import annotations
@@ -35,6 +35,13 @@ class _Capture:
         self.before = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _FROM) for fd in _STANDARD]
         self.lasts = False
 
+    def is_there(self) -> bool:
+        """Whether the file lies where it is looked for."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self.file))
+        except OSError:
+            return False
+
     def close(self) -> None:
         for descriptor in (self.file, *self.before):
             os.close(descriptor)
@@ -43,15 +50,32 @@ class _Capture:
 _capture: _Capture | None = None
 
 
-def begin() -> None:
-    """From now on what is printed is kept; where there is no room for a file, it is passed on as ever."""
+def prepare() -> None:
+    """Have a file, if there is room for one. In time for a child that is about to be forked, which may have
+    moved it the last time."""
     global _capture
+    if _capture is not None and _capture.pid == os.getpid() and not _capture.is_there():
+        _capture.close()
+        _capture = None
     if _capture is None or _capture.pid != os.getpid():
         try:
             _capture = _Capture()
         except OSError:
             _capture = None
-            return
+
+
+def adopt() -> None:
+    """In a child that was forked for a task: what the executor has prepared is its own."""
+    if _capture is not None:
+        _capture.pid = os.getpid()
+
+
+def begin() -> None:
+    """From now on what is printed is kept; where there is no room for a file, it is passed on as ever."""
+    if _capture is None or _capture.pid != os.getpid():
+        prepare()
+    if _capture is None:
+        return
     if os.fstat(_capture.file).st_size:
         # Nobody took what was printed last, as something else went wrong.
         os.ftruncate(_capture.file, 0)

@@ -26,7 +26,7 @@ import msgspec
 
 from graphvine.protocol import payload, tree_files, values
 from graphvine.protocol.trees import BadTreeError, NewTree, Tree
-from graphvine.worker import scratch, spare
+from graphvine.worker import capture, scratch, spare
 from graphvine.worker.deaths import OutOfMemoryKills, explain, tail
 from graphvine.worker.failures import describe, pickle_error
 from graphvine.worker.forking import run_in_child
@@ -306,16 +306,16 @@ class Executor:
     ) -> TaskResult:
         """Run a task in a child of this process: whatever becomes of it there, this one goes on."""
         try:
+            self._prepare_for_child()
             end = run_in_child(lambda: self._encode(self._run_as_child(task, packet, passed)))
         except OSError as error:
             return self._failed(task, began, "killed", error)
-        printed = scratch.printed_by(self._passing, end.pid)
         if end.data is not None:
-            tree_files.remove(printed)
             result = self._decode_result(end.data)
             result.memory_mb = end.peak_mb
             return result
-        said = tail(printed)
+        said = tail(scratch.printed_path())
+        scratch.drop_lasting()
         for path in scratch.left_by(self._passing, end.pid):
             tree_files.remove(path)
         for directory in filter(None, (packet.directory, packet.fallback)):
@@ -326,9 +326,17 @@ class Executor:
         result.memory_mb = end.peak_mb
         return result
 
+    def _prepare_for_child(self) -> None:
+        """Have what a task needs at hand: making it and removing it takes longer than most calls do."""
+        with contextlib.suppress(OSError):  # the child is to say so, if it needs room
+            scratch.lasting()
+        capture.prepare()
+
     def _run_as_child(self, task: PacketTask, packet: Packet, passed: dict[int, Any]) -> TaskResult:
         self._is_child = True
         self._pid = os.getpid()
+        scratch.adopt_lasting()
+        capture.adopt()
         self._memory = UnknownMemory()  # the kernel tells it of a process that has ended
         try:
             return self._run_task(task, packet, passed)

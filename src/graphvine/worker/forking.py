@@ -77,8 +77,7 @@ def die_with(parent: int, number: int = signal.SIGKILL) -> None:
 
 
 def reseed() -> None:
-    """Random numbers of its own for a forked process."""
-    random.seed()
+    """Random numbers of its own for a forked process. (``random`` sees to that itself.)"""
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         # Without an argument it asks for more randomness, by way of more code, than forking takes.

@@ -66,6 +66,21 @@ def lasting() -> str:
     return path
 
 
+def adopt_lasting() -> None:
+    """For a child that an executor forked for a task: what lasts in the executor is its own meanwhile (the
+    executor waits for it)."""
+    global _lasting
+    _lasting = os.getpid(), _lasting[1]
+
+
+def drop_lasting() -> None:
+    """What lasts was left by a child that died, who knows how: the next one is another one."""
+    global _lasting
+    path, _lasting = _lasting[1], (0, "")
+    if path:
+        tree_files.remove(path)
+
+
 def shared(name: str) -> str:
     """A directory of that name for all tasks of this worker, which stays as long as that. Raises RuntimeError
     outside of a task, OSError."""

@@ -86,18 +86,18 @@ decode_ended = msgspec.msgpack.Decoder(Ended).decode
 
 def run(inputs: Sequence[Any], function: bytes, arguments: bytes, spec: bytes) -> Any:
     """Call a pickled function. Raises whatever it raises."""
-    return _call(inputs, lambda: _function(function), arguments, spec, scratch.lasting)
+    return _call(inputs, lambda: _function(function), arguments, spec)
 
 
 def run_named(inputs: Sequence[Any], name: str, arguments: bytes, spec: bytes) -> Any:
     """Call a function of the library that this process belongs to. Raises whatever it raises, LookupError."""
-    return _call(inputs, lambda: _named(name), arguments, spec, scratch.lasting)
+    return _call(inputs, lambda: _named(name), arguments, spec)
 
 
 @in_child
 def run_named_forked(inputs: Sequence[Any], name: str, arguments: bytes, spec: bytes) -> Any:
     """``run_named`` in a process of its own, forked from the executor."""
-    return _call(inputs, lambda: _named(name), arguments, spec, scratch.directory)
+    return _call(inputs, lambda: _named(name), arguments, spec)
 
 
 def rest_of(inputs: Sequence[Any]) -> Rest:
@@ -137,12 +137,9 @@ def _call(
     find: Callable[[], Callable[..., Any]],
     arguments: bytes,
     spec: bytes,
-    directory: Callable[[], str],
 ) -> Any:
-    home = directory()
-    lasts = directory is scratch.lasting
-    # What does not last has room for the files of one call, and is gone after it.
-    sandbox = os.path.join(home, _SANDBOX) if lasts else home
+    home = scratch.lasting()
+    sandbox = f"{home}/{_SANDBOX}"
     # By its descriptor: the user may have removed it.
     before = os.open(".", os.O_PATH | os.O_CLOEXEC)
     process = os.getpid()
@@ -160,8 +157,7 @@ def _call(
             capture.end()
             os.fchdir(before)
             os.close(before)
-            if lasts:
-                command.empty(home)
+            command.empty(home)
 
 
 class _Made:
