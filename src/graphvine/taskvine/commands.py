@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from graphvine.protocol.messages import Resources
@@ -84,7 +85,7 @@ def _add(
         task.command,
         mounts,
         outlets,
-        _granted(options.request) | task._variables,
+        _granted(*_amounts(options.request)) | task._variables,
         contexts,
         task._time_max,
         task._time_end / 1e6,
@@ -98,14 +99,14 @@ def _add(
     return builder.add(entry, list(slots), key, task.category, options)
 
 
-def _granted(request: Resources) -> dict[str, str | None]:
-    """Variables that tell a command what it may use, as far as it was stated."""
-    stated = {
-        "CORES": request.cores,
-        "MEMORY": request.memory_mb,
-        "DISK": request.disk_mb,
-        "GPUS": request.gpus,
-    }
+def _amounts(request: Resources) -> tuple[float, float, float, float]:
+    return request.cores, request.memory_mb, request.disk_mb, request.gpus
+
+
+@lru_cache(64)
+def _granted(cores: float, memory_mb: float, disk_mb: float, gpus: float) -> dict[str, str | None]:
+    """Variables that tell a command what it may use, as far as it was stated. Not to be changed."""
+    stated = {"CORES": cores, "MEMORY": memory_mb, "DISK": disk_mb, "GPUS": gpus}
     return {name: f"{amount:g}" for name, amount in stated.items() if amount > 0}
 
 

@@ -392,7 +392,8 @@ class Desk:
         self, begun: Begun, numbers: Sequence[int], listeners: dict[int, Listener], used: set[int]
     ) -> None:
         task = begun.task
-        entries = {begun.entry, *(entry for _, entry in begun.outputs)}
+        file_of = {entry: file for file, entry in begun.outputs}
+        entries = {begun.entry, *file_of}
         under_way = UnderWay(task, numbers[begun.entry], len(entries))
         under_way.own = begun.entry not in used
         self._books.under_way[task.id] = under_way
@@ -400,7 +401,6 @@ class Desk:
         task._metrics["time_when_commit_start"] = task._metrics["time_when_commit_end"] = now_us()
         under_way.awaited = [numbers[entry] for entry in entries]
         self._books.awaited.update(dict.fromkeys(under_way.awaited, under_way))
-        file_of = {entry: file for file, entry in begun.outputs}
         for file in file_of.values():
             # Not before, if it is an input as well: what is there now is what the task takes.
             file.producer = task

@@ -279,6 +279,9 @@ class FunctionCall(PythonTask):
         request = msgspec.structs.replace(options.request, share=library.share_of_worker)
         return msgspec.structs.replace(options, request=request)
 
+    def _asking(self) -> Hashable:
+        return super()._asking(), self._library.number if self._library is not None else 0
+
     def _archives(self) -> list[File]:
         return [archive_of(file) for file in self._library.contexts] if self._library is not None else []
 

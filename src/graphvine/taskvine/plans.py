@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import pickle
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -100,6 +101,8 @@ class Builder:
         self._externals: dict[int, int] = {}
         self._entry_of: dict[File, int] = {}
         self._sizes: dict[int, int] = {}
+        self._asked: dict[object, TaskOptions] = {}
+        """By what tasks say."""
         self._told = 0
         self._looked_at: dict[LocalFile, bool] = {}
         self._pickled: dict[int, tuple[int, int]] = {}
@@ -118,10 +121,18 @@ class Builder:
         return len(self._inputs)
 
     def options_of(self, task: Task) -> TaskOptions:
-        """What a task asks of the engine, its category's share included."""
-        options = task.options(self._defaults.get(task.category) or Summary())
-        limit = self._category_limits.get(task.category)
-        return msgspec.structs.replace(options, limit=limit) if limit else options
+        """What a task asks of the engine, its category's share included. One object for all that ask for the
+        same."""
+        category = task._category
+        asking = (category, task._asking())
+        known = self._asked.get(asking)
+        if known is None:
+            known = task.options(self._defaults.get(category) or Summary())
+            limit = self._category_limits.get(category)
+            if limit:
+                known = msgspec.structs.replace(known, limit=limit)
+            self._asked[asking] = known
+        return known
 
     def limits_of(self, request: Resources) -> Limits:
         """What a task may use."""
@@ -342,6 +353,7 @@ class Builder:
             for index, number in enumerate(together):
                 blob_of[number], blob_index[number] = len(blobs), index
             blobs.append(pickle.dumps([self._entries[number] for number in together], protocol=5))
+        usual = self._usual_options()
         return Plan(
             keys=self._keys,
             inputs=self._inputs,
@@ -352,13 +364,20 @@ class Builder:
             category_of=self._category_of,
             wanted=list(range(count)),
             externals=list(self._externals),
-            options=self._options,
+            options={task: asked for task, asked in self._options.items() if asked is not usual},
+            default_options=usual,
             code=self.code,
             given=self._given,
             separate=True,
             label="tasks",
             unshared=frozenset(self.unshared),
         )
+
+    def _usual_options(self) -> TaskOptions:
+        """What most entries ask for."""
+        counts = Counter(map(id, self._options.values()))
+        usual = counts.most_common(1)[0][0] if counts else 0
+        return next((asked for asked in self._options.values() if id(asked) == usual), SMALL)
 
     def _portions(self, entries: Sequence[int]) -> Iterator[Sequence[int]]:
         """Entries that are pickled together: who needs one reads them all."""

@@ -48,6 +48,7 @@ _SETTABLE = (
     "monitor_output",
 )
 _OTHER = ("features", "inputs", "outputs", "input_files", "output_files", "env")
+_OPTIONS = frozenset((*_SETTABLE, *_OTHER))
 
 
 class Input(msgspec.Struct, frozen=True):
@@ -82,8 +83,8 @@ class Task(Reported):
         if isinstance(command, dict):
             raise TypeError(f"{command} is no command line. Did you mean Task(**{command})?")
         _check_command(command)
-        unknown = sorted(set(options) - {*_SETTABLE, *_OTHER})
-        if unknown:
+        if not options.keys() <= _OPTIONS:
+            unknown = sorted(options.keys() - _OPTIONS)
             raise TypeError(
                 f"Task has no option {', '.join(unknown)}; there are: {', '.join((*_SETTABLE, *_OTHER))}"
             )
@@ -365,6 +366,22 @@ class Task(Reported):
             features=tuple(self._features),
             lasts_s=self._time_max,
             min_s=self._time_min,
+        )
+
+    def _asking(self) -> Hashable:
+        """Tasks that ask for the same give the same: all that ``options`` looks at but the defaults."""
+        asked = self._asked
+        return (
+            type(self),
+            asked.cores,
+            asked.memory,
+            asked.disk,
+            asked.gpus,
+            self._priority,
+            self._retries,
+            tuple(self._features),
+            self._time_max,
+            self._time_min,
         )
 
     def _enter(self, builder: Builder) -> None:

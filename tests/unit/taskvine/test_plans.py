@@ -165,8 +165,8 @@ def test_categories_say_what_tasks_do_not(builder):
     task(category="c")._enter(builder)
     task(category="c", cores=1)._enter(builder)
     plan = builder.plan()
-    assert [plan.options[number].request.cores for number in (0, 1)] == [3, 1]
-    assert plan.options[0].limit == "category c"
+    assert [plan.options.get(number, plan.default_options).request.cores for number in (0, 1)] == [3, 1]
+    assert plan.options.get(0, plan.default_options).limit == "category c"
 
 
 def test_blobs_hold_so_many_entries(builder):
