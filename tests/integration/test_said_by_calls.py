@@ -173,3 +173,29 @@ def test_streams_that_a_task_closes_or_replaces(manager: Manager) -> None:
     assert done(manager, vine.PythonTask(speak, "hello")).std_output == SAID
     assert done(manager, vine.PythonTask(replace)).output == "ok"
     assert done(manager, vine.PythonTask(speak, "hello")).std_output == SAID
+
+
+def leave(ending: str) -> tuple[list[str], str]:
+    """What lies in the working directory, and in the one for temporary files."""
+    found = os.listdir("."), os.getcwd()
+    for path in ("left", "../left"):
+        with open(path, "w") as file:
+            file.write("left")
+    print("left", flush=True)
+    os.write(1, b"long" * (20_000 if ending == "long" else 0))
+    if ending == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return found
+
+
+def test_calls_in_processes_of_their_own_leave_nothing_to_each_other() -> None:
+    with Manager(local_workers=1) as m:
+        m.install_library(m.create_library_from_functions("library", leave, exec_mode="fork"))
+        for ending in ("", "long", "kill", ""):
+            task = done(m, vine.FunctionCall("library", "leave", ending))
+            assert task.completed() == (ending != "kill")
+            if ending != "kill":
+                assert task.std_output == "left\n" + "long" * (20_000 if ending == "long" else 0)
+                found, directory = task.output
+                assert found == []
+                assert not os.path.exists(f"{directory}/../left")

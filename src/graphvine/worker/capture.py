@@ -2,7 +2,8 @@
 
 Standard output and error are a file of this executor while it lasts. The file is there from task to task, as
 making one takes longer than many a call does; what a task printed is taken away with ``take``, or moved with
-``move``. A child that the executor forks for a task has the executor's. When the process dies, the agent finds its last words there (``scratch.printed_path``).
+``move``. A child that the executor forks for a task has the executor's. When the process dies, the agent
+finds its last words there (``scratch.printed_path``).
 """
 
 from __future__ import annotations

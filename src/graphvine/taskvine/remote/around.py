@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphvine.protocol.payload import run
-from graphvine.taskvine.remote import guarding, process
+from graphvine.taskvine.remote import guarding, spawning
 from graphvine.taskvine.remote.contents import place, reason_absent, resolved
 from graphvine.worker import scratch
 
@@ -34,7 +34,7 @@ def run_with_files(
         place(value, path)
     seen = guarding.stamps(zip(files, names, strict=True))
     try:
-        with process.inside(directory):
+        with spawning.inside(directory):
             return run((function, arguments, fills), inputs[:count])
     finally:
         guarding.drop_changed(seen)

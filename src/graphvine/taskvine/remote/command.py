@@ -213,7 +213,7 @@ def _run(inputs: Sequence[Any], command: Command, status: Status) -> Any:
     bare = False
     try:
         sandbox = furnish(home, inputs, command)
-        before = stamps(linked(inputs, command)) if command.inputs else []
+        before = stamps(linked(inputs, command)) if command.inputs else {}
         _execute(home, sandbox, inputs, command, status)
         if before:
             drop_changed(before, command.line)

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from graphvine.taskvine.remote import process
+from graphvine.taskvine.remote import spawning
 from graphvine.taskvine.remote.contents import place, reason_absent, resolved
 from graphvine.worker import library, scratch
 
@@ -30,7 +30,7 @@ def set_up(
     """Call a set-up function after a command line. Raises what it raises, FileNotFoundError for an input that
     cannot be had, CalledProcessError."""
     library.lend_hoisted(function)
-    with process.coming_back():
+    with spawning.coming_back():
         if names:
             _place_all(dict(zip(names, inputs, strict=True)), scratch.lasting())
         if line:

@@ -39,7 +39,7 @@ class PlainSpawner:
     """By Python's ``os.posix_spawn``."""
 
     def begin(
-        self, path: str, arguments: Sequence[str], environment: Environment, directory: str, output: int
+        self, path: str, arguments: tuple[str, ...], environment: Environment, directory: str, output: int
     ) -> int:
         """Begin a program in a directory, as a process group of its own; what it prints goes to the
         descriptor ``output``, it reads nothing, no signal is ignored or blocked. Its pid. Raises OSError when
@@ -77,7 +77,7 @@ class Spawner(PlainSpawner):
         self._made_for: tuple[str, int] | None = None
 
     def begin(
-        self, path: str, arguments: Sequence[str], environment: Environment, directory: str, output: int
+        self, path: str, arguments: tuple[str, ...], environment: Environment, directory: str, output: int
     ) -> int:
         if self._made_for != (directory, output):
             self._make_actions(directory, output)
