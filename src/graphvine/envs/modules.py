@@ -8,8 +8,8 @@ Rules:
   import and was not imported yet, if that is the user's own too. Sources are only read, nothing is run.
 - A package travels whole: its ``.py`` files and its small data files. Of a directory without ``__init__.py``
   only the ``.py`` files.
-- A package with compiled extensions cannot be imported from an archive: it does not travel, and has to be
-  installed where the workers run (a warning says so, once).
+- A package with compiled extensions cannot be imported from an archive: a pointer to it travels in its place
+  (see ``pointers``), and it has to be installed where the workers run, or lie there at the same path.
 - A module that exists in memory only is named in ``by_value``: its functions have to be pickled by value.
 - The archive's bytes depend on names and contents only, so the same code has the same name everywhere. Files
   are looked at again at every call (by size and time), and packed again when one has changed.
@@ -36,6 +36,8 @@ from functools import cache
 from types import FunctionType, ModuleType
 
 import msgspec
+
+from graphvine.envs.pointers import MARK, pointer_to
 
 logger = logging.getLogger("graphvine.modules")
 
@@ -68,12 +70,14 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Source(msgspec.Struct, frozen=True):
-    """One file to pack: where it lies, where in the archive, and what tells that it has changed."""
+    """One file to pack: where it lies, where in the archive, and what tells that it has changed. ``text``:
+    its content, where that is not the file's."""
 
     inside: str
     path: str
     size: int
     mtime_ns: int
+    text: str = ""
 
 
 class Finder:
@@ -84,7 +88,7 @@ class Finder:
         self._homes: dict[tuple[str, int], str | None] = {}
         self._imports: dict[Source, frozenset[str]] = {}
         self._resolved: dict[tuple[str, str], str | None] = {}
-        self._warned: set[str] = set()
+        self._told: set[str] = set()
         self._packed: tuple[tuple[Source, ...], bytes, str] = ((), b"", "")
 
     def find(self) -> Found:
@@ -130,6 +134,8 @@ class Finder:
                 continue  # imported once, and gone since
             files = list(_files_of(home, name))
             if self._is_compiled(name, files):
+                text = pointer_to(home)
+                sources.append(Source(f"{name}.py", home, len(text), 0, text))
                 continue
             sources += files
             for file in files:
@@ -155,13 +161,10 @@ class Finder:
         compiled = next((file.path for file in files if file.path.endswith(_EXTENSIONS)), None)
         if compiled is None:
             return False
-        if name not in self._warned:
-            self._warned.add(name)
-            logger.warning(
-                "%s holds compiled code (%s) and is not sent along; install it where the workers run",
-                name,
-                compiled,
-            )
+        if name not in self._told:
+            self._told.add(name)
+            # Whoever needs it, and is where it is not, says so.
+            logger.info("%s holds compiled code (%s) and is not sent along", name, compiled)
         return True
 
     def _names_in(self, path: str) -> frozenset[str]:
@@ -230,11 +233,18 @@ def pack(sources: Iterable[Source]) -> bytes:
                 if directory not in directories:
                     directories.add(directory)
                     archive.writestr(zipfile.ZipInfo(directory, _EPOCH), b"")
-            with open(source.path, "rb") as file:
-                info = zipfile.ZipInfo(source.inside, _EPOCH)
-                info.compress_type = zipfile.ZIP_DEFLATED
-                archive.writestr(info, file.read())
+            info = zipfile.ZipInfo(source.inside, _EPOCH)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.comment = MARK if source.text else b""
+            archive.writestr(info, _content(source))
     return buffer.getvalue()
+
+
+def _content(source: Source) -> bytes:
+    if source.text:
+        return source.text.encode()
+    with open(source.path, "rb") as file:
+        return file.read()
 
 
 def _parents(inside: str) -> Iterator[str]:

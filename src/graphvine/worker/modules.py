@@ -11,6 +11,7 @@ import importlib
 import sys
 from types import ModuleType
 
+from graphvine.envs.pointers import MARK
 from graphvine.worker.packets import ContextRef
 
 
@@ -64,11 +65,12 @@ class Contexts:
 
 
 def _top_names(archive: str) -> frozenset[str]:
-    """Names of the top-level modules and packages in an archive."""
+    """Names of the top-level modules and packages in an archive, but for those with compiled code."""
     import zipfile  # 10 ms, which an agent never needs; the zygote has it
 
     with zipfile.ZipFile(archive) as content:
-        tops = (name.split("/", 1)[0] for name in content.namelist())
+        members = (member for member in content.infolist() if member.comment != MARK)
+        tops = (member.filename.split("/", 1)[0] for member in members)
         return frozenset(top.removesuffix(".py") for top in tops)
 
 

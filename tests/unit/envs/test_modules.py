@@ -6,6 +6,7 @@ import importlib
 import io
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -166,15 +167,52 @@ def test_too_large(home: Path, finder: Finder, monkeypatch: pytest.MonkeyPatch) 
         finder.find()
 
 
+def compiled(home: Path) -> Path:
+    """A package with compiled code, one that works."""
+    text = "from gv_compiled import _xxhash\ndef f(): return _xxhash.xxh32_intdigest(b'')"
+    write(home, gv_compiled____init__=text)
+    original = importlib.import_module("xxhash._xxhash").__file__
+    assert original is not None
+    shutil.copy(original, home / "gv_compiled")
+    return home / "gv_compiled"
+
+
 def test_compiled_code_stays(home: Path, finder: Finder, caplog: pytest.LogCaptureFixture) -> None:
-    write(home, gv_compiled____init__="", gv_plain="")
-    (home / "gv_compiled/fast.so").write_bytes(b"")
+    compiled(home)
+    write(home, gv_plain="")
     importlib.import_module("gv_compiled")
     importlib.import_module("gv_plain")
     with caplog.at_level(logging.WARNING):
         found = [finder.find() for _ in range(2)]
-    assert names_in(found[0].modules) == ["gv_plain.py"]
-    assert len([record for record in caplog.records if "gv_compiled" in record.getMessage()]) == 1
+    assert names_in(found[0].modules) == ["gv_compiled.py", "gv_plain.py"]
+    assert len(found[0].modules) < 1000
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("where", ["at the same path", "installed", "nowhere"])
+def test_compiled_code_is_found_where_it_lies(
+    home: Path, finder: Finder, tmp_path_factory: pytest.TempPathFactory, where: str
+) -> None:
+    place = compiled(home)
+    importlib.import_module("gv_compiled")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "modules.zip").write_bytes(finder.find().modules)
+    if where != "at the same path":
+        place.rename(elsewhere / ("gv_compiled" if where == "installed" else "gone"))
+    code = (
+        f"import sys; sys.path.append({str(elsewhere)!r}); "
+        f"sys.path.insert(0, {str(elsewhere / 'modules.zip')!r}); "
+        "import gv_compiled._xxhash; from gv_compiled import f; print(f(), gv_compiled.__file__)"
+    )
+    source = str(Path(modules.__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env={"PYTHONPATH": source}
+    )
+    if where == "nowhere":
+        assert "install it where the workers run" in done.stderr
+    else:
+        there = place if where == "at the same path" else elsewhere / "gv_compiled"
+        assert done.stdout == f"46947589 {there / '__init__.py'}\n", done.stderr
 
 
 def test_modules_in_memory(finder: Finder, monkeypatch: pytest.MonkeyPatch) -> None:

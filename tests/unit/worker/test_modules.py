@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from graphvine.envs.modules import Source, pack
+from graphvine.envs.pointers import pointer_to
 from graphvine.worker.modules import Contexts
 from graphvine.worker.packets import ContextRef
 
@@ -102,3 +104,21 @@ def test_an_archive_that_is_gone_or_no_archive_is_an_error_that_can_be_met_again
         with pytest.raises(FileNotFoundError):
             contexts.activate(1)
     assert contexts.active == 0
+
+
+def test_what_holds_compiled_code_stays_loaded(tmp_path: Path) -> None:
+    home = tmp_path / "gvt_compiled.py"
+    home.write_text("x = 1")
+    paths = [tmp_path / "a.zip", tmp_path / "b.zip"]
+    for path in paths:
+        text = pointer_to(str(home))
+        path.write_bytes(pack([Source("gvt_compiled.py", str(home), len(text), 0, text)]))
+    contexts = told(*(ContextRef(number, str(path), []) for number, path in enumerate(paths, 1)))
+    contexts.activate(1)
+    import gvt_compiled as first
+
+    contexts.activate(2)
+    import gvt_compiled as second
+
+    assert second is first
+    assert (first.x, first.__file__) == (1, str(home))
