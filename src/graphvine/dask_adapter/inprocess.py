@@ -120,7 +120,6 @@ class InProcessRun:
         self.values: list[Any] = []
         self.error: BaseException | None = None
         self.cancelled = False
-        self.forgotten: list[int] = []
 
     def result(self, timeout: float | None = None) -> list[Any]:
         if self.error is not None:
@@ -132,7 +131,7 @@ class InProcessRun:
             raise self.error
 
     def forget(self, positions: Sequence[int]) -> None:
-        self.forgotten += positions
+        """All of them are kept."""
 
     def files(self) -> list[int]:
         return self._files

@@ -18,7 +18,7 @@ import msgspec
 from graphvine.envs.metadata import numbers
 
 _PT_LOAD, _PT_DYNAMIC = 1, 2
-_DT_NEEDED, _DT_STRTAB, _DT_SONAME, _DT_RPATH, _DT_RUNPATH = 1, 5, 14, 15, 29
+_DT_NEEDED, _DT_STRTAB, _DT_SONAME, _DT_RUNPATH = 1, 5, 14, 29
 _DT_VERNEED, _DT_VERNEEDNUM = 0x6FFFFFFE, 0x6FFFFFFF
 _RESOLVED = re.compile(r"\s*(?P<name>\S+) => (?P<path>/\S+)")
 
@@ -29,7 +29,6 @@ class Elf(msgspec.Struct, frozen=True):
 
     needed: tuple[str, ...] = ()
     soname: str = ""
-    rpath: str = ""
     runpath: str = ""
     glibc: str = ""
 
@@ -62,15 +61,10 @@ class _Reader:
         self._strings = next((value for tag, value in self._dynamic if tag == _DT_STRTAB), 0)
 
     def read(self) -> Elf:
-        texts = {
-            tag: self._string(value)
-            for tag, value in self._dynamic
-            if tag in (_DT_SONAME, _DT_RPATH, _DT_RUNPATH)
-        }
+        texts = {tag: self._string(value) for tag, value in self._dynamic if tag in (_DT_SONAME, _DT_RUNPATH)}
         return Elf(
             needed=tuple(self._string(value) for tag, value in self._dynamic if tag == _DT_NEEDED),
             soname=texts.get(_DT_SONAME, ""),
-            rpath=texts.get(_DT_RPATH, ""),
             runpath=texts.get(_DT_RUNPATH, ""),
             glibc=self._newest_glibc(),
         )

@@ -171,13 +171,13 @@ class Loop:
 
     def run_plan(self, plan: Plan, keep: bool) -> ManagedRun:
         """Hand a plan over. Raises ManagerClosedError."""
-        run = ManagedRun(self, plan.label, len(plan.wanted), keep)
+        run = ManagedRun(self, len(plan.wanted), keep)
         self._submit(run, lambda: self._take(plan, run))
         return run
 
     def fetch(self, files: Sequence[int]) -> ManagedRun:
         """Bring kept files here. Raises ManagerClosedError."""
-        run = ManagedRun(self, "fetch", len(files), keep=False)
+        run = ManagedRun(self, len(files), keep=False)
         self._submit(run, lambda: self._take_wanted(list(files), run))
         return run
 

@@ -29,12 +29,11 @@ NOTHING_KNOWN = Progress("", 0, 0, 0, 0, 0, 0, 0.0, 0.0, True, [])
 class ManagedRun:
     """Implements ``engine.Run`` on the manager's own loop."""
 
-    def __init__(self, loop: Loop, label: str, wanted: int, keep: bool) -> None:
+    def __init__(self, loop: Loop, wanted: int, keep: bool) -> None:
         self.plan = 0
         """The core's number of this plan, once it was handed over."""
         self.keep = keep
         self._loop = loop
-        self._label = label
         self._raw: list[Raw | None] = [None] * wanted
         self._files: list[int] = []
         self._forgotten: set[int] = set()

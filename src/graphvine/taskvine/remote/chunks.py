@@ -31,11 +31,6 @@ def each_pair(function: Callable[..., Any], pairs: Sequence[tuple[Any, Any]]) ->
     return each(function, pairs)
 
 
-def all_of(function: Callable[..., Any], items: Sequence[Any]) -> list[Any]:
-    """Its results, in order. Raises what it raises."""
-    return [function(item) for item in items]
-
-
 def all_of_arguments(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
     """Its results for lists of arguments. Raises what it raises."""
     return [function(*one) for one in arguments]
