@@ -49,7 +49,7 @@ def test_a_command_its_files_and_what_is_known_of_it(m, tmp_path):
     measured = task.resources_measured
     assert measured is not None
     assert measured.wall_time == measured.end - measured.start > 0
-    assert measured.memory > 0
+    assert measured.memory >= 0
     assert task.hostname
     assert task.get_metric("time_when_done") >= task.get_metric("time_when_submitted") > 0
     assert m.empty()

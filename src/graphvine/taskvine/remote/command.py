@@ -467,8 +467,8 @@ class Attendant:
         if monitor is None:
             return
         disk = extent(self._sandbox)[0] if self._limits.disk else 0.0
-        monitor.note(memory=end.peak_mb if end.is_own_peak else 0.0, disk=disk)
-        status.memory = monitor.memory or end.peak_mb
+        monitor.note(memory=end.peak_mb, disk=disk)
+        status.memory = monitor.memory
         if monitor.exceeded:
             status.word, status.reason = "resource exhaustion", monitor.reason
             status.exceeded = monitor.exceeded

@@ -138,7 +138,7 @@ def keeping(limits: Limits, sandbox: str) -> Iterator[Monitor]:
             # Nobody sends it any more.
             signal.signal(_SIGNAL, before)
             if limits.memory:
-                monitor.note(memory=_peak_mb())
+                monitor.note(memory=peak_mb("self"))
             if limits.disk:
                 monitor.note(disk=extent(sandbox)[0])
 
@@ -220,9 +220,17 @@ def _forget_peak() -> None:
         file.write(b"5")
 
 
-def _peak_mb() -> float:
-    with open("/proc/self/status") as file:
+def tree_mb(pid: int) -> float:
+    """The most memory that a process and what it began are known to have used: all together now, or one of
+    them by itself until now."""
+    pids = [pid, *descendants(pid)]
+    return max(resident_mb(pids), *map(peak_mb, pids))
+
+
+def peak_mb(pid: int | str) -> float:
+    """The most memory that a process has used; 0 when it is gone."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/status", "rb") as file:
         for line in file:
-            if line.startswith("VmHWM:"):
+            if line.startswith(b"VmHWM:"):
                 return int(line.split()[1]) / 1024
     return 0.0

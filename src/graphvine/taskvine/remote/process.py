@@ -15,11 +15,13 @@ import os
 import resource
 import select
 import signal
+import time
 from collections.abc import Callable, Mapping
 
 import msgspec
 
 from graphvine.taskvine.remote import shell, strays
+from graphvine.taskvine.remote.limits import tree_mb
 from graphvine.taskvine.remote.spawning import Environment, make_spawner
 
 _libc = ctypes.CDLL(None)
@@ -28,19 +30,23 @@ _CLOSE_RANGE = ctypes.c_long(436)
 _FIRST, _LAST, _CLOEXEC = ctypes.c_uint(3), ctypes.c_uint(0xFFFFFFFF), ctypes.c_uint(4)
 #: Bytes that the kernel takes as one argument or variable (MAX_ARG_STRLEN).
 _LONGEST = 2**17
+#: When is first looked at the memory of a command, and how long until it is looked again at most; until then,
+#: after a part of the time that it has taken.
+FIRST_LOOK_S = 0.005
+LONGEST_LOOK_S = 1.0
+_LATER = 0.2
 _spawner = make_spawner()
 
 
 class End(msgspec.Struct):
     """How a command ended. ``code``: as ``os.waitstatus_to_exitcode`` has it. ``in_time``: whether by itself.
-    Seconds of the processor, MB. ``is_own_peak``: it is not perhaps that of the executor, whose memory a
-    process shares until its program is there."""
+    Seconds of the processor. ``peak_mb``: memory of its processes at the peak (0: it was too short to be
+    measured)."""
 
     code: int
     in_time: bool
     cpu_s: float
     peak_mb: float
-    is_own_peak: bool
 
 
 #: Waits for a process, for so many seconds at most; whether it ended by itself.
@@ -99,34 +105,44 @@ def _keep_to_ourselves() -> None:
 
 def _attend(pid: int, limit_s: float, wait: Wait | None) -> End:
     """Wait for a command, and end what it leaves."""
-    in_time = True
+    in_time, seen = True, Seen()
     try:
-        if wait is not None or limit_s < math.inf:
-            in_time = (wait or _ends_within)(pid, limit_s)
+        in_time = (wait or seen.wait)(pid, limit_s)
         if in_time:
             # It is not reaped yet, so that its number, which is that of the group, is nobody else's.
             os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     finally:
         _kill_group(pid)
         _, status, usage = os.wait4(pid, 0)
-    mine = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return End(
-        os.waitstatus_to_exitcode(status),
-        in_time,
-        usage.ru_utime + usage.ru_stime,
-        usage.ru_maxrss / 1024,
-        usage.ru_maxrss > mine,
-    )
+    # Until its program was there it shared our memory, which the kernel counts.
+    if usage.ru_maxrss > resource.getrusage(resource.RUSAGE_SELF).ru_maxrss:
+        seen.peak_mb = max(seen.peak_mb, usage.ru_maxrss / 1024)
+    return End(os.waitstatus_to_exitcode(status), in_time, usage.ru_utime + usage.ru_stime, seen.peak_mb)
 
 
-def _ends_within(pid: int, seconds: float) -> bool:
-    descriptor = os.pidfd_open(pid)
-    try:
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
-    finally:
-        os.close(descriptor)
+class Seen:
+    """Waits for a command, and looks now and then at how much memory its processes use: the less often, the
+    longer it takes."""
+
+    def __init__(self) -> None:
+        self.peak_mb = 0.0
+
+    def wait(self, pid: int, seconds: float) -> bool:
+        """Whether it ended by itself within that time."""
+        began = time.monotonic()
+        descriptor = os.pidfd_open(pid)
+        try:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            pause = FIRST_LOOK_S
+            while (left := began + seconds - time.monotonic()) > 0:
+                if poll.poll(math.ceil(min(pause, left) * 1000)):
+                    return True
+                self.peak_mb = max(self.peak_mb, tree_mb(pid))
+                pause = min(_LATER * (time.monotonic() - began), LONGEST_LOOK_S)
+            return bool(poll.poll(0))
+        finally:
+            os.close(descriptor)
 
 
 def _kill_group(group: int) -> None:

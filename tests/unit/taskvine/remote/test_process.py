@@ -140,3 +140,32 @@ def test_a_variable_that_no_program_can_be_given_is_named(tmp_path, output):
         run("echo $LONG", output, tmp_path, LONG="x" * 200_000)
     with pytest.raises(OSError, match="the command line has 200005 bytes"):
         run("echo " + "x" * 200_000, output, tmp_path)
+
+
+def test_memory_is_that_of_the_command_and_not_of_who_begins_it(tmp_path, output):
+    ours = b"x" * (300 * 2**20)
+    end = process.run("true", str(tmp_path), os.environ, output, math.inf)
+    assert len(ours) == 300 * 2**20
+    assert end.peak_mb < 100
+
+
+def test_memory_of_what_a_command_begins_counts(tmp_path, output, monkeypatch):
+    """The command, which waits for two others, ends when all three were seen together."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    ours, real = b"x" * (300 * 2**20), process.tree_mb
+    descriptor = os.open(gate, os.O_RDWR)
+
+    def look(pid: int) -> float:
+        seen = real(pid)
+        if seen > 80:
+            os.write(descriptor, b"11")
+        return seen
+
+    monkeypatch.setattr(process, "tree_mb", look)
+    one = f'{sys.executable} -c "import os; x = bytes([1]) * (40 * 2**20); os.read(0, 1)" < {gate}'
+    end = process.run(f"{one} & {one} & wait", str(tmp_path), os.environ, output, math.inf)
+    os.close(descriptor)
+    assert len(ours) == 300 * 2**20
+    assert end.code == 0
+    assert 80 < end.peak_mb < 250
