@@ -144,7 +144,7 @@ def test_a_variable_that_no_program_can_be_given_is_named(tmp_path, output):
 
 def test_memory_is_that_of_the_command_and_not_of_who_begins_it(tmp_path, output):
     ours = b"x" * (300 * 2**20)
-    end = process.run("true", str(tmp_path), os.environ, output, math.inf)
+    end = process.run("true", str(tmp_path), Environment({**os.environ}), output, math.inf)
     assert len(ours) == 300 * 2**20
     assert end.peak_mb < 100
 
@@ -164,7 +164,7 @@ def test_memory_of_what_a_command_begins_counts(tmp_path, output, monkeypatch):
 
     monkeypatch.setattr(process, "tree_mb", look)
     one = f'{sys.executable} -c "import os; x = bytes([1]) * (40 * 2**20); os.read(0, 1)" < {gate}'
-    end = process.run(f"{one} & {one} & wait", str(tmp_path), os.environ, output, math.inf)
+    end = process.run(f"{one} & {one} & wait", str(tmp_path), Environment({**os.environ}), output, math.inf)
     os.close(descriptor)
     assert len(ours) == 300 * 2**20
     assert end.code == 0
