@@ -256,7 +256,7 @@ class Fleet:
         self._now, self._submitting = now, 0
         self._take_in_early()
         self._wait()
-        self._say_once("error", f"workers can't be submitted: {text}", key=text)
+        self._say_once("error", f"workers can't be submitted: {text}", key=_kind(text))
 
     def on_status(self, statuses: Iterable[JobStatus], now: float) -> None:
         """What the batch system knows of jobs it was asked about."""
@@ -277,13 +277,13 @@ class Fleet:
         self._now, self._asking = now, False
         self._ask_every = min(self._ask_every * 2, self._limits.ask_most_s)
         self._plan_ask()
-        self._say_once("warning", f"the batch system can't be asked about its jobs: {text}", key=text)
+        self._say_once("warning", f"the batch system can't be asked about its jobs: {text}", key=_kind(text))
 
     def on_cancelled(self, jobs: Sequence[str], error: str, now: float) -> None:
         """These were cancelled; ``error``: why not, if it failed."""
         self._now = now
         if error:
-            self._say_once("warning", f"jobs can't be cancelled: {error}", key=error)
+            self._say_once("warning", f"jobs can't be cancelled: {error}", key=_kind(error))
         self._hurry()
 
     def on_output(self, read: Read, text: str, now: float) -> None:
@@ -334,7 +334,7 @@ class Fleet:
         how = {JobState.FINISHED: "has ended", JobState.REMOVED: "was removed"}.get(status.state, "is gone")
         if status.exit_code:
             how += f" with exit code {status.exit_code}"
-        if status.reason:
+        if status.reason and status.reason not in how:
             how += f" ({status.reason})"
         when = "without having joined the manager" if since is None else "soon after it had joined"
         host = f" on {job.host}" if job.host else ""

@@ -24,7 +24,9 @@ _ADDRESS = re.compile(r"host: <?([^:?>\s]+)")
 _NORMAL = re.compile(r"return value (-?\d+)")
 _SIGNAL = re.compile(r"signal (\d+)")
 #: Lines of details that are no reason.
-_NO_REASON = re.compile(r"Code \d+ Subcode \d+|\(\d\) |\s*$|\d+  -  |.*Usage|.*Partitionable")
+_NO_REASON = re.compile(
+    r"Code \d+ Subcode \d+|\(\d\) |\s*$|\d+  -  |.*Usage|.*Partitionable|\w+(?: \(\w+\))? +: +[\d.]"
+)
 
 _WAITS_AGAIN = {
     "004": "evicted",

@@ -9,6 +9,8 @@ Rules:
 - A lull (few tasks could run now, but many wait for them) lets nobody go that the waiting tasks will keep
   busy, for ``Policy.lull_s``. A tail (little is left at all) is no lull.
 - Tasks that a worker of this size can never run ask for none of them. They are named (``misfits``).
+- What a worker has is often up to the batch system, and not known before one is there. Then the largest that
+  was seen counts (``on_workers``): what did not fit there would wait on a thousand more of them, too.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from graphvine.protocol.messages import Resources, Wanted, is_light, largest_share
+from graphvine.protocol.messages import Resources, Wanted, WorkerNews, is_light, largest_share
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,8 +106,11 @@ class Scaler:
 
     def __init__(self, policy: Policy, size: Size) -> None:
         self.policy = policy
-        self._size = size
+        self._stated = size
+        self.size = size
+        """As it was stated, and as it was seen where it was not."""
         self._need = Need()
+        self._demand: Sequence[Wanted] = ()
         self.misfits: list[Wanted] = []
         """Tasks that these workers can never run."""
         self._fewer_since: float | None = None
@@ -116,8 +121,22 @@ class Scaler:
 
     def on_demand(self, demand: Sequence[Wanted]) -> None:
         """What is asked for now."""
-        self._need = need_of(demand, self._size, self.policy.finish_s)
-        self.misfits = [wanted for wanted in demand if misfit(wanted, self._size)]
+        self._demand = demand
+        self._need = need_of(demand, self.size, self.policy.finish_s)
+        self.misfits = [wanted for wanted in demand if misfit(wanted, self.size)]
+
+    def on_workers(self, news: Iterable[WorkerNews]) -> None:
+        """What workers of ours have, where that was not stated."""
+        before = self.size
+        for worker in news:
+            memory_mb, disk_mb = self.size.memory_mb, self.size.disk_mb
+            if self._stated.memory_mb is None and worker.memory_mb:
+                memory_mb = max(memory_mb or 0.0, worker.memory_mb)
+            if self._stated.disk_mb is None and worker.disk_mb:
+                disk_mb = max(disk_mb or 0.0, worker.disk_mb)
+            self.size = msgspec.structs.replace(self.size, memory_mb=memory_mb, disk_mb=disk_mb)
+        if self.size != before:
+            self.on_demand(self._demand)
 
     def target(self, have: int, now: float) -> int:
         """How many workers there should be, where ``have`` are there or on their way."""

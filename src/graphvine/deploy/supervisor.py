@@ -209,7 +209,10 @@ class Supervisor:
         self._on_wish(None, policy)
 
     def _on_demand(self, demand: Demand) -> None:
-        self._fleet.on_workers(self._ours(demand.workers), time.monotonic())
+        ours = self._ours(demand.workers)
+        self._fleet.on_workers(ours, time.monotonic())
+        if self._scaler is not None:
+            self._scaler.on_workers(ours)
         self._look_at(demand.wanted)
 
     def _look_at(self, wanted: Sequence[Wanted]) -> None:
@@ -218,7 +221,7 @@ class Supervisor:
             return
         self._scaler.on_demand(wanted)
         for misfit in self._scaler.misfits:
-            self._tell_once(describe_misfit(misfit, self._spec))
+            self._tell_once(describe_misfit(misfit, self._scaler.size))
 
     def _tell_once(self, text: str) -> None:
         if text not in self._told:
@@ -348,20 +351,20 @@ def _size(spec: WorkerSpec, tasks_per_worker: int) -> Size:
     return Size(spec.cores, memory, disk, float(spec.gpus), spec.features, tasks_per_worker)
 
 
-def describe_misfit(wanted: Wanted, spec: WorkerSpec) -> str:
+def describe_misfit(wanted: Wanted, size: Size) -> str:
     """Why these tasks will never run on workers of this kind."""
     asked = wanted.request
     parts = [f"{asked.cores:g} cores"] if asked.cores else []
-    parts += [f"{asked.memory_mb:g} MB of memory"] if asked.memory_mb else []
-    parts += [f"{asked.disk_mb:g} MB of disk"] if asked.disk_mb else []
+    parts += [f"{asked.memory_mb:.0f} MB of memory"] if asked.memory_mb else []
+    parts += [f"{asked.disk_mb:.0f} MB of disk"] if asked.disk_mb else []
     parts += [f"{asked.gpus:g} gpus"] if asked.gpus else []
     parts += [f"the feature {name}" for name in wanted.features]
-    there = [f"{spec.cores:g} cores"]
-    there += [f"{spec.memory_mb} MB of memory"] if spec.memory_mb is not None else []
-    there += [f"{spec.disk_mb} MB of disk"] if spec.disk_mb is not None else []
-    there += [f"{spec.gpus} gpus"]
-    there += [f"the feature {name}" for name in spec.features]
+    there = [f"{size.cores:g} cores"]
+    there += [f"{size.memory_mb:.0f} MB of memory"] if size.memory_mb is not None else []
+    there += [f"{size.disk_mb:.0f} MB of disk"] if size.disk_mb is not None else []
+    there += [f"{size.gpus:g} gpus"]
+    there += [f"the feature {name}" for name in size.features]
     return (
         f"tasks ask for {', '.join(parts)}, and a worker of this cluster has {', '.join(there)}: "
-        "no worker is started for them"
+        "no worker is started for them; ask for larger ones (cores=, memory=, disk=, gpus=, features=)"
     )

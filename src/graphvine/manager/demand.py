@@ -229,4 +229,14 @@ def news_of(state: State, worker: Worker) -> WorkerNews:
     since = state.watch.idle.get(worker.number) if state.watch is not None else None
     idle_s = -1.0 if since is None else state.now - since
     hello = worker.hello
-    return WorkerNews(worker.number, hello.job, hello.name, hello.host, worker.cores, idle_s)
+    has = hello.capacity
+    return WorkerNews(
+        worker.number,
+        hello.job,
+        hello.name,
+        hello.host,
+        worker.cores,
+        idle_s,
+        memory_mb=has.memory_mb,
+        disk_mb=has.disk_mb,
+    )

@@ -263,6 +263,9 @@ class WorkerNews(msgspec.Struct, frozen=True, array_like=True):
     idle_s: float
     """For how long it has had nothing to do; -1 while it has."""
     gone: bool = False
+    memory_mb: float = 0.0
+    """What it has; 0: not said. So, too, ``disk_mb``."""
+    disk_mb: float = 0.0
 
 
 class Demand(msgspec.Struct, tag="demand"):

@@ -443,3 +443,20 @@ def test_what_was_given_up_is_cancelled_too_at_the_end(site: MakeBelieve):
     site.fleet.on_close(site.now)
     site.turn()
     assert site.jobs["0.0"].cancelled
+
+
+def test_what_differs_in_numbers_only_is_said_once():
+    site = MakeBelieve()
+    for number in range(3):
+        site.fleet.on_submit_failed(f"/jobs/submission-{number} is on no disk", 0.0)
+        site.fleet.on_status_failed(f"squeue: job {number} is odd", 0.0)
+        site.fleet.on_cancelled(["0.0"], f"scancel: job {number} is odd", 0.0)
+    site.turn()
+    assert len(site.texts()) == 3
+
+
+def test_an_exit_code_is_said_once(site: MakeBelieve):
+    site.want(1)
+    site.end("0.0", code=5, reason="exit code 5")
+    site.settle()
+    assert site.texts()[0].startswith("job 0.0 has ended with exit code 5, without having joined")

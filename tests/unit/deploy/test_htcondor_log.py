@@ -49,6 +49,17 @@ EVICTED = """\
 \t0  -  Run Bytes Sent By Job
 ...
 """
+VACATED = """\
+004 (017.003.000) 2026-11-21 09:50:10 Job was evicted.
+\t(0) CPU times
+\t\tUsr 0 00:00:00, Sys 0 00:00:00  -  Run Remote Usage
+\t0  -  Run Bytes Sent By Job
+\tPartitionable Resources :    Usage  Request Allocated
+\t   Cpus                 :     0.10        1         1
+\t   Disk (KB)            :       15  1048576   1052671
+\t   Memory (MB)          :        0      300       384
+...
+"""
 LOST = """\
 007 (017.003.000) 2026-11-21 09:50:10 Shadow exception!
 \tError from slot1@node7: disk full
@@ -91,6 +102,7 @@ def after(*events: str) -> JobStatus:
         ([HELD, RELEASED], JobStatus(JOB, JobState.PENDING, "released")),
         ([SUBMITTED, REMOVED], JobStatus(JOB, JobState.REMOVED, "via condor_rm (by user alice)")),
         ([STARTED, EVICTED], JobStatus(JOB, JobState.PENDING, "evicted")),
+        ([STARTED, VACATED], JobStatus(JOB, JobState.PENDING, "evicted")),
         ([STARTED, LOST], JobStatus(JOB, JobState.PENDING, "Error from slot1@node7: disk full")),
         ([EVICTED, STARTED], RUNNING),
         ([STARTED, AWAY, BACK], RUNNING),

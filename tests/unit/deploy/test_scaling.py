@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphvine.deploy.scaling import Policy, Scaler, Size, misfit, need_of, slots
-from graphvine.protocol.messages import Resources, Wanted
+from graphvine.protocol.messages import Resources, Wanted, WorkerNews
 
 ONE = Resources()
 POLICY = Policy(minimum=0, maximum=100, finish_s=60.0, hold_s=60.0, lull_s=600.0)
@@ -247,3 +247,23 @@ def test_without_news_it_comes_to_rest_at_what_is_needed(policy, size, demand, h
 def test_more_work_never_asks_for_fewer(size, few, more):
     many = Wanted(few.request, (), (), few.able + more, few.left + more, few.seconds, few.unmeasured + more)
     assert target([many], size=size) >= target([few], size=size)
+
+
+def test_what_workers_turn_out_to_have_decides_what_fits():
+    several = scaler(size=Size(1.0, None, None))
+    large = tasks(50, each_s=None, request=Resources(1.0, 5000.0))
+    several.on_demand([large])
+    assert several.target(0, 0.0) == 50, "nobody knows what a worker has"
+    several.on_workers([WorkerNews(1, "1.0", "w", "n", 1.0, 0.0, memory_mb=2000.0, disk_mb=9.0)])
+    assert several.misfits == [large]
+    assert several.target(0, 0.0) == 0
+    several.on_workers([WorkerNews(2, "1.1", "w", "n", 1.0, 0.0, memory_mb=6000.0, disk_mb=9.0)])
+    several.on_workers([WorkerNews(3, "1.2", "w", "n", 1.0, 0.0, memory_mb=1000.0, disk_mb=9.0)])
+    assert several.misfits == []
+    assert several.target(0, 0.0) == 50
+
+
+def test_what_was_stated_counts_whatever_a_worker_says():
+    several = scaler(size=ONE_CORE)
+    several.on_workers([WorkerNews(1, "1.0", "w", "n", 1.0, 0.0, memory_mb=2.0, disk_mb=9000.0)])
+    assert several.size == ONE_CORE
