@@ -66,6 +66,24 @@ def test_an_archive_is_unpacked_once_whoever_needs_it(m, archive, cache):
     assert len(list(cache.glob("*.json"))) == 1
 
 
+def test_the_same_bytes_are_unpacked_once_wherever_they_come_from(m, archive, cache):
+    """By a URL, by its path, for commands and functions."""
+    by_url, by_path = m.declare_url(f"file://{archive}", cache=True), m.declare_file(archive, cache=True)
+    prefixes = set()
+    for file in (by_url, by_path):
+        command = vine.Task("python -c 'import sys; print(sys.prefix)'", cores=1)
+        command.add_environment(m.declare_poncho(file))
+        function = vine.PythonTask(getattr, sys, "prefix")
+        function.add_environment(m.declare_poncho(file))
+        for task in (command, function):
+            m.submit(task)
+            assert m.wait(120) is task
+            assert task.successful(), task.reason
+            prefixes.add(task.output.strip())
+    assert len(prefixes) == 1
+    assert len(list(cache.glob("*.use"))) == 1
+
+
 def test_a_damaged_archive(m, archive, tmp_path):
     damaged = tmp_path / "damaged.tar.gz"
     data = Path(archive).read_bytes()

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from graphvine.envs.aliases import known, of_archive
 from graphvine.envs.errors import PackedEnvironmentError
 from graphvine.envs.interpreter import clean_environment
 from graphvine.envs.unpack import Hold, acquire, hold
@@ -47,15 +48,16 @@ class _Look:
 
     def _run(self) -> None:
         archive = ""
-        present = hold(self._name, self._cache) if self._cache else hold(self._name, _default_cache())
+        cache = self._cache or _default_cache()
+        name = known(self._name, cache)
+        present = hold(name, cache)
         if present is None:
             self._say(Absent())
             archive = os.fsdecode(self._control.recv(_MAX_PATH_BYTES))
             if not archive:
                 return
-        held = acquire(
-            archive, self._name, self._cache, python=platform.python_version(), progress=self._on_progress
-        )
+            name = of_archive(archive, self._name, cache)
+        held = acquire(archive, name, cache, python=platform.python_version(), progress=self._on_progress)
         unpacked_s = time.monotonic() - self._began if self._began else -1.0
         self._say(Found(held.prefix, unpacked_s, activation_variables(held.prefix)), held)
         if present is not None:

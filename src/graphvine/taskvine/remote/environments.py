@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from typing import Any
 
 from graphvine.protocol.trees import Tree
-from graphvine.taskvine.remote.cache import content_name, environment_name
 
 
 def activate(value: Any, name: str, line: str, variables: dict[str, str], while_used: ExitStack) -> str:
@@ -37,6 +36,9 @@ def activate(value: Any, name: str, line: str, variables: dict[str, str], while_
 
 def _unpacked(archive: str, name: str, while_used: ExitStack) -> str:
     """Where the environment of this archive lies on this node; unpacks it if nobody has."""
+    from graphvine.envs.aliases import of_archive
+    from graphvine.envs.cache import default_directory
     from graphvine.envs.unpack import acquire
 
-    return while_used.enter_context(acquire(archive, name or environment_name(content_name(archive)))).prefix
+    content = of_archive(archive, name, default_directory())
+    return while_used.enter_context(acquire(archive, content)).prefix
