@@ -53,7 +53,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     leave_s: float = 60.0
     """A retired worker that is still there after so long counts as one of us again."""
     gone_s: float = 60.0
-    """A job whose worker the manager has lost is cancelled after so long, if it still runs."""
+    """A job whose worker the manager has lost is cancelled after so long, if it still runs (or after twice as
+    long as it took to connect: it may have been started again)."""
     start_s: float = 120.0
     """After so long without any start there is a warning; the next one after twice as long, and so on."""
     connect_s: float = 60.0
@@ -121,7 +122,9 @@ class Job:
         "missing",
         "name",
         "reason",
+        "restarts",
         "running_at",
+        "start_s",
         "state",
         "submitted_at",
         "worker",
@@ -140,6 +143,10 @@ class Job:
         self.worker_name = ""
         self.connected_at: float | None = None
         """When it connected first."""
+        self.start_s = 0.0
+        """How long that took, once it ran."""
+        self.restarts = False
+        """It was connected, and has been put back to where it waits: then all begins anew."""
         self.idle_since: float | None = None
         self.lost_at: float | None = None
         """When the manager lost the worker."""
@@ -251,12 +258,14 @@ class Fleet:
         if self._closing:
             self._cancel(list(self.jobs.values()))
 
-    def on_submit_failed(self, text: str, now: float) -> None:
-        """The batch system took none."""
+    def on_submit_failed(self, text: str, now: float, *, passing: bool = False) -> None:
+        """The batch system took none. ``passing``: probably because all is about to end; that is said when it
+        happens again."""
         self._now, self._submitting = now, 0
         self._take_in_early()
         self._wait()
-        self._say_once("error", f"workers can't be submitted: {text}", key=_kind(text))
+        if not passing or self._row > 1:
+            self._say_once("error", f"workers can't be submitted: {text}", key=_kind(text))
 
     def on_status(self, statuses: Iterable[JobStatus], now: float) -> None:
         """What the batch system knows of jobs it was asked about."""
@@ -309,7 +318,8 @@ class Fleet:
                 job.running_at = self._now
             self._look_at_running(job)
         else:
-            job.running_at = None
+            job.restarts = job.restarts or job.lost_at is not None
+            job.running_at = job.lost_at = None
         if status.state is JobState.HELD and changed:
             self._on_held(job)
         return changed
@@ -354,10 +364,11 @@ class Fleet:
         assert job.running_at is not None
         if job.worker or job.cancelled_at is not None:
             return
-        if job.lost_at is not None and self._now - max(job.lost_at, job.running_at) >= self._limits.gone_s:
+        patience_s = max(self._limits.gone_s, 2 * job.start_s)
+        if job.lost_at is not None and self._now - max(job.lost_at, job.running_at) >= patience_s:
             self._say_once("warning", f"job {job.name} runs and is no worker any more: it is removed")
             self._cancel([job])
-        elif job.connected_at is None and not job.explained:
+        elif (job.connected_at is None or job.restarts) and not job.explained:
             seconds = self._now - job.running_at
             if seconds >= self._limits.connect_s:
                 job.explained = True
@@ -421,8 +432,9 @@ class Fleet:
         if job.running_at is None:
             job.running_at = self._now
         if job.connected_at is None:
-            job.connected_at = self._now
+            job.connected_at, job.start_s = self._now, self._now - job.running_at
             self._forgive()
+        job.restarts = False
         self._plan_ask()
 
     def on_manager_gone(self, now: float) -> None:

@@ -8,6 +8,7 @@ the next look at the batch system is due, for which there is no event.
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import secrets
 import threading
@@ -309,7 +310,9 @@ class Supervisor:
             directory.mkdir()
             submission = self._system.submit(self._spec, count, directory)
         except (DeployError, OSError) as error:
-            self._fleet.on_submit_failed(str(error), time.monotonic())
+            # A manager that closes removes its connection file, and then its clusters' jobs.
+            closes = bool(self._spec.connection_file) and not os.path.exists(self._spec.connection_file)
+            self._fleet.on_submit_failed(str(error), time.monotonic(), passing=closes)
         else:
             self._fleet.on_submitted(submission.jobs, time.monotonic())
 

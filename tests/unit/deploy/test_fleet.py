@@ -460,3 +460,40 @@ def test_an_exit_code_is_said_once(site: MakeBelieve):
     site.end("0.0", code=5, reason="exit code 5")
     site.settle()
     assert site.texts()[0].startswith("job 0.0 has ended with exit code 5, without having joined")
+
+
+def test_a_job_that_was_put_back_may_take_its_time_to_start_again(site: MakeBelieve):
+    site.want(1)
+    site.connect("0.0", busy=True)
+    site.wait(100.0)
+    site.evict("0.0")
+    site.wait(60.0)
+    site.start("0.0")
+    site.wait(200.0)
+    assert not site.jobs["0.0"].cancelled
+    assert "has been running" in site.texts()[0]
+    site.connect("0.0")
+    assert site.submissions == [(0.0, 1)]
+
+
+def test_one_whose_restart_nobody_saw_may_take_twice_as_long_as_before(site: MakeBelieve):
+    site.want(1)
+    site.start("0.0")
+    site.wait(300.0)
+    site.connect("0.0", busy=True)
+    site.wait(100.0)
+    site.disconnect("0.0")
+    site.wait(400.0)
+    assert not site.jobs["0.0"].cancelled
+    site.wait(400.0)
+    assert site.jobs["0.0"].cancelled
+
+
+def test_a_failure_that_will_pass_is_said_when_it_does_not():
+    site = MakeBelieve()
+    site.fleet.on_submit_failed("the connection file is gone", 0.0, passing=True)
+    site.turn()
+    assert site.texts() == []
+    site.fleet.on_submit_failed("the connection file is gone", 10.0, passing=True)
+    site.turn()
+    assert site.texts() == ["workers can't be submitted: the connection file is gone"]

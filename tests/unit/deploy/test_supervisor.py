@@ -23,11 +23,14 @@ class Site:
 
     def __init__(self) -> None:
         self.refuses = 0
+        self.full = False
         self.cancelled: set[str] = set()
         self.submitted: queue.SimpleQueue[WorkerSpec] = queue.SimpleQueue()
 
     def submit(self, spec: WorkerSpec, count: int, directory: Path) -> Submission:
         self.submitted.put(spec)
+        if self.full:
+            raise DeployError("no space left on device")
         return Submission(tuple(f"17_{index}" for index in range(count)), str(directory))
 
     def status(self, jobs: Sequence[str]) -> list[JobStatus]:
@@ -58,7 +61,7 @@ def make(site: Site, tmp_path: Path) -> Iterator[Callable[[float], Supervisor]]:
     made: list[Supervisor] = []
 
     def start(close_s: float) -> Supervisor:
-        spec = make_spec(python="/p")
+        spec = make_spec(python="/p", connection_file=str(tmp_path / "m.json"))
         made.append(Supervisor(site, spec, tmp_path, Nobody(), limits=Limits(), close_s=close_s))
         made[-1].start()
         return made[-1]
@@ -94,3 +97,22 @@ def test_what_is_left_is_said_with_what_to_do(
     supervisor.close()
     last = caplog.records[-1].getMessage()
     assert last == "slurm: 2 jobs could not be cancelled: remove what is left with: scancel 17"
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_submission_that_fails_as_the_manager_closes_is_not_worth_a_word(
+    site: Site,
+    make: Callable[[float], Supervisor],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    closes: bool,
+) -> None:
+    if not closes:
+        (tmp_path / "m.json").touch()
+    site.full = True
+    supervisor = make(60.0)
+    supervisor.scale(2)
+    site.submitted.get(timeout=60)
+    supervisor.close()
+    told = [record.getMessage() for record in caplog.records]
+    assert told == ([] if closes else ["slurm: workers can't be submitted: no space left on device"])
