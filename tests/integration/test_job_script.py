@@ -260,6 +260,19 @@ def test_without_a_scratch_directory_one_is_made_and_removed(node: Node, tmp_pat
     assert os.listdir(tmp_path / "tmp") == []
 
 
+@pytest.mark.parametrize(
+    "variables", [{"TMPDIR": "/nonexistent"}, {"TMPDIR": "/proc", "PATH": "/nonexistent"}]
+)
+def test_what_was_right_where_it_was_submitted_is_not_trusted(node: Node, variables: dict[str, str]) -> None:
+    node.bring()
+    node.variables |= variables
+    node.around = Surroundings(connection_file='"$SCRATCH/manager.json"', archive='"$SCRATCH/env.tar.gz"')
+    code, said = node.run(BRINGS)
+    here = next(line for line in said.splitlines() if line.startswith("here: "))
+    assert (code, here.startswith("here: /tmp/graphvine-job-")) == (0, True)
+    assert not os.path.exists(here.removeprefix("here: "))
+
+
 def test_then_signals_are_handed_on_and_the_exit_code_is_the_workers(node: Node, tmp_path: Path) -> None:
     node.bring()
     os.mkdir(tmp_path / "tmp")

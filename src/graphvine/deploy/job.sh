@@ -13,7 +13,9 @@ gv_clean() {
 # Some batch systems set no PATH and no HOME at all.
 # One stream of output, in order: some batch systems bring standard error back and forget the rest.
 exec >&2
+# Others bring those along of where the job was submitted, with directories that are not here.
 PATH=${PATH:-/usr/local/bin:/usr/bin:/bin}
+command -v uname >/dev/null 2>&1 || PATH=$PATH:/usr/local/bin:/usr/bin:/bin
 export PATH
 gv_began=$(date +%s)
 gv_made= gv_waits=
@@ -26,14 +28,20 @@ gv_sweep() {
     done >/dev/null 2>&1
 }
 
+gv_make_scratch() {
+    for gv_place in "${TMPDIR:-/tmp}" /tmp /var/tmp; do
+        gv_ours=$gv_place/graphvine-job-$(uname -n)
+        gv_scratch=$(mktemp -d "$gv_ours.$$.XXXXXXXX" 2>/dev/null) && return
+    done
+    gv_fail 72 "no scratch directory can be made below ${TMPDIR:+$TMPDIR, }/tmp or /var/tmp"
+}
+
 # A scratch directory of the job's own. Where it is made here it is removed at the end, and so this shell stays
 # and hands signals on; else the worker takes the shell's place.
 gv_find_scratch() {
     if [ -z "$gv_scratch" ]; then
-        gv_ours=${TMPDIR:-/tmp}/graphvine-job-$(uname -n)
+        gv_make_scratch
         gv_sweep &
-        gv_scratch=$(mktemp -d "$gv_ours.$$.XXXXXXXX") ||
-            gv_fail 72 "no scratch directory can be made below ${TMPDIR:-/tmp}"
         gv_made=1
         trap gv_clean EXIT
         trap 'exit 143' TERM INT HUP
