@@ -68,8 +68,10 @@ class Driver:
         directory: str | None = None,
         fallback: str = "",
         blob: bytes | None = None,
+        patience_s: float = 60.0,
     ) -> Packet:
-        """One task per function, called with its inputs."""
+        """One task per function, called with its inputs. ``patience_s``: on a busy machine any packet may
+        take long enough to be relieved."""
         self.number += 1
         self.blob += 1
         given = inputs or [[] for _ in functions]
@@ -94,6 +96,7 @@ class Driver:
             str(self.store) if directory is None else directory,
             8192,
             fallback,
+            patience_s,
         )
 
     def until(self, enough: Callable[[list[PoolEvent]], bool], timeout_s: float = 30.0) -> list[PoolEvent]:
@@ -259,7 +262,7 @@ def test_a_packet_is_relieved_of_what_waits_for_a_slow_task(one: Driver, tmp_pat
         while not gate.exists():
             time.sleep(0.001)
 
-    packet = one.packet(int, slow, int, int)
+    packet = one.packet(int, slow, int, int, patience_s=0.5)
     quick, slow_one, *others = [task.task for task in packet.tasks]
     one.pool.send(1, packet)
     (relieved,) = one.until_a(ResultsArrived)
