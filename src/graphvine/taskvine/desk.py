@@ -330,7 +330,8 @@ class Desk:
             self._books.fail(task, results.UNKNOWN, f"{type(error).__name__}: {error}")
 
     def _builder(self) -> Builder:
-        return Builder(self._staging, self.defaults, self._category_limits, self.enforces)
+        limits = self._category_limits
+        return Builder(self._staging, self.defaults, limits, self.enforces, self._source_transfers)
 
     def _hand_over_before(self, task: Task) -> None:
         """What makes an environment cannot run in it, so it is not of the same plan. Raises

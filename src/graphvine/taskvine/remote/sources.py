@@ -19,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -29,6 +29,7 @@ from graphvine.envs.cache import is_full
 from graphvine.taskvine.remote.addresses import sendable, shown
 from graphvine.taskvine.remote.cache import NodeCache
 from graphvine.taskvine.remote.contents import Made, make, place, resolved, telling_full_disks
+from graphvine.taskvine.remote.turns import turn
 from graphvine.worker import scratch
 from graphvine.worker.notes import set_note
 
@@ -68,6 +69,8 @@ class Request(msgspec.Struct, array_like=True):
     variables: dict[str, str] = {}
     """Of the environment, for what reads it."""
     headers: dict[str, str] = {}
+    at_once: int = 0
+    """So many of this node read from one source at a time; 0: the manager sees to that."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -91,7 +94,8 @@ def fetch(inputs: Sequence[Any], encoded: bytes) -> Made:
     if inputs:
         os.environ["X509_USER_PROXY"] = _certificate(resolved(inputs[0]))
     os.environ.update(request.variables)
-    validator = download(request, target)
+    with turn(host_of(request.url), request.at_once) if request.at_once else nullcontext():
+        validator = download(request, target)
     if request.name and validator.tag == request.validator.tag:
         NodeCache().put(request.name, target)
     set_note(_encode(validator))
