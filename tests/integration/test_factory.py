@@ -159,3 +159,11 @@ def test_a_connection_file_that_cannot_be_used_is_said_once(start_factory: Start
             assert executor.submit(double, 2).result(TIMEOUT_S) == 4
         wait_until(lambda: "the manager is closed" in log_of(tmp_path))
         assert log_of(tmp_path).count("can be read by others") == 1
+
+
+def test_a_batch_system_that_is_none_is_said_before_anything_is_packed(tmp_path: Path):
+    command = [sys.executable, "-m", "graphvine.cli", "factory", "-M", "barney", "-T", "nosuch"]
+    variables = os.environ | {"GRAPHVINE_CACHE_DIR": str(tmp_path / "cache")}
+    told = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert (told.returncode, "no batch system 'nosuch'" in told.stderr) == (1, True)
+    assert not (tmp_path / "cache").exists()

@@ -380,6 +380,24 @@ def test_no_scratch_directory(node: Node) -> None:
     assert (code, "no scratch directory: /nonexistent" in complained) == (72, True)
 
 
+@pytest.mark.parametrize(("clock", "left"), [(-100, ""), (10_000, "--wall-time 60 ")])
+def test_wall_time_and_a_clock_that_is_set_meanwhile(node: Node, clock: int, left: str) -> None:
+    node.bring()
+    brings = make_spec(environment="e", wall_time=60, prologue=f"gv_began=$((gv_began + {clock}))")
+    code, said = node.run(brings)
+    assert code == (0 if left else 75)
+    assert (left or "s went by before the worker could start, of 60 s") in said
+
+
+def test_an_interpreter_that_may_not_be_run(node: Node) -> None:
+    (node.root / "interpreter").write_text("")
+    python = node.root / "python"
+    python.write_text(f"#!{node.root}/interpreter\n")
+    python.chmod(0o755)
+    code, said = node.run(make_spec(python=str(python)))
+    assert (code, f"{python} may not be run from there (is it on a file system mounted" in said) == (73, True)
+
+
 def test_no_tar(node: Node) -> None:
     node.bring()
     bare = node.root / "bin"

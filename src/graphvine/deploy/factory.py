@@ -73,8 +73,8 @@ class Factory:
         self._ends = ends
         self._stays = stays
         self.options = self._read_options()
-        self._spec = prepared(self.options)
         self._system, self._limits = system_for(self.options)
+        self._spec = prepared(self.options)  # packing may take a while
         self._session: _Session | None = None
         self._avoided: dict[tuple[object, ...], float] = {}
         """Managers that could not be served, and until when they are left alone."""

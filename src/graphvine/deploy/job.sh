@@ -232,7 +232,12 @@ gv_find_prefix() {
 
 gv_try_python() {
     command -v "$gv_python" >/dev/null || gv_fail 73 "there is no interpreter $gv_python"
-    "$gv_python" -S -c "" || gv_fail 73 "$gv_python does not start here"
+    "$gv_python" -S -c ""
+    case $? in
+    0) ;;
+    126) gv_fail 73 "$gv_python may not be run from there (is it on a file system mounted noexec?)" ;;
+    *) gv_fail 73 "$gv_python does not start here" ;;
+    esac
 }
 
 # conda's scripts are bash's; what they set is taken over.
@@ -281,8 +286,14 @@ gv_start() {
     [ -z "$gv_memory_mb" ] || set -- --memory "$gv_memory_mb" "$@"
     [ -z "$gv_disk_mb" ] || set -- --disk "$gv_disk_mb" "$@"
     # What is left of it: bringing and unpacking took time, too.
-    [ -z "$gv_wall_time_s" ] ||
-        set -- --wall-time $((gv_wall_time_s - $(date +%s) + gv_began)) "$@"
+    if [ -n "$gv_wall_time_s" ]; then
+        gv_left_s=$((gv_wall_time_s - $(date +%s) + gv_began))
+        [ "$gv_left_s" -gt 0 ] ||
+            gv_fail 75 "$((gv_wall_time_s - gv_left_s)) s went by before the worker could start, of $gv_wall_time_s s"
+        # A clock that was set back meanwhile gives nobody more time.
+        [ "$gv_left_s" -le "$gv_wall_time_s" ] || gv_left_s=$gv_wall_time_s
+        set -- --wall-time "$gv_left_s" "$@"
+    fi
     gv_run "$gv_python" -m graphvine.worker --connection-file "$gv_connection_file" --workdir "$gv_scratch" "$@"
 }
 

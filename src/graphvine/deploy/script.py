@@ -35,6 +35,7 @@ EXIT_CODES = {
     72: "there is no scratch directory that can be written to",
     73: "there is no Python that starts",
     74: "the connection file did not arrive",
+    75: "the wall time was over before the worker could start",
 }
 
 _BODY = Path(__file__).with_name("job.sh")

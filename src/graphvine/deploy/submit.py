@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -38,7 +39,12 @@ def main(argv: Sequence[str]) -> int:
     _warn_of_loopback(connection, system.name)
     for text in look_at(spec):
         print(f"graphvine: warning: {text}", file=sys.stderr)
-    submission = system.submit(spec, options.count, _make_directory(options.directory, connection.name))
+    directory = _make_directory(options.directory, connection.name)
+    try:
+        submission = system.submit(spec, options.count, directory)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
     print("\n".join(submission.jobs), flush=True)
     print(_advice(system, submission.jobs, submission.directory, connection.name), file=sys.stderr)
     return 0

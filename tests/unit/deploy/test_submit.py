@@ -144,3 +144,18 @@ def test_what_to_do_next() -> None:
 def test_jobs_have_states() -> None:
     assert [told.state.value for told in make_system("local").status(["1"])] == ["gone"]
     assert isinstance(make_system("local").status(["1"])[0], JobStatus)
+
+
+def test_nothing_stays_of_what_was_refused(
+    state: Path,
+    manager: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "sbatch").write_text("#!/bin/sh\necho 'invalid account' >&2\nexit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert main(["submit", "slurm", "-M", "analysis", "--python", "/p"]) == 1
+    assert "invalid account" in capsys.readouterr().err
+    assert list((state / "jobs").iterdir()) == []
