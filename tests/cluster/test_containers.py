@@ -148,7 +148,7 @@ with gv.HTCondorCluster(
         await_true(lambda: heard(said))
         with open(pipe, "w") as file:
             file.write("the same process")
-        tell(seen=seen, cores=cores, held=held.result(60))
+        tell(seen=seen, cores=cores, held=held.result(60), said=open(said).read())
 """
 
 
@@ -169,3 +169,5 @@ def test_an_htcondor_jobs_worker_runs_in_the_image(htcondor: Pool, apptainer: Pa
     assert scratch.startswith(str(htcondor.home / "execute"))
     assert module.startswith(scratch)
     assert told["held"] == "the same process"
+    # The pool waits for 20 s.
+    assert "leaving within 15 s" in told["said"]

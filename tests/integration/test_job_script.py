@@ -204,6 +204,34 @@ def test_what_the_job_left_open_is_what_the_system_granted(node: Node) -> None:
     assert "--memory 77" in node.run(BRINGS)[1]
 
 
+@pytest.mark.parametrize(
+    ("granted", "grace"), [("600", "595"), ("10 * 60", "595"), ("10", "5"), ("1", "1"), ("", None)]
+)
+def test_a_worker_knows_how_long_the_system_waits(node: Node, granted: str, grace: str | None) -> None:
+    node.bring()
+    node.around = Surroundings(
+        connection_file='"$SCRATCH/manager.json"',
+        scratch='"$SCRATCH"',
+        archive='"$SCRATCH/env.tar.gz"',
+        grace_s=f"$(echo '{granted}')",
+    )
+    said = node.run(BRINGS)[1]
+    assert f"--grace {grace} " in said if grace else "--grace" not in said
+
+
+def test_who_says_how_long_is_believed(node: Node) -> None:
+    node.bring()
+    node.around = Surroundings(
+        connection_file='"$SCRATCH/manager.json"',
+        scratch='"$SCRATCH"',
+        archive='"$SCRATCH/env.tar.gz"',
+        grace_s="$(echo 600)",
+    )
+    said = node.run(make_spec(environment="e", grace=77))[1]
+    assert "--grace 77\n" in said
+    assert "600" not in said
+
+
 def test_credentials_are_files_that_variables_name(node: Node) -> None:
     node.bring()
     node.around = Surroundings(
@@ -273,7 +301,11 @@ def test_what_was_right_where_it_was_submitted_is_not_trusted(node: Node, variab
     assert not os.path.exists(here.removeprefix("here: "))
 
 
-def test_then_signals_are_handed_on_and_the_exit_code_is_the_workers(node: Node, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_then_signals_are_handed_on_and_the_exit_code_is_the_workers(
+    node: Node, tmp_path: Path, number: signal.Signals
+) -> None:
+    """SIGUSR2 is Grid Engine's warning, and, as a signal of its own, nothing that workers know."""
     node.bring()
     os.mkdir(tmp_path / "tmp")
     os.mkfifo(tmp_path / "hangs")
@@ -281,7 +313,9 @@ def test_then_signals_are_handed_on_and_the_exit_code_is_the_workers(node: Node,
     node.around = Surroundings(connection_file='"$SCRATCH/manager.json"', archive='"$SCRATCH/env.tar.gz"')
     with node.start(BRINGS) as process:
         (tmp_path / "hangs").read_text()
-        process.send_signal(signal.SIGTERM)
+        job = psutil.Process(process.pid)
+        for one in [job] if number == signal.SIGTERM else [*job.children(), job]:
+            one.send_signal(number)
         said = process.communicate()[1]
     assert said.endswith("told\n")
     assert process.returncode == 3

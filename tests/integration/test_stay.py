@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -128,6 +129,35 @@ def test_a_manager_that_never_comes_is_an_error_after_a_while(start: StartByName
     assert worker.wait(30) == 1
     log = (tmp_path / "w.log").read_text()
     assert "nobody.json for 0.3 s" in log
+    assert "Traceback" not in log
+
+
+def test_of_several_addresses_whoever_answers_is_served_and_then_the_next(
+    start: StartByName, tmp_path: Path
+) -> None:
+    with socket.socket() as nobody, Manager(local_workers=0) as second:
+        nobody.bind(("127.0.0.1", 0))
+        with Manager(local_workers=0) as first:
+            ports = [nobody.getsockname()[1], first.port, second.port]
+            where = ";".join(f"127.0.0.1:{port}" for port in ports)
+            worker = start("w", where, "--cores", "1", "--timeout", "60")
+            assert first.get({"a": (inc, 1)}, "a") == 2
+        assert second.get({"a": (inc, 2)}, "a") == 3
+    wait_for(lambda: (tmp_path / "w.log").read_text().count("looking for a manager at") == 3)
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(30) == 0
+
+
+def test_nobody_at_any_of_several_addresses_is_an_error_after_a_while(
+    start: StartByName, tmp_path: Path
+) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        port = nobody.getsockname()[1]
+        worker = start("w", f"127.0.0.1:{port};127.0.0.1:{port}", "--timeout", "0.3")
+        assert worker.wait(30) == 1
+    log = (tmp_path / "w.log").read_text()
+    assert f"no manager answered at 127.0.0.1:{port}, 127.0.0.1:{port} for 0.3 s" in log
     assert "Traceback" not in log
 
 

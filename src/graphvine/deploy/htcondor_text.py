@@ -164,6 +164,9 @@ def surroundings(files: Files, *, runs_container: bool = True) -> Surroundings:
     """What HTCondor promises a job's script: all that it brings lies in its scratch directory."""
     here = '"$_CONDOR_SCRATCH_DIR"'
     granted = 'sed -n "s/^Memory = //p" "$_CONDOR_MACHINE_AD"'
+    # An expression: ten minutes are "10 * 60". Of a longer one nothing is known.
+    product = r"[0-9][0-9]*\( \* [0-9][0-9]*\)*"
+    grace = rf'sed -n "s/^MachineMaxVacateTime = \({product}\)\$/\1/p" "$_CONDOR_MACHINE_AD"'
     return Surroundings(
         job='"$GRAPHVINE_JOB"',
         scratch=here,
@@ -173,6 +176,7 @@ def surroundings(files: Files, *, runs_container: bool = True) -> Surroundings:
         # HTCondor itself names the proxy that it keeps fresh.
         proxy='"${X509_USER_PROXY:-}"',
         memory_mb=f"$({granted})",
+        grace_s=f"$({grace})",
         archive_is_a_copy=True,
         runs_container=runs_container,
     )

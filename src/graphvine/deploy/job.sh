@@ -65,9 +65,12 @@ gv_run() {
     # A signal may come before there is anybody to hand it to; and a child that has not yet put away this shell's
     # traps takes it, and forgets it. So there is a note of it, which the child looks for when it has.
     gv_child= gv_told= gv_note=$gv_scratch/graphvine-told
-    trap 'gv_told=1; : >"$gv_note"; [ -z "$gv_child" ] || kill -TERM "$gv_child" 2>/dev/null' TERM INT HUP
+    trap 'gv_told=1; : >"$gv_note"; [ -z "$gv_child" ] || kill -TERM "$gv_child" 2>/dev/null' TERM INT HUP USR2
+    # Grid Engine's warnings, USR2 before it kills and USR1 before it stops a job, go to all of its processes.
+    trap '' USR1
     (
         trap - TERM INT HUP EXIT
+        trap '' USR2
         [ ! -e "$gv_note" ] || exit 143
         exec "$@"
     ) &
@@ -285,6 +288,9 @@ gv_start() {
     [ -z "$gv_job" ] || set -- --job "$gv_job" "$@"
     [ -z "$gv_memory_mb" ] || set -- --memory "$gv_memory_mb" "$@"
     [ -z "$gv_disk_mb" ] || set -- --disk "$gv_disk_mb" "$@"
+    # A little less, so that what is on its way at the end still arrives.
+    gv_grace_s=$((${gv_grace_s:-0}))
+    [ "$gv_grace_s" = 0 ] || set -- --grace $((gv_grace_s > 10 ? gv_grace_s - 5 : (gv_grace_s + 1) / 2)) "$@"
     # What is left of it: bringing and unpacking took time, too.
     if [ -n "$gv_wall_time_s" ]; then
         gv_left_s=$((gv_wall_time_s - $(date +%s) + gv_began))

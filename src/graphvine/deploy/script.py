@@ -60,6 +60,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     memory_mb: str = ""
     """What was granted, for where the spec leaves that to the batch system. So, too, ``disk_mb``."""
     disk_mb: str = ""
+    grace_s: str = ""
+    """How long a job may go on that is told to end, where the spec leaves that to the batch system."""
     archive_is_a_copy: bool = False
     """The job's own: removed once it is unpacked."""
     runs_container: bool = False
@@ -128,5 +130,6 @@ def _words(spec: WorkerSpec, around: Surroundings) -> dict[str, str]:
         "token": around.token if spec.token else "",
         "memory_mb": around.memory_mb if spec.memory_mb is None else str(spec.memory_mb),
         "disk_mb": around.disk_mb if spec.disk_mb is None else str(spec.disk_mb),
+        "grace_s": around.grace_s if spec.grace_s is None else "",
         "wall_time_s": "" if spec.wall_time_s is None else str(spec.wall_time_s),
     }

@@ -120,12 +120,18 @@ class Slurm:
             # Nothing of ours is there; the output stays on the node, for those who can look there.
             _check_alone(spec)
             output, begin = f"/tmp/graphvine-{_OUTPUT}", "/tmp"
-            text = Path(spec.connection_file).read_text(encoding="utf-8")
+            text = self._connection_text(spec) if directory.exists() else "(the text of the connection file)"
             told = Surroundings(
                 job=job, scratch=_SCRATCH, connection_file="", connection_text=shlex.quote(text)
             )
         first, _, rest = render_script(spec, told).partition("\n")
         return "\n".join([first, *slurm_text.render_directives(spec, output, begin), rest])
+
+    def _connection_text(self, spec: WorkerSpec) -> str:
+        try:
+            return Path(spec.connection_file).read_text(encoding="utf-8")
+        except OSError as error:
+            raise DeployError(f"can't read {spec.connection_file}: {error.strerror}") from error
 
     def _submit_array(self, script: Path, size: int, others: Sequence[str]) -> str:
         """The array's number."""

@@ -30,12 +30,11 @@ def main(argv: Sequence[str]) -> int:
     """Returns the exit code. Raises DeployError, ConnectionFileError, PackedEnvironmentError."""
     options = _parser().parse_intermixed_args(argv)
     system = make_system(options.system, options.option or (), shared=not options.not_shared)
+    if options.dry_run:
+        return _show(system, options)
     path = find_connection_file(options.manager, options.connection_file)
     connection = read_connection(path)
     spec = prepared(spec_of(options, str(path), system.name))
-    if options.dry_run:
-        print(system.preview(spec, options.count, _parent(options.directory) / f"{connection.name}-XXXXXXXX"))
-        return 0
     _warn_of_loopback(connection, system.name)
     for text in look_at(spec):
         print(f"graphvine: warning: {text}", file=sys.stderr)
@@ -47,6 +46,18 @@ def main(argv: Sequence[str]) -> int:
         raise
     print("\n".join(submission.jobs), flush=True)
     print(_advice(system, submission.jobs, submission.directory, connection.name), file=sys.stderr)
+    return 0
+
+
+def _show(system: System, options: argparse.Namespace) -> int:
+    """Print what would be submitted; the manager need not be there yet. Raises DeployError."""
+    try:
+        path = find_connection_file(options.manager, options.connection_file)
+    except DeployError as error:
+        path = state_directory() / f"{options.manager or 'MANAGER'}.json"
+        print(f"graphvine: {error}", file=sys.stderr)
+    spec = prepared(spec_of(options, str(path), system.name))
+    print(system.preview(spec, options.count, _parent(options.directory) / f"{path.stem}-XXXXXXXX"))
     return 0
 
 

@@ -183,9 +183,13 @@ def _prefixed(prefix: str, line: str) -> str:
     return line if not prefix or line.startswith(prefix.strip()) else f"{prefix}{line}"
 
 
-def render(text: str, values: Mapping[str, str]) -> str:
-    """A text with its values, line by line. Raises DeployError for a value that nobody knows."""
-    lines = (_filled(line, values) for line in text.strip("\n").splitlines())
+def render(text: str, values: Mapping[str, str], prefix: str = "") -> str:
+    """A text with its values, line by line; in lines that begin with ``prefix``, which systems take apart as
+    shells do, words with blanks in them are quoted. Raises DeployError for a value that nobody knows."""
+    lines = (
+        _filled(line, values, quotes=bool(prefix) and line.startswith(prefix))
+        for line in text.strip("\n").splitlines()
+    )
     return "".join(f"{line}\n" for line in lines if line is not None)
 
 
@@ -223,7 +227,7 @@ def parts_of(job: str, naming: str) -> dict[str, str]:
     return match.groupdict(default="")
 
 
-def _filled(line: str, values: Mapping[str, str]) -> str | None:
+def _filled(line: str, values: Mapping[str, str], quotes: bool = False) -> str | None:
     """None if a value in it is not stated."""
     found = [match[2] or match[4] for match in _FIELD.finditer(line)]
     unknown = [name for name in found if name not in values]
@@ -233,7 +237,9 @@ def _filled(line: str, values: Mapping[str, str]) -> str | None:
         )
     if any(match[4] and not values[match[4]] for match in _FIELD.finditer(line)):
         return None
-    return _FIELD.sub(lambda match: _value(match, values), line)
+    if not quotes:
+        return _FIELD.sub(lambda match: _value(match, values), line)
+    return "".join(_quoted(word, values) for word in re.split(r"(\s+)", line))
 
 
 def _value(match: re.Match[str], values: Mapping[str, str]) -> str:
@@ -241,6 +247,16 @@ def _value(match: re.Match[str], values: Mapping[str, str]) -> str:
         return values[match[4]]
     value = values[match[2]]
     return f"{match[1]}{value}{match[3]}" if value else ""
+
+
+def _quoted(word: str, values: Mapping[str, str]) -> str:
+    """A word of a template, filled, and quoted if it would be taken apart else. (Requirements that are all of
+    a word may be several, and more options.)"""
+    filled = _FIELD.sub(lambda match: _value(match, values), word)
+    if filled == word or word == "{{requirements}}" or not re.search(r"\s", filled):
+        return filled
+    mark = "'" if '"' in filled else '"'
+    return f"{mark}{filled}{mark}"
 
 
 # -- what commands print ------------------------------------------------------------------------------------

@@ -92,7 +92,11 @@ class Templated:
         if template.shared:
             body = f'exec >>{shlex.quote(values["directory"])}/"{template.job_id}".out 2>&1\n{body}'
         brought = ", ".join(f'"{path}"' for path in (values["script"], *inputs.named().values()))
-        files = {template.file: texts.render(template.job, {**values, "body": body, "inputs": brought})}
+        files = {
+            template.file: texts.render(
+                template.job, {**values, "body": body, "inputs": brought}, template.prefix
+            )
+        }
         if "{{body}}" not in template.job:
             files[_SCRIPT] = f"#!/bin/sh\n{body}"
         return files

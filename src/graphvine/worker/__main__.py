@@ -91,21 +91,26 @@ def _serve(options: argparse.Namespace, *, forks: bool) -> int:
         log.info("%s", line)
     wake = catch_signals(signal.SIGTERM, signal.SIGINT)
     until = time.monotonic() + options.wall_time if options.wall_time else math.inf
-    if options.manager:
+    if options.manager or options.addresses:
         return _serve_one_after_another(options, wake, until, forks)
     return _conclude(_work(options, None, wake, until, forks))
 
 
 def _serve_one_after_another(options: argparse.Namespace, wake: int, until: float, forks: bool) -> int:
-    """Work for the manager of a name, and then for the next one of that name. Raises ConnectionFileError when
-    there was none in time."""
+    """Work for the manager of a name, or at one of several addresses, and then for the next one. Raises
+    ConnectionFileError when there was none in time."""
     from graphvine.protocol.connection import ConnectionFileError
-    from graphvine.worker.finding import Search
+    from graphvine.worker.finding import Search, SearchByAddress, SearchByName
 
-    search = Search(options.manager, wake)
+    search: Search
+    if options.manager:
+        search, what = SearchByName(options.manager, wake), f"named {options.manager}"
+    else:
+        search = SearchByAddress(options, options.addresses, wake)
+        what = "at " + ", ".join(f"{host}:{port}" for host, port in options.addresses)
     ending: Ending | None = None
     while True:
-        log.info("looking for a manager named %s", options.manager)
+        log.info("looking for a manager %s", what)
         try:
             connection = search.next(min(options.timeout, max(0.0, until - time.monotonic())))
         except ConnectionFileError as error:

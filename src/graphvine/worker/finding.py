@@ -1,7 +1,8 @@
 """Finding a manager: by its connection file, by its port on this machine, by its name, or by a password.
 
-By name means: the file ``NAME.json`` in the user's state directory. It is looked for again and again, as that
-directory may be on another machine, whose changes nothing tells of; after a second at first, then less often.
+Of several addresses it is whoever answers first, and the next one when that one has closed. By name means:
+the file ``NAME.json`` in the user's state directory. It is looked for again and again, as that directory may
+be on another machine, whose changes nothing tells of; after a second at first, then less often.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import argparse
 import os
 import select
+import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -25,6 +28,8 @@ from graphvine.protocol.connection import (
 
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 10.0
+#: So long one of several addresses is waited for.
+_ANSWER_S = 4.0
 
 
 def stated(options: argparse.Namespace) -> Connection:
@@ -47,17 +52,15 @@ def stated(options: argparse.Namespace) -> Connection:
 
 
 class Search:
-    """For managers of one name, one after the other."""
+    """For managers, one after the other. What it looks for is said by ``_look`` and ``_what``."""
 
-    def __init__(self, name: str, stop: int) -> None:
+    def __init__(self, stop: int) -> None:
         """``stop``: a descriptor that becomes readable when this process is asked to stop."""
-        self._path = state_directory() / f"{name}.json"
         self._stop = stop
-        self._served: tuple[str, int] | None = None
 
     def next(self, timeout_s: float) -> Connection | None:
-        """Wait for one that was not returned before. None: this process is asked to stop. Raises
-        ConnectionFileError when there is none for ``timeout_s``, or its file must not be used."""
+        """Wait for the next one. None: this process is asked to stop. Raises ConnectionFileError when there
+        is none for ``timeout_s``, or its file must not be used."""
         end = time.monotonic() + timeout_s
         pause_s = _FIRST_PAUSE_S
         while True:
@@ -66,10 +69,28 @@ class Search:
                 return connection
             left_s = end - time.monotonic()
             if left_s <= 0:
-                raise ConnectionFileError(f"no manager wrote {self._path} for {timeout_s:g} s")
+                raise ConnectionFileError(f"{self._what()} for {timeout_s:g} s")
             if select.select([self._stop], [], [], min(pause_s, left_s))[0]:
                 return None
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _look(self) -> Connection | None:
+        raise NotImplementedError
+
+    def _what(self) -> str:
+        raise NotImplementedError
+
+
+class SearchByName(Search):
+    """For managers of one name, none of them twice."""
+
+    def __init__(self, name: str, stop: int) -> None:
+        super().__init__(stop)
+        self._path = state_directory() / f"{name}.json"
+        self._served: tuple[str, int] | None = None
+
+    def _what(self) -> str:
+        return f"no manager wrote {self._path}"
 
     def _look(self) -> Connection | None:
         if not os.path.exists(self._path):
@@ -86,3 +107,40 @@ class Search:
             return None
         self._served = key
         return connection
+
+
+class SearchByAddress(Search):
+    """For managers at any of several addresses, in turn."""
+
+    def __init__(self, options: argparse.Namespace, addresses: Sequence[tuple[str, int]], stop: int) -> None:
+        super().__init__(stop)
+        self._options = options
+        self._addresses = list(addresses)
+        self._problem = ""
+
+    def _what(self) -> str:
+        told = f" ({self._problem})" if self._problem else ""
+        return f"no manager answered at {', '.join(f'{h}:{p}' for h, p in self._addresses)}{told}"
+
+    def _look(self) -> Connection | None:
+        for _ in self._addresses:
+            # The next one first, when this one has closed.
+            address = self._addresses.pop(0)
+            self._addresses.append(address)
+            if not _listens(*address):
+                continue
+            try:
+                host, port = address
+                return stated(argparse.Namespace(**{**vars(self._options), "host": host, "port": port}))
+            except ConnectionFileError as error:
+                self._problem = str(error)
+        return None
+
+
+def _listens(host: str, port: int) -> bool:
+    """Whether anybody does."""
+    try:
+        with socket.create_connection((host, port), _ANSWER_S):
+            return True
+    except OSError:
+        return False

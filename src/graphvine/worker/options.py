@@ -78,7 +78,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if options.gpus is not None and options.gpus < 0:
         options.gpus = None
     if options.timeout is None:
-        options.timeout = TIMEOUT_S if options.manager else math.inf
+        options.timeout = TIMEOUT_S if options.manager or options.addresses else math.inf
     return options
 
 
@@ -87,14 +87,18 @@ def _is_bare(options: argparse.Namespace) -> bool:
 
 
 def _take_address(parser: Parser, options: argparse.Namespace) -> None:
-    """HOST PORT, or HOST:PORT."""
-    if options.host and options.port is None:
-        if ";" in options.host:
-            parser.error("one manager at a time: start a worker for each, or give -M NAME")
-        host, colon, port = options.host.rpartition(":")
+    """HOST PORT, or HOST:PORT, or several of these: HOST:PORT;HOST:PORT."""
+    options.addresses = []
+    if not options.host or options.port is not None:
+        return
+    for text in filter(None, options.host.split(";")):
+        host, colon, port = text.rpartition(":")
         if not colon or not port.isdigit():
-            parser.error(f"{options.host!r}: give HOST PORT, or HOST:PORT")
-        options.host, options.port = host.strip("[]"), int(port)
+            parser.error(f"{text!r}: give HOST PORT, or HOST:PORT")
+        options.addresses.append((host.strip("[]"), int(port)))
+    options.host, options.port = options.addresses[0]
+    if len(options.addresses) == 1:
+        options.addresses = []
 
 
 def seconds(text: str) -> float:
@@ -129,7 +133,8 @@ def make_parser() -> Parser:
     """Everything a worker can be told."""
     parser = Parser(
         prog="graphvine worker",
-        usage="%(prog)s HOST PORT [options]\n       %(prog)s -M NAME [options]\n"
+        usage="%(prog)s HOST PORT [options]\n       %(prog)s 'HOST:PORT;HOST:PORT;...' [options]\n"
+        "       %(prog)s -M NAME [options]\n"
         "       %(prog)s --connection-file FILE [options]",
         description="Offer this machine's cores to a graphvine manager, until it sends the worker away.",
     )
@@ -175,7 +180,9 @@ def _add_manager(group: argparse._ArgumentGroup) -> None:
         metavar="FILE",
         help="with HOST PORT: the password that the manager was given, too, in a file",
     )
-    group.add_argument("--single-shot", action="store_true", help="with -M: end with the first manager")
+    group.add_argument(
+        "--single-shot", action="store_true", help="with -M, or several addresses: end with the first manager"
+    )
 
 
 def _add_offer(group: argparse._ArgumentGroup) -> None:

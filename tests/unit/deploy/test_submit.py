@@ -107,6 +107,22 @@ def test_bad_usage_is_one_clear_line(
     assert complaint in said
 
 
+@pytest.mark.parametrize("more", [[], ["--not-shared"], ["-M", "tomorrow"]])
+def test_a_dry_run_needs_no_manager(state: Path, capsys: pytest.CaptureFixture[str], more: list[str]) -> None:
+    assert main(["submit", "slurm", "--python", "/p", "--dry-run", *more, "3"]) == 0
+    printed = capsys.readouterr()
+    assert "#SBATCH --cpus-per-task=1" in printed.out
+    assert f"there is none in {state}" in printed.err
+    assert list(state.iterdir()) == []
+
+
+def test_a_dry_run_shows_no_key(manager: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["submit", "slurm", "--python", "/p", "--dry-run", "--not-shared"]) == 0
+    printed = capsys.readouterr().out
+    assert "(the text of the connection file)" in printed
+    assert "x" * 40 not in printed
+
+
 def test_no_manager_at_all(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["submit", "slurm"]) == 1
     assert "which manager? Give --manager NAME; there is none in" in capsys.readouterr().err

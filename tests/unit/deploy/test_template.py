@@ -3,6 +3,7 @@ all."""
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from pathlib import Path
 
@@ -29,7 +30,7 @@ FULL = make_spec(
 )
 
 
-def rendered(template: Template, spec: object = None, count: int = 50) -> str:
+def rendered(template: Template, spec: object = None, count: int = 50, **more: str) -> str:
     values = {
         **texts.job_values(template, FULL if spec is None else spec),  # type: ignore[arg-type]
         **texts.submit_values(template.submit, count),
@@ -41,7 +42,7 @@ def rendered(template: Template, spec: object = None, count: int = 50) -> str:
         "user": "alice",
         "body": "echo one\necho ${two} {{three}}",
     }
-    return texts.render(template.job, values)
+    return texts.render(template.job, values | more, template.prefix)
 
 
 def asked(template: Template, query: int, text: str, **parts: str) -> dict[str, JobStatus]:
@@ -452,3 +453,16 @@ def test_the_one_in_the_documentation() -> None:
     assert told["12.0"] == JobStatus("12.0", JobState.HELD, "by hand")
     assert told["12.1"].exit_code == 3
     assert rendered(template, make_spec(cores=2)).startswith("#!/bin/sh\n#Q cores=2\necho one")
+
+
+@pytest.mark.parametrize("system", ["pbs", "torque", "sge", "lsf"])
+def test_words_with_blanks_stay_one_word(system: str) -> None:
+    text = rendered(load_template(system), account="my group", directory="/home/a b's", requirements="x y")
+    options = [
+        line.partition(" ")[2] for line in text.splitlines() if line.startswith(("#PBS", "#$", "#BSUB"))
+    ]
+    words = [word for option in options for word in shlex.split(option)]
+    assert "my group" in words
+    assert any(word.startswith("/home/a b's") for word in words)
+    assert ("select[x y]" in words) == (system == "lsf")
+    assert ("x" in words) == (system == "sge")

@@ -81,7 +81,7 @@ def test_an_unknown_option_names_the_nearest(
         ([], "name the manager"),
         (["--cores", "4"], "name the manager"),
         (["somewhere"], "give HOST PORT, or HOST:PORT"),
-        (["a:1;b:2"], "one manager at a time"),
+        (["a:1;b"], "'b': give HOST PORT, or HOST:PORT"),
         (["h", "1", "more"], "what is 'more'?"),
         (["h", "1", "--memory", "much"], "give megabytes"),
         (["h", "1", "--wall-time", "long"], "give seconds"),
@@ -90,3 +90,10 @@ def test_an_unknown_option_names_the_nearest(
 )
 def test_what_is_wrong_is_said(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert said in error_of(arguments, capsys)
+
+
+def test_several_addresses_are_a_list() -> None:
+    options = parse(["a:1;[::1]:2;"])
+    assert options.addresses == [("a", 1), ("::1", 2)]
+    assert options.timeout == 900, "it does not wait for ever"
+    assert parse(["a:1"]).addresses == parse(["a", "1"]).addresses == []
