@@ -599,6 +599,20 @@ def test_a_task_says_how_often_it_is_tried_again(m, tmp_path, retries):
     assert len((tmp_path / "tries").read_text().split()) == retries + 1
 
 
+def test_what_a_task_was_granted(m):
+    """The workers of this test have two cores."""
+    m.set_category_resources_max("small", {"memory": 50})
+    whole = done(m, vine.Task("true")).resources_allocated
+    one = done(m, vine.Task("true", cores=1)).resources_allocated
+    stated = done(m, vine.Task("true", cores=1, memory=10, disk=20)).resources_allocated
+    by_category = done(m, vine.Task("true", cores=1, category="small")).resources_allocated
+    assert (whole.cores, one.cores, whole.gpus) == (2, 1, 0)
+    assert one.memory == pytest.approx(whole.memory / 2)
+    assert one.disk == pytest.approx(whole.disk / 2)
+    assert (stated.cores, stated.memory, stated.disk) == (1, 10, 20)
+    assert (by_category.cores, by_category.memory) == (1, 50)
+
+
 def test_files_belong_to_their_manager(m):
     with vine.Manager(local_workers=0) as other:
         task = vine.Task("true")

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from graphvine.manager.plan import Plan
+from graphvine.protocol.messages import Resources
 from graphvine.protocol.outcomes import OutcomeKind
 
 
@@ -85,6 +86,9 @@ class Outcome(msgspec.Struct):
     """How often it was run to its end, well or not."""
     note: bytes = b""
     """What the task attached (``graphvine.worker.scratch.set_note``)."""
+    request: Resources | None = None
+    """What it asked for, and what the worker has where it ran last; None where it never did."""
+    capacity: Resources | None = None
 
 
 class Stats(msgspec.Struct):

@@ -98,7 +98,9 @@ def tell_done(
         data if isinstance(data, bytes) else None, "", "", 0.0, 0.0, 0.0, len(table.tries.get(index, ())),
     )  # fmt: skip
     if worker is not None:
-        outcome.worker, outcome.host = worker.hello.name, worker.hello.host
+        hello = worker.hello
+        outcome.worker, outcome.host, outcome.capacity = hello.name, hello.host, hello.capacity
+        outcome.request = table.request(index)
     if row is not None:
         outcome.tries += 1
         outcome.began_s, outcome.duration_s = row.began_s, row.duration_s
@@ -119,7 +121,9 @@ def tell_failed(
         tries[-1].worker if tries else "", "", 0.0, 0.0, 0.0, len(tries),
     )  # fmt: skip
     if worker is not None:
-        outcome.worker, outcome.host = worker.hello.name, worker.hello.host
+        hello = worker.hello
+        outcome.worker, outcome.host, outcome.capacity = hello.name, hello.host, hello.capacity
+        outcome.request = table.request(index)
     if failure is not None:
         outcome.began_s, outcome.duration_s = failure.began_s, failure.duration_s
         outcome.memory_mb, outcome.note, outcome.error = failure.memory_mb, failure.note, failure.error

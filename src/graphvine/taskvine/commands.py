@@ -168,7 +168,13 @@ def take_output(report: Report, value: Any, error: BaseException | None) -> None
 
 def report_of(outcome: Outcome) -> Report:
     """What the engine says of an entry, for any kind of task."""
-    report = Report(worker=outcome.worker, host=outcome.host, tries=outcome.tries)
+    report = Report(
+        worker=outcome.worker,
+        host=outcome.host,
+        tries=outcome.tries,
+        request=outcome.request,
+        capacity=outcome.capacity,
+    )
     if not outcome.ok:
         report.result, report.reason = WORD_OF_KIND.get(outcome.kind, "unknown"), outcome.text
         report.exit_code = -1

@@ -67,6 +67,11 @@ class Desk:
     def ledger(self) -> Ledger[Task]:
         return self._books.ledger
 
+    @property
+    def cancelled(self) -> set[int]:
+        """Numbers of tasks that are not wanted, and not over."""
+        return self._books.cancelled
+
     def wanted(self) -> list[Task]:
         """Tasks that are not over, and not cancelled."""
         return self._books.wanted()

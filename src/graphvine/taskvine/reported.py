@@ -113,8 +113,8 @@ class Reported:
 
     @property
     def resources_allocated(self) -> Summary | None:
-        """What it was granted, as far as it is known: what it asked for."""
-        return None if self._report is None else self._asked
+        """What it was granted: what it asked for, and of what it did not state a share of the worker."""
+        return None if self._report is None else self._report.allocated() or self._asked
 
     @property
     def limits_exceeded(self) -> Summary | None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from graphvine.protocol.messages import Resources, cores_of, is_light
+
 SUCCESS = "success"
 INPUT_MISSING = "input missing"
 OUTPUT_MISSING = "output missing"
@@ -71,7 +73,8 @@ class Summary(msgspec.Struct):
 class Report(msgspec.Struct):
     """What became of a task. ``reason``: in words, where ``result`` is not enough. ``value``: what a Python
     task returned, or the exception for why it returned nothing. ``worker``, ``host``: who ran it last.
-    ``exceeded``: the limits that it did not keep."""
+    ``exceeded``: the limits that it did not keep. ``request``, ``capacity``: what it asked for, all in all,
+    and what that worker has."""
 
     result: str = SUCCESS
     reason: str = ""
@@ -83,3 +86,19 @@ class Report(msgspec.Struct):
     tries: int = 0
     measured: Summary | None = None
     exceeded: dict[str, float] = {}
+    request: Resources | None = None
+    capacity: Resources | None = None
+
+    def allocated(self) -> Summary | None:
+        """What it was granted on the worker that ran it last: what it stated, of the rest an equal share."""
+        if self.request is None or self.capacity is None:
+            return None
+        asked, there = self.request, self.capacity
+        cores = asked.cores if is_light(asked) else min(cores_of(asked, there), there.cores)
+        share = cores / there.cores if there.cores else 1.0
+        return Summary(
+            cores=cores,
+            memory=min(asked.memory_mb or there.memory_mb * share, there.memory_mb),
+            disk=min(asked.disk_mb or there.disk_mb * share, there.disk_mb),
+            gpus=asked.gpus,
+        )

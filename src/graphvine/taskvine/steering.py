@@ -89,9 +89,14 @@ class SteeringClient(DeskClient):
         each = there.cores / there.workers if there.workers else 1.0
         defaults = self._desk.defaults
         with self._desk.lock:
-            ledger = self._desk.ledger
-            asked = (counts.cores_of_task(task, defaults, each) for task in ledger.in_order())
-            return hungry(asked, ledger.count_unfinished(), there.workers, there.cores, self._tuning)
+            ledger, cancelled = self._desk.ledger, self._desk.cancelled
+            asked = (
+                counts.cores_of_task(task, defaults, each)
+                for task in ledger.in_order()
+                if task.id not in cancelled
+            )
+            unfinished = ledger.count_unfinished() - len(cancelled)
+            return hungry(asked, unfinished, there.workers, there.cores, self._tuning)
 
     def tasks_left_count(self, ntasks: int) -> None:
         """How many tasks will be submitted still, for whoever starts workers."""
