@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -167,3 +168,22 @@ def test_a_batch_system_that_is_none_is_said_before_anything_is_packed(tmp_path:
     told = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert (told.returncode, "no batch system 'nosuch'" in told.stderr) == (1, True)
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_manager_that_was_killed_is_not_waited_for(start_factory: StartFactory, tmp_path: Path):
+    start_factory("--manager", "bar.*", "-w", "1")
+    killed = """
+    import sys, time
+    from graphvine.manager.manager import Manager
+    with Manager(name="barney", host="127.0.0.1", local_workers=0) as manager, manager.executor() as executor:
+        print(executor.submit(abs, -2).result(), flush=True)
+        time.sleep(1000)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(killed)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "2\n"
+        process.kill()
+    with public("barbara") as manager, manager.executor() as executor:
+        assert executor.submit(double, 2).result(TIMEOUT_S) == 4
+    assert "manager barney: its process has ended without a word" in log_of(tmp_path)

@@ -77,6 +77,11 @@ class Attendant:
         """When ``turn`` is next to be called though nothing happened."""
         return None if self._attended else self._answer_by
 
+    @property
+    def alone(self) -> bool:
+        """There is no connection."""
+        return not self._attended
+
     def turn(self, now: float) -> None:
         """See to all that has happened."""
         with contextlib.suppress(BlockingIOError):

@@ -15,6 +15,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,6 +44,7 @@ from graphvine.protocol.connection import (
     sweep_connections,
 )
 from graphvine.protocol.messages import Demand
+from graphvine.protocol.node import process_exists
 from graphvine.protocol.stopping import catch_signals
 
 log = logging.getLogger("graphvine.factory")
@@ -99,9 +101,9 @@ class Factory:
         self._look_at_config()
         if self._session is None:
             return self._look_for_manager(now)
-        self._session.attendant.turn(now)
-        if self._session.attendant.ending is not None:
-            log.info("manager %s: %s", self._session.name, self._session.attendant.ending)
+        ending = self._session.turn(now)
+        if ending is not None:
+            log.info("manager %s: %s", self._session.name, ending)
             self._end_session()
             self._seen_at = now
         return None
@@ -228,7 +230,7 @@ class _Session:
         limits: Limits,
     ) -> None:
         self.name, self.key = connection.name, _identity(connection)
-        self._path = path
+        self._path, self._connection = path, connection
         self._home = JobsDirectory(options.scratch_dir or None, keep=False)
         self.attendant = Attendant(
             connection, f"factory-{os.getpid()}", time.monotonic(), self._on_demand, self._on_lost
@@ -243,6 +245,17 @@ class _Session:
         )
         self._supervisor.start()
         self._supervisor.adapt(options.policy())
+
+    def turn(self, now: float) -> str | None:
+        """See to all that has happened. Why it is over, if it is."""
+        self.attendant.turn(now)
+        if self.attendant.ending is None and self.attendant.alone and self._is_dead():
+            return "its process has ended without a word"
+        return self.attendant.ending
+
+    def _is_dead(self) -> bool:
+        """Whether the manager, if it was on this machine, was killed."""
+        return self._connection.host == socket.gethostname() and not process_exists(self._connection.pid)
 
     def plan(self, options: FactoryOptions, spec: WorkerSpec, limits: Limits) -> None:
         """Other options, from now on."""
