@@ -521,7 +521,10 @@ class Fleet:
         return max(self._not_before, self._window_opens(), cycle)
 
     def _submit(self, count: int) -> None:
-        if not self._may_submit() or self._now < self._may_submit_at():
+        if not self._may_submit():
+            return
+        if self._now < self._may_submit_at():
+            self._warn_if_given_up()
             return
         limits = self._limits
         if self._now >= self._cycle_at + limits.cycle_s:
@@ -568,6 +571,14 @@ class Fleet:
         if len(self._failures) < allowed:
             return float("-inf")
         return self._failures[-allowed] + self._limits.window_s
+
+    def _warn_if_given_up(self) -> None:
+        """So much has failed that it will be a while before the next try."""
+        opens = self._window_opens()
+        if self._now < opens:
+            text = f"{len(self._failures)} jobs have failed in {self._limits.window_s:.0f} s: the next one is "
+            text += f"submitted in {opens - self._now:.0f} s, or when workers are asked for anew"
+            self._say_once("error", text, key="given up")
 
     # -- asking ----------------------------------------------------------------------------------------
 

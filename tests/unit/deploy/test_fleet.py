@@ -273,6 +273,8 @@ def test_workers_that_join_and_die_at_once_are_a_black_hole_too(site: MakeBeliev
         site.wait(1.0)
     assert len(site.jobs) <= 10 * (1 + 3600 / 600) + 5
     assert any("soon after it had joined" in text for text in site.texts("warning"))
+    given_up = [text for text in site.texts("error") if "or when workers are asked for anew" in text]
+    assert 1 <= len(given_up) <= 3600 / 600 + 1
 
 
 # -- asking ---------------------------------------------------------------------------------------------
