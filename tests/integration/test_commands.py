@@ -440,7 +440,11 @@ def test_numbers_and_settings(m):
     assert m.stats_category("other").tasks_done == 0
     assert m.status("categories")[0]["tasks_done"] == 5
     assert m.status("tasks") == []
-    assert m.summarize_workers()[0]["cores"] == 2
+    (size,) = m.summarize_workers()
+    assert (size["workers"], size["cores"], size["gpus"]) == (1, 2, 0)
+    assert size["memory"] == m.stats.total_memory == m.stats.max_memory == m.stats.min_memory > 0
+    (row,) = m.status("workers")
+    assert (row["cores_total"], row["memory_total"]) == (2, size["memory"])
     with pytest.raises(ValueError, match="ask for"):
         m.status("weather")
     with pytest.raises(NotImplementedError, match="only 'fixed'"):

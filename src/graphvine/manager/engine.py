@@ -198,6 +198,14 @@ class Engine(Protocol):
         ...
 
 
+class WorkerSize(msgspec.Struct, frozen=True):
+    """A worker that is connected, and what it has."""
+
+    name: str
+    host: str
+    capacity: Resources
+
+
 class TaskEngine(Engine, Protocol):
     """What whoever hands over single tasks and files needs beside that."""
 
@@ -232,5 +240,7 @@ class TaskEngine(Engine, Protocol):
     def unblock_host(self, host: str | None = None) -> None:
         """Its workers get tasks again (None: those of every host)."""
         ...
+
+    def worker_sizes(self) -> list[WorkerSize]: ...
 
     def counts(self) -> Stats: ...

@@ -21,7 +21,7 @@ from graphvine.protocol.node import runs_tasks
 from graphvine.taskvine.client import TaskClient
 
 if TYPE_CHECKING:
-    from graphvine.manager.engine import Cluster, Stats
+    from graphvine.manager.engine import Cluster, Stats, WorkerSize
     from graphvine.manager.gate import Port
     from graphvine.manager.plan import Plan
     from graphvine.manager.run import ManagedRun
@@ -244,6 +244,13 @@ class Manager(TaskClient, DaskClient):
         """Names and hosts of the workers that are connected now."""
         peers = self._loop.ask(self._loop.workers)
         return sorted({name for peer in peers for name in (peer.hello.name, peer.hello.host)})
+
+    def worker_sizes(self) -> list[WorkerSize]:
+        """The workers that are connected now. Raises ManagerClosedError."""
+        from graphvine.manager.engine import WorkerSize
+
+        hellos = [peer.hello for peer in self._loop.ask(self._loop.workers)]
+        return [WorkerSize(hello.name, hello.host, hello.capacity) for hello in hellos]
 
     # -- life ------------------------------------------------------------------------------------------
 

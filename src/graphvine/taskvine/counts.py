@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from graphvine.manager.engine import Stats as EngineStats
+from graphvine.manager.engine import WorkerSize
 from graphvine.protocol.messages import Resources, cores_of, is_light
 from graphvine.taskvine.ledger import Ledger, Totals
 from graphvine.taskvine.results import Summary
@@ -106,7 +108,7 @@ def of_tasks(ledger: Ledger[Task], category: str | None = None) -> Stats:
     )
 
 
-def of_engine(stats: Stats, engine: EngineStats) -> Stats:
+def of_engine(stats: Stats, engine: EngineStats, workers: Sequence[WorkerSize] = ()) -> Stats:
     """... with what is known of the workers. What was handed over and waits there is waiting, not running."""
     running = min(engine.running, stats.tasks_running)
     stats.tasks_waiting += stats.tasks_running - running
@@ -116,7 +118,36 @@ def of_engine(stats: Stats, engine: EngineStats) -> Stats:
     stats.workers_idle = engine.workers - stats.workers_busy
     stats.total_cores = stats.capacity_cores = round(engine.cores)
     stats.capacity_tasks = stats.capacity_instantaneous = stats.capacity_weighted = round(engine.cores)
+    there = [whole(worker.capacity) for worker in workers]
+    for name in ("cores", "memory", "disk", "gpus") if there else ():
+        amounts = [one[name] for one in there]
+        setattr(stats, f"total_{name}", sum(amounts))
+        setattr(stats, f"capacity_{name}", sum(amounts))
+        setattr(stats, f"max_{name}", max(amounts))
+        setattr(stats, f"min_{name}", min(amounts))
     return stats
+
+
+def whole(capacity: Resources) -> dict[str, int]:
+    """What a worker has, in whole numbers; memory and disk in MB."""
+    return {
+        "cores": round(capacity.cores),
+        "gpus": round(capacity.gpus),
+        "memory": round(capacity.memory_mb),
+        "disk": round(capacity.disk_mb),
+    }
+
+
+def by_size(workers: Sequence[WorkerSize]) -> list[dict[str, int]]:
+    """How many workers there are of each size."""
+    counted = Counter(tuple(whole(worker.capacity).items()) for worker in workers)
+    return [{"workers": count, **dict(size)} for size, count in counted.items()]
+
+
+def describe_worker(worker: WorkerSize) -> dict[str, Any]:
+    """A worker in ``status("workers")``."""
+    totals = {f"{name}_total": amount for name, amount in whole(worker.capacity).items()}
+    return {"hostname": worker.host, "name": worker.name, **totals}
 
 
 def cores_of_task(task: Task, defaults: Mapping[str, Summary], worker_cores: float) -> float:

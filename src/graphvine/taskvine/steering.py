@@ -37,7 +37,7 @@ class SteeringClient(DeskClient):
         with self._desk.lock:
             stats = counts.of_tasks(self._desk.ledger)
         stats.time_when_started = self._began_us
-        return counts.of_engine(stats, self._engine.counts())
+        return counts.of_engine(stats, self._engine.counts(), self._engine.worker_sizes())
 
     def stats_category(self, category: str) -> counts.Stats:
         """Counts of the tasks of a category."""
@@ -60,23 +60,14 @@ class SteeringClient(DeskClient):
             if request == "categories":
                 return [counts.describe_category(ledger, name) for name in ledger.categories()]
         if request == "workers":
-            return [{"hostname": name} for name in self._engine.worker_names()]
+            return [counts.describe_worker(size) for size in self._engine.worker_sizes()]
         raise ValueError(f"status({request!r}): ask for manager, tasks, workers or categories")
 
     def summarize_workers(self) -> list[dict[str, int]]:
-        """Workers by size. (All as one here: their number and the cores of all together.)"""
-        stats = self._engine.counts()
-        if not stats.workers:
-            return []
-        return [
-            {
-                "workers": stats.workers,
-                "cores": round(stats.cores / stats.workers),
-                "gpus": 0,
-                "memory": 0,
-                "disk": 0,
-            }
-        ]
+        """Workers by size: how many there are with so many cores and GPUs, MB of memory and of disk."""
+        from graphvine.taskvine import counts
+
+        return counts.by_size(self._engine.worker_sizes())
 
     def application_info(self) -> None:
         """For subclasses that show something of their own."""
