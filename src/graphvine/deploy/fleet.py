@@ -576,7 +576,9 @@ class Fleet:
         """So much has failed that it will be a while before the next try."""
         opens = self._window_opens()
         if self._now < opens:
-            text = f"{len(self._failures)} jobs have failed in {self._limits.window_s:.0f} s: the next one is "
+            text = (
+                f"{len(self._failures)} jobs have failed in {self._limits.window_s:.0f} s: the next one is "
+            )
             text += f"submitted in {opens - self._now:.0f} s, or when workers are asked for anew"
             self._say_once("error", text, key="given up")
 
