@@ -36,6 +36,8 @@ _LOG_LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "error": loggin
 #: While it closes, the batch system is asked so soon whether all jobs are over, then less and less often.
 _CLOSE_ASK_S = 0.1
 _CLOSE_ASK_MOST_S = 2.0
+#: It is told that closing takes so long.
+_CLOSE_TELL_S = 5.0
 #: Names of submissions' directories.
 _SUBMISSION = "submission-"
 
@@ -142,7 +144,12 @@ class Supervisor:
         if self._thread.ident is None or threading.current_thread() is self._thread:
             return
         self.call(lambda: self._on_close(keep))
-        self._thread.join()
+        self._thread.join(_CLOSE_TELL_S)
+        if self._thread.is_alive():
+            # Whoever is interrupted here should know what for.
+            jobs = "its last command" if keep else "the end of the jobs"
+            log.warning("%s: waiting for %s; if that is interrupted, some may stay", self._system.name, jobs)
+            self._thread.join()
 
     # -- the thread ------------------------------------------------------------------------------------
 

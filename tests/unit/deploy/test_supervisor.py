@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from graphvine.deploy import supervisor as supervisor_module
 from graphvine.deploy.batch import JobState, JobStatus, Submission
 from graphvine.deploy.errors import DeployError
 from graphvine.deploy.fleet import Limits
@@ -24,6 +26,8 @@ class Site:
     def __init__(self) -> None:
         self.refuses = 0
         self.full = False
+        self.answers = threading.Event()
+        self.answers.set()
         self.cancelled: set[str] = set()
         self.submitted: queue.SimpleQueue[WorkerSpec] = queue.SimpleQueue()
 
@@ -37,6 +41,7 @@ class Site:
         return [JobStatus(j, JobState.REMOVED if j in self.cancelled else JobState.PENDING) for j in jobs]
 
     def cancel(self, jobs: Sequence[str]) -> None:
+        self.answers.wait()
         if self.refuses:
             self.refuses -= 1
             raise DeployError("nobody answers")
@@ -116,3 +121,30 @@ def test_a_submission_that_fails_as_the_manager_closes_is_not_worth_a_word(
     supervisor.close()
     told = [record.getMessage() for record in caplog.records]
     assert told == ([] if closes else ["slurm: workers can't be submitted: no space left on device"])
+
+
+def test_a_batch_system_that_takes_its_time_at_the_end_is_told_of(
+    site: Site,
+    make: Callable[[float], Supervisor],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(supervisor_module, "_CLOSE_TELL_S", 0.01)
+    supervisor = make(60.0)
+    supervisor.scale(2)
+    site.submitted.get(timeout=60)
+    site.answers.clear()
+
+    class Answer(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            site.answers.set()
+
+    handler = Answer()
+    supervisor_module.log.addHandler(handler)
+    try:
+        supervisor.close()
+    finally:
+        supervisor_module.log.removeHandler(handler)
+    assert [record.getMessage() for record in caplog.records] == [
+        "slurm: waiting for the end of the jobs; if that is interrupted, some may stay"
+    ]
