@@ -26,12 +26,12 @@ from graphvine.protocol.trees import NewTree, Tree
 from graphvine.taskvine.remote import command, guarding, setups
 from graphvine.taskvine.remote.contents import Absent, SmallFile, make, resolved
 from graphvine.taskvine.remote.here import Making, with_made
+from graphvine.taskvine.remote.home import OUTPUT, Home, here
 from graphvine.taskvine.remote.limits import Limits, keeping
 from graphvine.taskvine.remote.watching import watching
 from graphvine.worker import capture, library, scratch
 from graphvine.worker.notes import set_note
 
-_SANDBOX = "sandbox"
 _VALUE = "value"
 _ERROR = "error"
 #: More of a traceback (at its begin and at its end), or of an exception, does not go into the note.
@@ -106,7 +106,7 @@ def rest_of(inputs: Sequence[Any]) -> Rest:
     if not isinstance(whole, Tree):
         first = whole.members[0]
         return Rest(None if isinstance(first, Absent) else first.data)
-    value, output, error = (_read(os.path.join(whole.path, name)) for name in ("0", command.OUTPUT, _ERROR))
+    value, output, error = (_read(os.path.join(whole.path, name)) for name in ("0", OUTPUT, _ERROR))
     return Rest(value, output or b"", error or b"")
 
 
@@ -138,8 +138,7 @@ def _call(
     arguments: bytes,
     spec: bytes,
 ) -> Any:
-    home = scratch.lasting()
-    sandbox = f"{home}/{_SANDBOX}"
+    home = here()
     # By its descriptor: the user may have removed it.
     before = os.open(".", os.O_PATH | os.O_CLOEXEC)
     process = os.getpid()
@@ -147,9 +146,8 @@ def _call(
     try:
         if spec:
             return _call_with_files([resolved(value) for value in inputs], find, arguments, spec, home)
-        if not os.path.isdir(sandbox):
-            os.mkdir(sandbox)
-        os.chdir(sandbox)
+        home.furnish()
+        os.chdir(home.sandbox)
         return _report(_Made(find, arguments), Spec())
     finally:
         # What the function forked may come out of it, too, and has nothing to clear away.
@@ -157,7 +155,7 @@ def _call(
             capture.end()
             os.fchdir(before)
             os.close(before)
-            command.empty(home)
+            home.empty()
 
 
 class _Made:
@@ -217,7 +215,7 @@ def _with_rest(made: _Made, spec: Spec, mounted: command.Command, sandbox: str) 
         ended.word = "output missing"
         ended.reason = f"not made: {', '.join(status.missing)}"[:_MAX_REASON]
     if made.printed > command.SHORT_OUTPUT_BYTES:
-        path = os.path.join(collected.path, command.OUTPUT)
+        path = os.path.join(collected.path, OUTPUT)
         capture.move(path)
         command.cut_output(path, made.printed)
         ended.kept = True
@@ -255,7 +253,11 @@ def _tell(error: BaseException, ended: Ended, collected: command.Collected) -> N
 
 
 def _call_with_files(
-    inputs: Sequence[Any], find: Callable[[], Callable[..., Any]], arguments: bytes, encoded: bytes, home: str
+    inputs: Sequence[Any],
+    find: Callable[[], Callable[..., Any]],
+    arguments: bytes,
+    encoded: bytes,
+    home: Home,
 ) -> Any:
     spec = _decode(encoded)
     inputs = with_made(inputs, spec.made)
@@ -265,7 +267,8 @@ def _call_with_files(
         set_note(encode(Ended(lack.word, lack.reason)))
         return _absent(spec, lack.reason)
     process = os.getpid()
-    sandbox = command.furnish(home, inputs, mounted)
+    command.furnish(home, inputs, mounted)
+    sandbox = home.sandbox
     os.chdir(sandbox)
     restored = _set_variables(spec.variables)
     before = guarding.stamps(command.linked(inputs, mounted))

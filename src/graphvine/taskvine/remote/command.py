@@ -1,11 +1,7 @@
 """A command in a sandbox: its inputs are put there, it runs, and its outputs are collected.
 
-    sandbox/          the working directory; $VINE_SANDBOX
-    tmp/              $TMPDIR, beside the sandbox, so that it is not among what the command lists
-    output            what it writes to standard output and standard error
-
-These are the executor's, and stay, empty, from one command to the next. Outputs are moved to a directory of
-the task's own, on their way into the store.
+The sandbox is the working directory, and $VINE_SANDBOX; $TMPDIR lies beside it (``home``). They are the
+executor's. Outputs are moved to a directory of the task's own, on their way into the store.
 
 - Inputs are hard links into the store where that is possible: never to be written to (``guarding``). What is
   also an output is a copy. An input that cannot be had means that the command is not run.
@@ -23,7 +19,6 @@ import math
 import os
 import shutil
 import signal
-import stat
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -33,7 +28,6 @@ import msgspec
 
 from graphvine.envs.cache import is_full
 from graphvine.envs.errors import PackedEnvironmentError
-from graphvine.protocol import tree_files
 from graphvine.protocol.trees import NewTree, Tree
 from graphvine.taskvine.remote import process
 from graphvine.taskvine.remote.cache import NodeCache
@@ -55,6 +49,7 @@ from graphvine.taskvine.remote.contents import (
 from graphvine.taskvine.remote.environments import activate
 from graphvine.taskvine.remote.guarding import drop_changed, stamps
 from graphvine.taskvine.remote.here import Making, with_made
+from graphvine.taskvine.remote.home import OUTPUT, Home, here
 from graphvine.taskvine.remote.limits import Limits, Monitor, descendants, extent
 from graphvine.taskvine.remote.spawning import Environment
 from graphvine.taskvine.remote.watching import watching
@@ -66,9 +61,6 @@ SHORT_OUTPUT_BYTES = 32 * 2**10
 #: ... and is cut off here.
 OUTPUT_BYTES = 10**9
 _CUT = b"\n[standard output is cut here: it had %d bytes]\n"
-OUTPUT = "output"
-_SANDBOX = "sandbox"
-_TMP = "tmp"
 _MAX_REASON = 4000
 #: The executor has them for one core.
 THREAD_VARIABLES = (
@@ -79,8 +71,6 @@ THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
 )
 _MAX_NAMED = 20
-#: The home that was left furnished, with nothing in it but that.
-_furnished = ""
 
 
 class Mount(msgspec.Struct, array_like=True):
@@ -209,17 +199,17 @@ def _run(inputs: Sequence[Any], command: Command, status: Status) -> Any:
     lack = lacking(inputs, command)
     if lack is not None:
         return _not_run(command, status, lack)
-    home = scratch.lasting()
-    bare = False
+    home, untouched = here(), False
     try:
-        sandbox = furnish(home, inputs, command)
+        furnish(home, inputs, command)
         before = stamps(linked(inputs, command)) if command.inputs else {}
-        _execute(home, sandbox, inputs, command, status)
+        _execute(home, inputs, command, status)
         if before:
             drop_changed(before, command.line)
-        status.disk, status.files = extent(sandbox)
-        bare = status.files == 0
-        return _collect(home, sandbox, command, status)
+        untouched = home.is_untouched()
+        if not untouched:
+            status.disk, status.files = extent(home.sandbox)
+        return _collect(home, command, status)
     except OSError as error:
         if not is_full(error):
             if isinstance(error, SandboxError):
@@ -228,7 +218,7 @@ def _run(inputs: Sequence[Any], command: Command, status: Status) -> Any:
         status.word, status.reason = "sandbox exhaustion", f"the disk of the worker is full: {error}"
         return _nothing(command, Absent(status.reason, no_room=True))
     finally:
-        empty(home, bare)
+        home.empty(untouched)
 
 
 class Lack(msgspec.Struct, frozen=True):
@@ -263,15 +253,10 @@ def _nothing(command: Command, absent: Absent) -> Any:
 # -- before ----------------------------------------------------------------------------------------------
 
 
-def furnish(home: str, inputs: Sequence[Any], command: Command) -> str:
-    """Make the sandbox, with its inputs; its path."""
-    global _furnished
-    sandbox = f"{home}/{_SANDBOX}"
-    if home != _furnished:
-        for path in (sandbox, f"{home}/{_TMP}"):
-            if not os.path.isdir(path):
-                os.mkdir(path)
-    _furnished = ""
+def furnish(home: Home, inputs: Sequence[Any], command: Command) -> None:
+    """Have the sandbox, with its inputs."""
+    home.furnish()
+    sandbox = home.sandbox
     for mount in command.inputs:
         try:
             _mount(inputs[mount.slot], mount, os.path.join(sandbox, mount.name))
@@ -280,7 +265,6 @@ def furnish(home: str, inputs: Sequence[Any], command: Command) -> str:
             raise SandboxError(error.errno, why) from error
     for outlet in command.outputs:
         os.makedirs(os.path.dirname(os.path.join(sandbox, outlet.name)), exist_ok=True)
-    return sandbox
 
 
 def linked(inputs: Sequence[Any], command: Command) -> list[tuple[Any, str]]:
@@ -313,33 +297,6 @@ def _why_not(sandbox: str, name: str, error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def empty(home: str, bare: bool = False) -> None:
-    """Leave nothing for the next command. (What printed nothing leaves its empty file to the next one.)
-    ``bare``: there was nothing to be seen in the sandbox."""
-    global _furnished
-    try:
-        names = os.listdir(home)
-    except FileNotFoundError:
-        # This one has removed it, with its own sandbox.
-        return
-    furniture = 0
-    for name in names:
-        path = f"{home}/{name}"
-        status = os.lstat(path)
-        if name in (_SANDBOX, _TMP) and stat.S_ISDIR(status.st_mode):
-            furniture += 1
-            locked = status.st_mode & 0o700 != 0o700
-            if locked:
-                os.chmod(path, 0o700)
-            if locked or not bare or name == _TMP:
-                for left in os.listdir(path):
-                    tree_files.remove(f"{path}/{left}")
-        elif name != OUTPUT or status.st_size or not stat.S_ISREG(status.st_mode):
-            tree_files.remove(path)
-    if furniture == len((_SANDBOX, _TMP)):
-        _furnished = home
-
-
 def watched(sandbox: str, command: Command) -> list[tuple[str, int]]:
     """The outputs that are sent as they grow, by path and position."""
     return [
@@ -349,11 +306,10 @@ def watched(sandbox: str, command: Command) -> list[tuple[str, int]]:
     ]
 
 
-def _variables(home: str, sandbox: str, command: Command) -> dict[str, str]:
+def _variables(home: Home, command: Command) -> dict[str, str]:
     variables = dict(os.environ)
-    variables["VINE_SANDBOX"] = sandbox
-    variables["TMPDIR"] = os.path.join(home, _TMP)
-    variables["PWD"] = sandbox
+    variables["VINE_SANDBOX"] = variables["PWD"] = home.sandbox
+    variables["TMPDIR"] = home.tmp
     for name in THREAD_VARIABLES:
         variables[name] = str(command.threads)
         if command.threads == 0:
@@ -374,13 +330,13 @@ class _Environments:
         self._made_of: tuple[object, ...] = ()
         self._environment = Environment({})
 
-    def get(self, home: str, sandbox: str, command: Command) -> Environment:
+    def get(self, home: Home, command: Command) -> Environment:
         """Raises ValueError."""
         raw = getattr(os.environ, "_data", None)
-        made_of = (home, command.threads, command.variables, raw)
+        made_of = (home.path, command.threads, command.variables, raw)
         if raw is None or made_of != self._made_of:  # None: some other Python
-            self._environment = Environment(_variables(home, sandbox, command))
-            self._made_of = (home, command.threads, command.variables, dict(raw or ()))
+            self._environment = Environment(_variables(home, command))
+            self._made_of = (home.path, command.threads, command.variables, dict(raw or ()))
         return self._environment
 
 
@@ -390,12 +346,12 @@ _environments = _Environments()
 # -- while it runs ---------------------------------------------------------------------------------------
 
 
-def _execute(home: str, sandbox: str, inputs: Sequence[Any], command: Command, status: Status) -> None:
-    environment = _environments.get(home, sandbox, command)
+def _execute(home: Home, inputs: Sequence[Any], command: Command, status: Status) -> None:
+    environment = _environments.get(home, command)
     line = command.line
-    growing = watched(sandbox, command) if command.outputs else []
+    growing = watched(home.sandbox, command) if command.outputs else []
     if not command.contexts and not growing:
-        _run_in_time(home, sandbox, line, environment, command, status)
+        _run_in_time(home, line, environment, command, status)
         return
     with ExitStack() as while_used:
         variables = dict(environment.variables)
@@ -406,46 +362,37 @@ def _execute(home: str, sandbox: str, inputs: Sequence[Any], command: Command, s
             status.word, status.reason = "input missing", f"its environment: {error}"
             return
         while_used.enter_context(watching(growing))
-        _run_in_time(home, sandbox, line, Environment(variables), command, status)
+        _run_in_time(home, line, Environment(variables), command, status)
 
 
-def _run_in_time(
-    home: str, sandbox: str, line: str, environment: Environment, command: Command, status: Status
-) -> None:
+def _run_in_time(home: Home, line: str, environment: Environment, command: Command, status: Status) -> None:
     limit = _limit(command)
     if limit.seconds <= 0:
         status.word, status.reason = limit.word, "it was to be over before it could begin"
     else:
-        _run_line(home, sandbox, line, environment, limit, status, command.limits)
+        _run_line(home, line, environment, limit, status, command.limits)
 
 
 def _run_line(
-    home: str,
-    sandbox: str,
+    home: Home,
     line: str,
     environment: Environment,
     limit: Limit,
     status: Status,
     limits: Limits,
 ) -> None:
-    path = f"{home}/{OUTPUT}"
-    output = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    output, sandbox = home.open_output(), home.sandbox
     attendant = Attendant(limits, sandbox)
-    try:
-        began = time.monotonic()
-        status.began = time.time_ns() // 1000
-        end = process.run(
-            line, sandbox, environment, output, limit.seconds, attendant.wait if limits else None
-        )
-        status.ended = status.began + round((time.monotonic() - began) * 1e6)
-        if end.in_time and end.code == -signal.SIGTERM and sigterm.whole_job_ends():
-            # The worker is going: as one that it did not get to, the task is done elsewhere.
-            os.kill(os.getpid(), signal.SIGKILL)
-        _tell(end, limit, status)
-        attendant.tell(end, status)
-        _take_output(path, output, status)
-    finally:
-        os.close(output)
+    began = time.monotonic()
+    status.began = time.time_ns() // 1000
+    end = process.run(line, sandbox, environment, output, limit.seconds, attendant.wait if limits else None)
+    status.ended = status.began + round((time.monotonic() - began) * 1e6)
+    if end.in_time and end.code == -signal.SIGTERM and sigterm.whole_job_ends():
+        # The worker is going: as one that it did not get to, the task is done elsewhere.
+        os.kill(os.getpid(), signal.SIGKILL)
+    _tell(end, limit, status)
+    attendant.tell(end, status)
+    _take_output(home.output_path, output, status)
 
 
 class Attendant:
@@ -535,15 +482,16 @@ def cut_output(path: str, size: int) -> None:
 # -- after -----------------------------------------------------------------------------------------------
 
 
-def _collect(home: str, sandbox: str, command: Command, status: Status) -> Any:
+def _collect(home: Home, command: Command, status: Status) -> Any:
     collected = Collected()
-    made = take_all(sandbox, collected, command, status)
+    made = take_all(home.sandbox, collected, command, status)
     if status.missing and status.word == "success":
         status.word = "output missing"
         status.reason = f"not made: {', '.join(status.missing)}" + _said(status)
     del status.missing[_MAX_NAMED:]
     if status.kept_bytes:
-        os.rename(os.path.join(home, OUTPUT), os.path.join(collected.path, OUTPUT))
+        home.give_up_output()
+        os.rename(home.output_path, os.path.join(collected.path, OUTPUT))
         mark(collected.path)
         return collected.whole(made)
     if len(made) < 2:

@@ -70,7 +70,8 @@ def program_of(word: str, variables: Mapping[str, str]) -> str:
     if "/" in word:
         return word
     for path in _candidates(word, variables.get("PATH", "")):
-        if _is_program(path):
+        # Asked for every directory of PATH, and of most of them in vain: "no" is the cheaper answer of this.
+        if os.access(path, os.X_OK) and os.path.isfile(path):
             return path
     return ""
 
@@ -95,11 +96,6 @@ def arguments_of(line: str, variables: Mapping[str, str]) -> tuple[str, tuple[st
 
 def shell_for(line: str) -> tuple[str, tuple[str, ...]]:
     return SHELL, (SHELL, "-c", line)
-
-
-def _is_program(path: str) -> bool:
-    # Asked for every directory of PATH, and of most of them in vain: "no" is the cheaper answer of this one.
-    return os.access(path, os.X_OK) and os.path.isfile(path)
 
 
 _known: list[bool] = []

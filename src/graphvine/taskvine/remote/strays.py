@@ -16,7 +16,7 @@ _libc = ctypes.CDLL(None)
 
 def adopt() -> set[int]:
     """From now on this process adopts orphans; the children that it has already, for ``end``."""
-    before = children()
+    before = children() if _has_any() else set()
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     return before
 
@@ -24,7 +24,7 @@ def adopt() -> set[int]:
 def end(before: set[int]) -> None:
     """End whatever was begun since ``adopt``, which gave ``before``."""
     # The children of each that ends are adopted in turn.
-    while left := children() - before:
+    while _has_any() and (left := children() - before):
         for pid in left:
             _end(pid)
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
@@ -33,8 +33,6 @@ def end(before: set[int]) -> None:
 def children() -> set[int]:
     """Those of this process; none where the kernel does not list them."""
     found: set[int] = set()
-    if not _has_any():
-        return found
     for thread in os.listdir("/proc/self/task"):
         try:
             with open(f"/proc/self/task/{thread}/children", "rb", buffering=0) as file:
