@@ -53,12 +53,13 @@ class TaskClient(FileClient, SteeringClient, MapClient):
         other = task.manager
         if other is not None and other is not self and other._has(task):
             raise ValueError(f"task {task.id} was submitted to another manager, and is not over: clone() it")
-        if self.empty():
+        desk = self._desk
+        if desk.ledger.empty():
             # It waits for the manager's thread: not for each of thousands.
             self._engine.expect_work()
         task.manager = self
         task.submit_finalize()
-        return self._desk.submit(task)
+        return desk.submit(task)
 
     def _has(self, task: Task) -> bool:
         """Whether a task was submitted here, and will be returned by ``wait``."""
@@ -79,8 +80,7 @@ class TaskClient(FileClient, SteeringClient, MapClient):
 
     def empty(self) -> bool:
         """Whether every submitted task was returned."""
-        with self._desk.lock:
-            return self._desk.ledger.empty()
+        return self._desk.ledger.empty()
 
     def cancel_by_task_id(self, id: int) -> int:
         """Stop a task; ``wait`` returns it with the result "cancelled". 1 if it was there and not over."""

@@ -84,9 +84,9 @@ class Desk:
 
     def submit(self, task: Task) -> int:
         """Take a task over; its number. Raises ValueError, ManagerClosedError."""
-        inputs = task.input_files()
-        check_acyclic(inputs)
-        outputs = task.output_files()
+        inputs, outputs = task.input_files(), task.output_files()
+        if inputs:
+            check_acyclic(inputs)
         for file in (*inputs, *outputs):
             if file.undeclared:
                 raise ValueError(f"{file.label} was undeclared")
@@ -95,11 +95,12 @@ class Desk:
         with self._books.condition:
             if self._books.closed:
                 raise ManagerClosedError("the manager is closed")
-            check_makeable(task)
+            if outputs:
+                check_makeable(task)
             number = self._books.ledger.submit(task)
             task._metrics["time_when_submitted"] = now_us()
-            needed = all_needed(inputs)
-            task._found = glances(needed)
+            needed = all_needed(inputs) if inputs else []
+            task._found = glances(needed) if needed else []
             for file in outputs:
                 if file not in inputs:
                     file.producer = task

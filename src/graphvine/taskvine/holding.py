@@ -98,10 +98,12 @@ class Holding:
     def _is_held(self, task: Task, is_known: Callable[[int], bool]) -> bool:
         if task._time_start > _now_us():
             return True
-        needed = all_needed(task.input_files())
+        needed, archives = all_needed(task.input_files()), task._archives()
+        if not needed and not archives:
+            return False
         # Not the first reason only: what can be looked up begins to be.
         looked_up = [self._looks_up(file) for file in needed if isinstance(file, Url)]
-        looked_up += [self._looks_up(file, to_name=True) for file in to_be_named(needed, task._archives())]
+        looked_up += [self._looks_up(file, to_name=True) for file in to_be_named(needed, archives)]
         if not any(looked_up):
             looked_up = [self._asks_nodes(file) for file in needed if not isinstance(file, Url)]
         return any(looked_up) or any(_is_lacking(file, is_known) for file in needed)

@@ -135,6 +135,7 @@ class Ledger(Generic[T]):
         return list(self._tasks.values())
 
     def empty(self) -> bool:
+        """May be asked without the lock."""
         return not self._tasks
 
     def count(self, state: str, category: str | None = None) -> int:

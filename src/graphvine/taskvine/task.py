@@ -119,11 +119,11 @@ class Task(Reported):
         self._take_options(options)
 
     def _take_options(self, options: Mapping[str, Any]) -> None:
-        if not options:
+        for name, value in options.items():
+            if name not in _OTHER:
+                getattr(self, f"set_{name}")(value)
+        if options.keys().isdisjoint(_OTHER):
             return
-        for name in _SETTABLE:
-            if name in options:
-                getattr(self, f"set_{name}")(options[name])
         features = options.get("features", ())
         for feature in [features] if isinstance(features, str) else features:
             self.add_feature(feature)
