@@ -75,6 +75,9 @@ PER_JOB_NAMESPACES = False
 USE_PROCD = False
 BASE_CGROUP =
 
+# What only its names are needed of.
+MACHINE_RESOURCE_GPUs = GPU-11111111, GPU-22222222
+
 NUM_CPUS = {cores}
 MEMORY = {memory_mb}
 SLOT_TYPE_1 = 100%
