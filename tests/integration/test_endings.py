@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import psutil
 import pytest
 from tests.integration.conftest import family
 
+from graphvine.manager.local import LocalWorker
 from graphvine.manager.manager import Manager
 from graphvine.protocol.connection import sweep_connections
 
@@ -157,3 +159,19 @@ def test_ctrl_c_cancels_the_graph_and_the_manager_goes_on(tmp_path: Path) -> Non
     script.process.send_signal(signal.SIGINT)
     out, err = script.process.communicate(timeout=60)
     assert out.split("\n")[:2] == ["interrupted", "went on"], err
+
+
+@pytest.mark.parametrize("how", ["on_ended", "stop"])
+def test_a_local_worker_that_ends_before_it_is_told_of_its_manager(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr("graphvine.manager.local._START", "raise SystemExit(3)")
+    worker = LocalWorker(1, tmp_path)
+    worker.launch()
+    assert worker.pid is not None
+    os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+    ended: queue.Queue[str] = queue.Queue()
+    worker.join(b"a connection", lambda _, how: ended.put(how))
+    assert ended.get(timeout=60) == "exit code 3"
+    worker.on_ended() if how == "on_ended" else worker.stop(60)
+    assert worker.pid is None

@@ -150,4 +150,5 @@ with vine.Manager(local_workers=1) as m:
 
 def test_a_script_in_a_directory_that_is_gone(tmp_path: Path) -> None:
     (gone := tmp_path / "gone").mkdir()
-    subprocess.run([sys.executable, "-c", REMOVED], cwd=gone, check=True, timeout=60)
+    (script := tmp_path / "script.py").write_text(REMOVED)
+    subprocess.run([sys.executable, str(script)], cwd=gone, check=True, timeout=60)

@@ -117,8 +117,8 @@ class LocalWorker:
     def on_ended(self) -> None:
         """Its end was seen; ``join`` may be called again unless ``hopeless``."""
         self._false_starts += 1
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
+        if self._process is not None:
+            _close_input(self._process)
         self._process = self._waiter = None
 
     def log_tail(self) -> str:
@@ -136,7 +136,7 @@ class LocalWorker:
         process, waiter = self._process, self._waiter
         if process is None or process.stdin is None:
             return
-        process.stdin.close()
+        _close_input(process)
         if waiter is None:
             # Launched for a manager that did not come to be: nothing has begun that would have to end well.
             process.kill()
@@ -156,3 +156,10 @@ class LocalWorker:
         code = process.wait()
         how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
         on_exit(process.pid, how)
+
+
+def _close_input(process: subprocess.Popen[bytes]) -> None:
+    # What it was told may still be on its way to it, and it gone.
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
