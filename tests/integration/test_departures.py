@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 from collections import Counter
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,18 @@ def persist(manager: Manager, directory: Path, count: int) -> Delayed:
     return manager.persist(Delayed("all", graph))
 
 
+def begin_slow(manager: Manager, directory: Path) -> Future[Any]:
+    """A task that runs, and goes on until it is told to end (see ``make_when_told``)."""
+    future: Future[Any] = manager.compute(Delayed("slow", {"slow": (make_when_told, str(directory), 0)}))
+    wait_for((directory / "begun").exists)
+    return future
+
+
+def wait_until_leaving(tmp_path: Path) -> None:
+    """Wait until the worker "leaver" knows that it is to leave."""
+    wait_for(lambda: "leaving within" in (tmp_path / "leaver.log").read_text())
+
+
 def ended(process: subprocess.Popen[bytes], tmp_path: Path, name: str) -> str:
     """Wait for a worker's good end; what it logged."""
     assert process.wait(30) == 0
@@ -97,7 +110,7 @@ def test_a_running_task_ends_and_its_result_is_handed_over(
     future = bare_manager.compute(Delayed("total", graph))
     wait_for((marks / "begun").exists)
     leaver.send_signal(signal.SIGTERM)
-    wait_for(lambda: "leaving within" in (tmp_path / "leaver.log").read_text())
+    wait_until_leaving(tmp_path)
     start_worker(bare_manager, 1, "heir")
     wait_for(lambda: len(made(marks)) == 19)
     (marks / "go on").touch()
@@ -114,10 +127,9 @@ def test_a_second_signal_ends_a_worker_at_once(
     bare_manager: Manager, start_worker: StartWorker, tmp_path: Path, marks: Path
 ) -> None:
     leaver = start_worker(bare_manager, 1, "leaver")
-    future = bare_manager.compute(Delayed("slow", {"slow": (make_when_told, str(marks), 0)}))
-    wait_for((marks / "begun").exists)
+    future = begin_slow(bare_manager, marks)
     leaver.terminate()
-    wait_for(lambda: "leaving within" in (tmp_path / "leaver.log").read_text())
+    wait_until_leaving(tmp_path)
     leaver.send_signal(signal.SIGINT)
     assert "stopped by SIGINT" in ended(leaver, tmp_path, "leaver")
     (marks / "go on").touch()
@@ -129,10 +141,9 @@ def test_being_told_twice_by_a_batch_system_changes_nothing(
     bare_manager: Manager, start_worker: StartWorker, tmp_path: Path, marks: Path
 ) -> None:
     leaver = start_worker(bare_manager, 1, "leaver")
-    future = bare_manager.compute(Delayed("slow", {"slow": (make_when_told, str(marks), 0)}))
-    wait_for((marks / "begun").exists)
+    future = begin_slow(bare_manager, marks)
     leaver.terminate()
-    wait_for(lambda: "leaving within" in (tmp_path / "leaver.log").read_text())
+    wait_until_leaving(tmp_path)
     leaver.terminate()
     (marks / "go on").touch()
     assert int(future.result(60)[0]) == 0
@@ -143,8 +154,7 @@ def test_what_does_not_end_in_time_is_done_elsewhere(
     bare_manager: Manager, start_worker: StartWorker, tmp_path: Path, marks: Path
 ) -> None:
     leaver = start_worker(bare_manager, 1, "leaver", "--grace", "0.5")
-    future = bare_manager.compute(Delayed("slow", {"slow": (make_when_told, str(marks), 0)}))
-    wait_for((marks / "begun").exists)
+    future = begin_slow(bare_manager, marks)
     leaver.terminate()
     assert "the time for leaving is over" in ended(leaver, tmp_path, "leaver")
     (marks / "go on").touch()
@@ -218,11 +228,10 @@ def test_a_batch_system_may_signal_every_process_of_a_job(
     assert bare_manager.get({"a": (end_child,)}, "a") == signal.SIGTERM, (
         "what tasks start ends when it is told to"
     )
-    future = bare_manager.compute(Delayed("slow", {"slow": (make_when_told, str(marks), 0)}))
-    wait_for((marks / "begun").exists)
+    future = begin_slow(bare_manager, marks)
     for process in [*family(leaver.pid), psutil.Process(leaver.pid)]:
         process.terminate()
-    wait_for(lambda: "leaving within" in (tmp_path / "leaver.log").read_text())
+    wait_until_leaving(tmp_path)
     (marks / "go on").touch()
     assert int(future.result(60)[0]) == 0
     ended(leaver, tmp_path, "leaver")
