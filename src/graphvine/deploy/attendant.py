@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable
 
 import graphvine
+from graphvine.protocol.approach import Approach, Patience
 from graphvine.protocol.codec import ProtocolError, decode_to_factory
 from graphvine.protocol.connection import Connection
 from graphvine.protocol.link import Link
@@ -27,10 +28,7 @@ from graphvine.protocol.messages import (
     ToFactory,
 )
 
-#: How long to stay with one address, and with one that refused; a manager unheard for so long is gone.
-_ANSWER_S = 10.0
-_REFUSED_S = 0.5
-_LOST_S = 60.0
+_PATIENCE = Patience(connect_s=10.0, answer_s=10.0, refused_s=0.5, lost_s=60.0)
 
 
 class Attendant:
@@ -49,14 +47,13 @@ class Attendant:
         self._name = name
         self._on_demand = on_demand
         self._on_lost = on_lost
-        self._link: Link[ToFactory] = Link(connection, _LOST_S, decode_to_factory)
+        self._link: Link[ToFactory] = Link(connection, _PATIENCE.lost_s, decode_to_factory)
         self._retired: collections.deque[Retire] = collections.deque()
         self._wake_receiver, self._wake_sender = os.pipe()
         os.set_blocking(self._wake_receiver, False)
         os.set_blocking(self._wake_sender, False)
         self._attended = False
-        self._alone_since = now
-        self._answer_by = now + _ANSWER_S
+        self._approach = Approach(connection.hosts, _PATIENCE, now)
         self._attend()
 
     # -- any thread ------------------------------------------------------------------------------------
@@ -75,7 +72,7 @@ class Attendant:
 
     def deadline(self) -> float | None:
         """When ``turn`` is next to be called though nothing happened."""
-        return None if self._attended else self._answer_by
+        return None if self._attended else self._approach.next_at
 
     @property
     def alone(self) -> bool:
@@ -118,22 +115,23 @@ class Attendant:
     def _look_at_link(self, now: float) -> None:
         news = self._link.news()
         if news == "ended" and self._attended:
-            self._attended, self._alone_since = False, now
+            self._attended = False
+            self._approach.lost(now)
             self._on_lost()
             self._reopen(now)
-        elif news in ("ended", "refused", "rejected"):
-            self._answer_by = min(self._answer_by, now + _REFUSED_S)
+        else:
+            self._approach.on_news(news, self._link.times_rejected, now)
         if self._attended:
             return
-        if now >= self._alone_since + _LOST_S:
+        if self._approach.is_over(now):
             found = "".join(f"; {host}: {why}" for host, why in self._link.rejections.items())
-            self.ending = f"it has not answered for {_LOST_S:g} s{found}"
-        elif now >= self._answer_by:
+            self.ending = f"it has not answered for {_PATIENCE.lost_s:g} s{found}"
+        elif now >= self._approach.next_at:
             self._reopen(now)
 
     def _reopen(self, now: float) -> None:
         self._link.reopen()
-        self._answer_by = now + _ANSWER_S
+        self._approach.tried(now)
         self._attend()
 
     def _attend(self) -> None:

@@ -16,17 +16,14 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from typing import Generic, Literal, TypeVar
+from typing import Generic, TypeVar
 
 import zmq
 
+from graphvine.protocol.approach import LinkNews
 from graphvine.protocol.codec import MAX_FRAME_BYTES, ProtocolError, encode_frames
 from graphvine.protocol.connection import Connection
 from graphvine.protocol.messages import ToManager
-
-#: refused: nobody listens at this address now; made: somebody with the manager's key does; ended: no more;
-#: rejected: somebody listens there, with whom there was no agreement.
-LinkNews = Literal["refused", "made", "ended", "rejected"]
 
 Heard = TypeVar("Heard")
 
@@ -132,6 +129,11 @@ class Link(Generic[Heard]):
                 self.times_rejected.pop(self.host, None)
             if found != "ended" and news is not None:
                 found = news
+
+    def forget_rejections(self) -> None:
+        """The manager has answered: what other addresses were does not count any more."""
+        self.rejections.clear()
+        self.times_rejected.clear()
 
     def give_up_after(self, seconds: float) -> None:
         """Have this connection end when what was said over it did not get through for so long. (A manager

@@ -19,6 +19,7 @@ import msgspec
 import zmq
 
 import graphvine
+from graphvine.protocol.approach import Approach, Patience
 from graphvine.protocol.codec import decode_to_worker
 from graphvine.protocol.connection import Connection
 from graphvine.protocol.link import Link, ProtocolError
@@ -62,7 +63,6 @@ from graphvine.worker.unpacking import Unpacking
 log = logging.getLogger("graphvine.worker")
 
 _MB = 2**20
-_REJECTIONS = 2
 _HOW_TO_FIND = "Give it the connection file of the manager that runs now, or its password."
 #: A connection over which nothing gets through is given up after this, or this share of the time after which
 #: the manager gives a silent worker up: then nothing is lost any more by beginning anew.
@@ -155,21 +155,24 @@ class Loop:
         )
         self._allowance = Allowance()
         self._joined = False
-        self._hopeless = False
-        """Whether this connection ended before the manager answered."""
         self._worker = 0
         self._heartbeat_s = 0.0
         self._next_heartbeat = 0.0
         now = time.monotonic()
-        self._alone_since = now
-        self._answer_by = now + self._patience_s()
-        self._rejected_since = now
+        self._lost_s = settings.lost_s if stay.idle_s == math.inf else stay.idle_s
+        patience = Patience(
+            connect_s=settings.connect_s,
+            answer_s=settings.answer_s,
+            refused_s=settings.refused_s,
+            rejected_s=settings.rejected_s,
+            lost_s=self._lost_s,
+        )
+        self._approach = Approach(connection.hosts, patience, now)
         self._ending: Ending | None = None
         self._last_words_s = 0.0
         self._stay = stay
         self._leave_at = stay.leave_at(now)
         self._idle_since = now
-        self._lost_s = settings.lost_s if stay.idle_s == math.inf else stay.idle_s
         self._farewell: Farewell | None = None
         self._watched: dict[int, tuple[str, float]] = {}
         self._signals = -1
@@ -228,7 +231,7 @@ class Loop:
 
     def _timeout_ms(self) -> int:
         now = time.monotonic()
-        due = self._next_heartbeat if self._joined else min(self._answer_by, now + 1.0)
+        due = self._next_heartbeat if self._joined else min(self._approach.next_at, now + 1.0)
         deadline = self._core.deadline()
         if deadline is not None and deadline < due:
             due = deadline
@@ -327,7 +330,7 @@ class Loop:
         self._heartbeat_s = welcome.heartbeat_s
         self._next_heartbeat = now + welcome.heartbeat_s
         self._core.on_welcome(welcome)
-        self._link.rejections.clear()
+        self._link.forget_rejections()
         if welcome.silent_s:
             self._link.give_up_after(max(_GIVE_UP_S, _GIVE_UP_SHARE * welcome.silent_s))
         secret = self._connection.secret or welcome.secret
@@ -354,55 +357,33 @@ class Loop:
             log.warning("lost the connection to manager %s; trying again", self._connection.name)
             self._begin_anew(now)
             self._reopen(now)
-        elif news in ("ended", "refused", "rejected"):
-            # Not at once: it would end or be refused again, without a pause.
-            self._answer_by = min(self._answer_by, now + self._settings.refused_s)
-            self._hopeless = self._hopeless or news != "refused"
-            if news != "refused":
-                self._note_rejections(now)
-        elif news == "made" and not self._joined and not self._hopeless:
-            self._answer_by = now + self._settings.answer_s
-
-    def _note_rejections(self, now: float) -> None:
-        """Where somebody listens at every address, and none of them wants this worker, there is no use in
-        trying for long."""
-        rejections, times = self._link.rejections, self._link.times_rejected
-        # Once may be chance: a manager that was just going away.
-        if len(rejections) < len(set(self._connection.hosts)) or min(times.values()) < _REJECTIONS:
-            self._rejected_since = now
-        elif now - self._rejected_since >= self._settings.rejected_s:
+        elif self._approach.on_news(news, self._link.times_rejected, now):
             port = self._connection.port
-            told = "; ".join(f"{host} port {port}: {why}" for host, why in rejections.items())
+            told = "; ".join(f"{host} port {port}: {why}" for host, why in self._link.rejections.items())
             text = f"this is not the way to manager {self._connection.name}: {told}. {_HOW_TO_FIND}"
             self._ending = Ending(text, clean=False, alone=True)
 
     def _begin_anew(self, now: float) -> None:
         self._joined = False
-        self._alone_since = now
-        self._answer_by = now + self._settings.answer_s
+        self._approach.lost(now)
         self._core.on_rejoin(now)
 
     def _reopen(self, now: float) -> None:
         self._poller.unregister(self._link.socket)
         self._poller.unregister(self._link.monitor)
         self._link.reopen()
-        self._hopeless = False
+        self._approach.tried(now)
         self._register_link()
-        self._answer_by = now + self._patience_s()
         self._say_hello()
 
-    def _patience_s(self) -> float:
-        """How long to try one address before the next."""
-        return self._settings.connect_s if len(self._connection.hosts) > 1 else self._settings.answer_s
-
     def _wait_for_manager(self, now: float) -> None:
-        if now - self._alone_since >= self._lost_s:
+        if self._approach.is_over(now):
             where = f"{', '.join(self._connection.hosts)} port {self._connection.port}"
             text = f"no manager answered at {where} for {self._lost_s:g} s"
             for host, why in self._link.rejections.items():
                 text += f"; {host}: {why}"
             self._ending = Ending(text, clean=False, alone=True)
-        elif now >= self._answer_by:
+        elif now >= self._approach.next_at:
             self._reopen(now)
 
     def _beat(self, now: float) -> None:
