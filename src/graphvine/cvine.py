@@ -34,7 +34,7 @@ _WORDS = {
         "missing library",
     ),
     "TASK": ("unknown", "initial", "ready", "running", "retrieved", "done"),
-    "SCHEDULE": ("unset", "files", "time", "rand", "worst", "disk"),
+    "SCHEDULE": ("unset", "fcfs", "files", "time", "rand", "worst", "disk", "max available disk"),
     "CACHE_LEVEL": ("task", "workflow", "worker", "forever"),
     "ALLOCATION_MODE": (
         "fixed",
@@ -46,7 +46,9 @@ _WORDS = {
     ),
     "LIBRARY_EXEC_MODE": ("direct", "fork"),
 }
-_CONSTANTS = {
+_KINDS = ("file", "url", "buffer", "temp")
+_CONSTANTS = {f"VINE_{kind.upper()}": kind for kind in _KINDS} | {"VINE_MINI_TASK": "minitask"}
+_CONSTANTS |= {
     f"VINE_{kind}_{word.upper().replace(' ', '_')}": word for kind, words in _WORDS.items() for word in words
 }
 __all__ = ["VINE_DEFAULT_PORT", "VINE_RANDOM_PORT", "VINE_WAIT_FOREVER", *_CONSTANTS]  # pyright: ignore

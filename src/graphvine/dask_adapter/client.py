@@ -149,6 +149,10 @@ class DaskClient(ABC):
         shown = False if stated.vine.quiet else progress
         return requests.get(self, dsk, keys, stated, lambda run: self.watch(run, shown))
 
+    def __call__(self, dsk: Any, keys: Any, **options: Any) -> Any:
+        """As ``get``: a manager may be named as the scheduler itself."""
+        return self.get(dsk, keys, **options)
+
     def persist(
         self,
         *collections: Any,

@@ -32,7 +32,9 @@ _PRIORITY_MODES = (
     "largest-input-first",
     "largest-storage-footprint-first",
 )
-_SCHEDULING_MODES = ("fcfs", "files", "time", "random", "rand", "worst", "disk")
+_WORKER_SCHEDULERS = ("fcfs", "files", "time", "random", "rand", "worst", "disk", "max-available-disk")
+#: Either of the two, as releases have it.
+_SCHEDULING_MODES = (*_WORKER_SCHEDULERS, *_PRIORITY_MODES)
 #: Only ``get`` knows how to.
 _OF_GET = ("checkpoint_fn", "wrapper", "wrapper_proc", "progress_disable")
 
@@ -180,6 +182,8 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "progress_label": _is_text,
     "task_priority_mode": _is_one_of(*_PRIORITY_MODES),
     "scheduling_mode": _is_one_of(*_SCHEDULING_MODES),
+    "worker_scheduler": _is_one_of(*_WORKER_SCHEDULERS),
+    "init_command": _is_text,
     "prune_depth": _is_count,
     "prune_files": _is_flag,
     "env_per_task": _is_flag,

@@ -121,3 +121,10 @@ class TestDataframes:
         assert not any("partd" in str(key) for key in shuffled.optimize().__dask_graph__())
         self.agree(client, shuffled, sort=True)
         self.agree(client, frame.set_index("k").x.sum())
+
+
+def test_a_manager_is_a_scheduler_itself(client: DaskClient) -> None:
+    assert client({"a": (sum, [1, 2])}, "a") == 3
+    with dask.config.set(scheduler=client):
+        assert dask.delayed(sum)([1, 2]).compute() == 3
+    assert dask.delayed(sum)([1, 2]).compute(scheduler=client, resources={"cores": 1}) == 3

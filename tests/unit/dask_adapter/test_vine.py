@@ -109,7 +109,9 @@ def test_what_there_is_nothing_to_do_for(client: DaskClient) -> None:
         lib_command="nice",
         lib_extra_functions=[wrapper],
         task_priority_mode="largest-input-first",
-        scheduling_mode="files",
+        scheduling_mode="FIFO",
+        worker_scheduler="max-available-disk",
+        init_command="nice",
         prune_depth=2,
     )
     assert found == 3
