@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -16,7 +17,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 DAEMONS = ("slurmctld", "slurmd")
@@ -121,11 +122,16 @@ def find(name: str) -> str | None:
 
 
 @contextmanager
-def pool() -> Iterator[SlurmPool]:
-    """A Slurm that takes jobs. Raises RuntimeError with its logs if it does not."""
-    with tempfile.TemporaryDirectory(prefix="graphvine-slurm-") as name:
+def pool(
+    around: Callable[[Path], AbstractContextManager[dict[str, str]]] | None = None,
+) -> Iterator[SlurmPool]:
+    """A Slurm that takes jobs. ``around``: what lives as long as it does, in its directory, and the settings
+    that this needs. Raises RuntimeError with its logs if it does not."""
+    with tempfile.TemporaryDirectory(prefix="graphvine-slurm-") as name, contextlib.ExitStack() as stack:
         made = SlurmPool(Path(name))
-        _configure(made)
+        for part in ("log", "run"):
+            (made.directory / part).mkdir()
+        _configure(made, stack.enter_context(around(made.directory)) if around is not None else {})
         processes: list[subprocess.Popen[bytes]] = []
         try:
             _start(made, processes)
@@ -140,13 +146,15 @@ def pool() -> Iterator[SlurmPool]:
             _stop(processes)
 
 
-def _configure(made: SlurmPool) -> None:
+def _configure(made: SlurmPool, settings: dict[str, str]) -> None:
     base, host = made.directory, socket.gethostname().partition(".")[0]
-    for name in ("state", "spool", "run", "log", *(f"spool/n{index}" for index in range(1, NODES + 1))):
+    for name in ("state", "spool", *(f"spool/n{index}" for index in range(1, NODES + 1))):
         (base / name).mkdir()
-    ports = _free_ports(NODES + 1)
+    ports = free_ports(NODES + 1)
     user = pwd.getpwuid(os.getuid()).pw_name
     text = CONFIGURATION.format(host=host, port=ports[0], user=user, base=base, kill_wait_s=KILL_WAIT_S)
+    for key, value in settings.items():
+        text = re.sub(rf"^{key}=.*\n", "", text, flags=re.MULTILINE) + f"{key}={value}\n"
     for index in range(1, NODES + 1):
         text += NODE.format(
             index=index,
@@ -163,7 +171,7 @@ def _configure(made: SlurmPool) -> None:
     (base / "gres.conf").write_text("NodeName=n1 Name=gpu File=/dev/zero\n")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Held all at once, so that they differ."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
