@@ -29,6 +29,7 @@ from typing import Literal
 import msgspec
 
 from graphvine.deploy.batch import JobState, JobStatus
+from graphvine.deploy.jobs import Ask, Cancel, Instruction, Job, JobInfo, Read, Retire, Say, Submit
 from graphvine.protocol.messages import WorkerNews
 
 
@@ -64,116 +65,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     cycle_s: float = 30.0
     per_submission: int = 1000
     """So many jobs are submitted at once."""
-
-
-# -- what is to be done ---------------------------------------------------------------------------------
-
-
-class Submit(msgspec.Struct, frozen=True):
-    """Answered by ``on_submitted`` or ``on_submit_failed``."""
-
-    count: int
-
-
-class Cancel(msgspec.Struct, frozen=True):
-    """Answered by ``on_cancelled``, also when it failed."""
-
-    jobs: tuple[str, ...]
-
-
-class Retire(msgspec.Struct, frozen=True):
-    """The manager is to have these workers leave."""
-
-    jobs: tuple[str, ...]
-
-
-class Ask(msgspec.Struct, frozen=True):
-    """Answered by ``on_status`` or ``on_status_failed``."""
-
-    jobs: tuple[str, ...]
-
-
-class Read(msgspec.Struct, frozen=True):
-    """Read the end of a job's output; ``why`` is said with it. Answered by ``on_output``."""
-
-    job: str
-    why: str
-
-
-class Say(msgspec.Struct, frozen=True):
-    level: Literal["info", "warning", "error"]
-    text: str
-
-
-Instruction = Submit | Cancel | Retire | Ask | Read | Say
-
-
-class Job:
-    """One job that may live."""
-
-    __slots__ = (
-        "cancelled_at",
-        "connected_at",
-        "explained",
-        "host",
-        "idle_since",
-        "leaving_at",
-        "lost_at",
-        "missing",
-        "name",
-        "reason",
-        "restarts",
-        "running_at",
-        "start_s",
-        "state",
-        "submitted_at",
-        "worker",
-        "worker_name",
-    )
-
-    def __init__(self, name: str, now: float) -> None:
-        self.name = name
-        self.state = JobState.PENDING
-        self.reason = ""
-        self.host = ""
-        self.submitted_at = now
-        self.running_at: float | None = None
-        self.worker = 0
-        """The manager's number of the worker that it is; 0: not connected."""
-        self.worker_name = ""
-        self.connected_at: float | None = None
-        """When it connected first."""
-        self.start_s = 0.0
-        """How long that took, once it ran."""
-        self.restarts = False
-        """It was connected, and has been put back to where it waits: then all begins anew."""
-        self.idle_since: float | None = None
-        self.lost_at: float | None = None
-        """When the manager lost the worker."""
-        self.leaving_at: float | None = None
-        """When it was told to leave, or was cancelled: whatever becomes of it is no failure."""
-        self.cancelled_at: float | None = None
-        """When that was done last."""
-        self.explained = False
-        self.missing = False
-        """The batch system knew nothing of it when it was asked last."""
-
-    @property
-    def active(self) -> bool:
-        """It is, or will be, a worker."""
-        return self.leaving_at is None and self.state is not JobState.HELD
-
-
-class JobInfo(msgspec.Struct, frozen=True):
-    """A job as its user sees it. ``state``: "pending", "running" (and not connected yet), "connected",
-    "held", "leaving". ``since_s``: how long ago it was submitted."""
-
-    job: str
-    state: str
-    reason: str
-    host: str
-    worker: str
-    since_s: float
 
 
 class Fleet:
@@ -610,16 +501,7 @@ class Fleet:
 
     def describe(self, now: float) -> list[JobInfo]:
         """All jobs, as the user sees them."""
-        return [
-            JobInfo(job.name, _word(job), job.reason, job.host, job.worker_name, now - job.submitted_at)
-            for job in self.jobs.values()
-        ]
-
-
-def _word(job: Job) -> str:
-    if job.leaving_at is not None:
-        return "leaving"
-    return "connected" if job.worker else job.state.value
+        return [job.info(now) for job in self.jobs.values()]
 
 
 def _kind(reason: str) -> str:

@@ -23,8 +23,9 @@ import msgspec
 from graphvine.deploy.batch import BatchSystem
 from graphvine.deploy.credentials import look_at
 from graphvine.deploy.errors import DeployError
-from graphvine.deploy.fleet import Ask, Cancel, Fleet, Instruction, JobInfo, Limits, Read, Retire, Say, Submit
+from graphvine.deploy.fleet import Fleet, Limits
 from graphvine.deploy.inputs import Renewals
+from graphvine.deploy.jobs import Ask, Cancel, Instruction, JobInfo, Read, Retire, Say, Submit
 from graphvine.deploy.scaling import Policy, Scaler, Size
 from graphvine.deploy.spec import WorkerSpec
 from graphvine.deploy.systems import by_hand

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from graphvine.deploy.batch import JobState, JobStatus
-from graphvine.deploy.fleet import Ask, Cancel, Fleet, Instruction, Limits, Read, Retire, Say, Submit
+from graphvine.deploy.fleet import Fleet, Limits
+from graphvine.deploy.jobs import Ask, Cancel, Instruction, Read, Retire, Say, Submit
 from graphvine.protocol.messages import WorkerNews
 
 
