@@ -92,10 +92,12 @@ def run_command(
     *,
     stdin: str = "",
     environment: Mapping[str, str] | None = None,
+    without: str = "",
     directory: str | os.PathLike[str] | None = None,
     time_limit_s: float = COMMAND_S,
 ) -> str:
-    """What a command of a batch system printed. ``environment``: variables beside our own.
+    """What a command of a batch system printed. ``environment``: variables beside our own; ``without``: a
+    pattern of those of ours that it should not see.
 
     Raises BatchCommandError when it is not there, fails, or takes too long; then it and all that it started
     are ended."""
@@ -105,7 +107,7 @@ def run_command(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, **(environment or {})},
+            env={**_ours(without), **(environment or {})},
             cwd=directory,
             text=True,
             errors="replace",
@@ -129,11 +131,11 @@ def run_command(
     return printed
 
 
-def run_leniently(command: Sequence[str], harmless: str) -> str:
+def run_leniently(command: Sequence[str], harmless: str, without: str = "") -> str:
     """Like ``run_command``; a command that fails and complains of nothing but what is ``harmless`` (a
     pattern, looked for in each line) is taken at what it printed. Raises BatchCommandError."""
     try:
-        return run_command(command)
+        return run_command(command, without=without)
     except BatchCommandError as error:
         complaints = [line for line in error.output.splitlines() if line.strip()]
         if harmless and complaints and all(re.search(harmless, line, re.IGNORECASE) for line in complaints):
@@ -156,6 +158,11 @@ def read_tail(path: str | os.PathLike[str], most_bytes: int = OUTPUT_BYTES) -> s
 def tail(text: str, most: int) -> str:
     """The last ``most`` characters."""
     return text if len(text) <= most else "..." + text[-most:]
+
+
+def _ours(without: str) -> dict[str, str]:
+    """This process's variables."""
+    return {name: text for name, text in os.environ.items() if not re.fullmatch(without, name)}
 
 
 def _kill(process: subprocess.Popen[str]) -> None:

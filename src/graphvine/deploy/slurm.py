@@ -93,7 +93,7 @@ class Slurm:
         jobs: list[str] = []
         try:
             for size in self._sizes(count):
-                array = self._submit_array(script, size, arrays)
+                array = self._submit_array(script, size, arrays, slurm_text.overridden(spec))
                 arrays.append(array)
                 jobs += _elements(array, size)
         except DeployError as error:
@@ -133,10 +133,10 @@ class Slurm:
         except OSError as error:
             raise DeployError(f"can't read {spec.connection_file}: {error.strerror}") from error
 
-    def _submit_array(self, script: Path, size: int, others: Sequence[str]) -> str:
+    def _submit_array(self, script: Path, size: int, others: Sequence[str], without: str) -> str:
         """The array's number."""
         try:
-            return slurm_text.parse_submitted(run_command(self._sbatch(script, size)))
+            return slurm_text.parse_submitted(run_command(self._sbatch(script, size), without=without))
         except DeployError as error:
             if isinstance(error, BatchCommandError) and not _UNANSWERED.search(str(error)):
                 raise
@@ -205,7 +205,7 @@ class Slurm:
     def cancel(self, jobs: Sequence[str]) -> None:
         """Raises DeployError."""
         for names in _portions(slurm_text.contract(jobs)):
-            run_leniently(["scancel", *self._which, *names], _OVER_ALREADY)
+            run_leniently(["scancel", *self._which, *names], _OVER_ALREADY, slurm_text.PERSONAL)
         self._cancelled.update(jobs)
 
     def output(self, job: str) -> str:
@@ -237,7 +237,8 @@ class Slurm:
         options = ["--noheader", "--array", "--all", "--states=all", f"--format={slurm_text.SQUEUE_FORMAT}"]
         found = {}
         for names in _portions(arrays):
-            told = run_leniently(["squeue", *self._which, *options, f"--jobs={','.join(names)}"], _UNKNOWN)
+            command = ["squeue", *self._which, *options, f"--jobs={','.join(names)}"]
+            told = run_leniently(command, _UNKNOWN, slurm_text.PERSONAL)
             found.update(slurm_text.parse_squeue(told))
         return found
 
@@ -267,7 +268,7 @@ class Slurm:
         return {job: told for job, told in found.items() if job in wanted and told.state.is_over}
 
     def _run(self, tool: str, *arguments: str) -> str:
-        return run_command([tool, *self._which, *arguments])
+        return run_command([tool, *self._which, *arguments], without=slurm_text.PERSONAL)
 
 
 def _find(asked: _Unanswered, begun: Mapping[str, str]) -> str:

@@ -23,6 +23,19 @@ SACCT_FORMAT = "JobID,State,ExitCode,NodeList"
 #: What a job is called in its own environment.
 JOB_ID = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
 
+#: Variables by which users change what the tools show, and by which sbatch changes what a script says.
+_OF_SBATCH = "ERROR INPUT OUTPUT OPEN_MODE ARRAY_INX SIGNAL WAIT"
+PERSONAL = rf"SQUEUE_\w+|SCANCEL_\w+|SACCT_\w+|SLURM_TMPDIR|SBATCH_({_OF_SBATCH.replace(' ', '|')})"
+#: The latter, for what a spec may leave open: then they hold, as a user or a site means them to.
+_DEFAULTS = {
+    "account": "SBATCH_ACCOUNT",
+    "queue": "SBATCH_PARTITION",
+    "requirements": "SBATCH_CONSTRAINT",
+    "wall_time_s": "SBATCH_TIMELIMIT",
+    "memory_mb": r"SBATCH_MEM_\w+",
+    "gpus": "SBATCH_GRES",
+}
+
 _RUNNING = frozenset(
     {"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "STAGE_OUT", "SIGNALING", "RESIZING", "UPDATE_DB"}
 )
@@ -91,6 +104,12 @@ def render_directives(spec: WorkerSpec, output: str, directory: str) -> list[str
     }
     lines = [f"#SBATCH --{key}{_value(key, value)}" for key, value in asked.items() if value]
     return lines + [directive(line) for line in spec.directives]
+
+
+def overridden(spec: WorkerSpec) -> str:
+    """A pattern of the variables that sbatch must not see: they count for more than a script's lines."""
+    stated = [pattern for field, pattern in _DEFAULTS.items() if getattr(spec, field)]
+    return "|".join([PERSONAL, *stated])
 
 
 def directive(line: str) -> str:

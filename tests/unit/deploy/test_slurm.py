@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from graphvine.deploy.errors import DeployError
@@ -83,3 +84,31 @@ def test_an_answer_that_is_none_is_no_knowledge(tools: Path) -> None:
         Slurm().status(["17_0"])
     put(tools, "squeue", "echo 'CLUSTER: far'")
     assert Slurm().status(["17_0"])[0].state.is_over
+
+
+def test_what_users_set_for_their_own_looks_at_the_queue_changes_nothing(
+    tools: Path, spec: WorkerSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {"SLURM_CONF": "/site", "SBATCH_PARTITION": "theirs", "SBATCH_QOS": "high"}
+    dropped = {
+        "SQUEUE_STATES": "RUNNING",
+        "SBATCH_OUTPUT": "x",
+        "SBATCH_WAIT": "1",
+        "SBATCH_ACCOUNT": "other",
+    }
+    for name, value in {**kept, **dropped}.items():
+        monkeypatch.setenv(name, value)
+    put(tools, "sbatch", 'env > "${0%/*}/env.sbatch"; echo 17')
+    put(tools, "squeue", 'env > "${0%/*}/env.squeue"; echo "17_0|PENDING||Priority"')
+    put(tools, "scancel", 'env > "${0%/*}/env.scancel"')
+    slurm = Slurm()
+    slurm.submit(msgspec.structs.replace(spec, account="ours"), 1, submission(tmp_path, "one"))
+    slurm.status(["17_0"])
+    slurm.cancel(["17_0"])
+    seen = {
+        tool: (tools / f"env.{tool}").read_text().splitlines() for tool in ("sbatch", "squeue", "scancel")
+    }
+    for lines in seen.values():
+        assert {f"{name}={value}" for name, value in kept.items()} <= set(lines)
+        assert not [line for line in lines if line.startswith(("SQUEUE_", "SBATCH_OUTPUT", "SBATCH_WAIT"))]
+    assert not [line for line in seen["sbatch"] if line.startswith("SBATCH_ACCOUNT")]
