@@ -115,6 +115,15 @@ def test_tasks_of_a_graph_open_files_themselves(m, server):
 
 
 @needs_client
+def test_a_directory(m, server):
+    (server.directory / "some" / "deep").mkdir(parents=True)
+    (server.directory / "some" / "empty").mkdir()
+    (server.directory / "some" / "a b").write_text("A")
+    (server.directory / "some" / "deep" / "b").write_text("B")
+    task = use(m, m.declare_url(server.root_url("some")), "cat in.root/*/b in.root/a*; ls in.root")
+    assert (task.result, task.output) == ("success", "BAa b\ndeep\nempty\n")
+
+
 def test_a_missing_file(m, server):
     url = server.root_url("absent.root")
     for file in (m.declare_xrootd(url), m.declare_url(url, cache="forever")):

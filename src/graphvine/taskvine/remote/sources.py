@@ -316,7 +316,7 @@ def _copy_from_elsewhere(url: str, target: str) -> Validator:
     try:
         system, path = _filesystem(url)
         if system.isdir(path):
-            system.get(path, target, recursive=True)
+            _copy_directory(system, path, target)
             return validator
         with system.open(path, "rb") as source, open(target, "wb") as file:
             _copy(source, file)
@@ -328,6 +328,25 @@ def _copy_from_elsewhere(url: str, target: str) -> Validator:
     if 0 <= validator.size != had:
         raise SourceError(f"{shown(url)}: the transfer ended {validator.size - had} bytes too early")
     return validator
+
+
+def _copy_directory(system: Any, path: str, target: str) -> None:
+    """All that is in a directory. (Not every file system's own ``get`` knows directories.)"""
+    os.mkdir(target)
+    remote, local = [], []
+    for name, info in sorted(system.find(path, withdirs=True, detail=True).items()):
+        place = os.path.normpath(os.path.join(target, os.path.relpath(name, path)))
+        if not place.startswith(target + os.sep):
+            continue  # the directory itself
+        if info["type"] == "directory":
+            os.makedirs(place, exist_ok=True)
+            continue
+        # Links, too: what they lead to.
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        remote.append(name)
+        local.append(place)
+    if remote:
+        system.get(remote, local)
 
 
 def _filesystem(url: str) -> tuple[Any, str]:

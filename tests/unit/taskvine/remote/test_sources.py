@@ -263,3 +263,15 @@ def test_chunks_that_end_early_are_said_to_have_been_cut_off(source, tmp_path):
     source.answers["/f"] = answer
     with pytest.raises(SourceError, match=r"was cut off, 3 times in a row \(5 bytes came before\)"):
         fetched(source.url("/f"), tmp_path)
+
+
+def test_a_directory_of_another_file_system(tmp_path):
+    (tmp_path / "some" / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "some" / "empty").mkdir()
+    (tmp_path / "some" / "deep" / "er" / "a b").write_text("A")
+    (tmp_path / "some" / "link").symlink_to("deep/er/a b")
+    download(Request(f"file://{tmp_path}/some"), str(target := tmp_path / "target"))
+    assert sorted(str(path.relative_to(target)) for path in target.rglob("*")) == [
+        "deep", "deep/er", "deep/er/a b", "empty", "link",
+    ]  # fmt: skip
+    assert (target / "link").read_text() == "A"
