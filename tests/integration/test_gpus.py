@@ -17,6 +17,7 @@ import dask
 import pytest
 
 import graphvine as vine
+from graphvine.deploy.cluster import LocalCluster
 from graphvine.manager.manager import Manager
 
 NAMES = ("GPU-aaaa", "MIG-bbbb")
@@ -120,3 +121,18 @@ def test_a_worker_that_offers_none_leaves_the_variables_as_they_are(
         task = m.wait(60)
         assert task is not None
         assert str(task.output).split() == ["3,4"]
+
+
+def test_workers_of_a_local_cluster_have_devices_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(NAMES))
+    os.mkfifo(tmp_path / "meeting")
+    with LocalCluster(cores=1, gpus=1) as cluster, vine.Manager(cluster=cluster) as m:
+        cluster.scale(2)
+        with dask.annotate(resources={"gpus": 1}):
+            both = [
+                dask.delayed(seen_with)(str(tmp_path), meet=True, dask_key_name=f"m{i}") for i in range(2)
+            ]
+        assert sorted(dask.compute(*both, scheduler=m.get, optimize_graph=False)) == sorted(NAMES)
+        assert dask.delayed(os.getenv)("GRAPHVINE_PLACE").compute(scheduler=m.get) is None

@@ -26,6 +26,8 @@ from graphvine.protocol.interpreter import own_environment
 #: How long a worker has to end after it was asked to, where the spec does not say.
 KILL_WAIT_S = 10.0
 _SCRIPT = "job.sh"
+#: Says to a worker which share of the machine's GPUs is its own (``worker.options``).
+_PLACE = "GRAPHVINE_PLACE"
 
 
 class _Job(msgspec.Struct):
@@ -33,6 +35,8 @@ class _Job(msgspec.Struct):
     output: Path
     scratch: Path
     grace_s: float
+    place: int
+    """Which share of the machine's GPUs is its own."""
     cancelled: bool = False
 
 
@@ -66,9 +70,10 @@ class Local:
         """What each of these processes runs. Raises DeployError."""
         if not spec.python and not spec.archive:
             spec = msgspec.structs.replace(spec, python=sys.executable)
-        if self._bound:
-            options = (*spec.worker_options, "--lifeline")
-            spec = msgspec.structs.replace(spec, worker_options=options)
+        options = [*spec.worker_options]
+        options += ["--lifeline"] if self._bound else []
+        options += ["--gpus", str(spec.gpus)] if spec.gpus else []
+        spec = msgspec.structs.replace(spec, worker_options=tuple(options))
         # The worker takes the shell's place, and so has its number.
         return render_script(spec, around(planned(spec, directory), job="$$", scratch='"$1"'))
 
@@ -100,18 +105,23 @@ class Local:
         scratch = directory / f"scratch-{index}"
         scratch.mkdir()
         output = directory / f"worker-{index}.out"
+        place = self._free_place()
         with open(output, "wb") as log:
             process = subprocess.Popen(
                 ["/bin/sh", str(directory / _SCRIPT), str(scratch)],
                 stdin=subprocess.PIPE if self._bound else subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=own_environment(),
+                env=own_environment() | {_PLACE: str(place)},
                 start_new_session=True,
             )
         grace_s = KILL_WAIT_S if spec.grace_s is None else spec.grace_s
-        self._jobs[str(process.pid)] = _Job(process, output, scratch, grace_s)
+        self._jobs[str(process.pid)] = _Job(process, output, scratch, grace_s, place)
         return str(process.pid)
+
+    def _free_place(self) -> int:
+        taken = {job.place for job in self._jobs.values() if job.process.poll() is None}
+        return min(set(range(len(taken) + 1)) - taken)
 
     def _told(self, name: str) -> JobStatus:
         job = self._jobs.get(name)

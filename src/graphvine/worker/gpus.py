@@ -133,7 +133,7 @@ def offered(stated: float | None, place: int = 0, places: int = 1) -> Gpus:
     if gpus is None:
         gpus = found()
         if stated and not len(gpus):
-            gpus = Gpus({_CUDA: _numbers(math.ceil(stated) * places)})
+            gpus = Gpus({_CUDA: _numbers(math.ceil(stated) * max(places, place + 1))})
     if stated is None:
         return gpus.part(place, None, places)
     count = math.ceil(stated)

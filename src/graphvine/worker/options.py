@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 from collections.abc import Sequence
 from typing import NoReturn
@@ -147,7 +148,8 @@ def make_parser() -> Parser:
     _add_places(parser.add_argument_group("where it keeps what"))
     for names, (takes_value, _) in NOTHING_TO_DO.items():
         parser.add_argument(*names, help=argparse.SUPPRESS, action="store" if takes_value else "store_true")
-    parser.set_defaults(place=(0, 1))
+    # Where nobody keeps jobs of this machine from each other's GPUs. (Nothing for tasks to see.)
+    parser.set_defaults(place=(int(os.environ.pop("GRAPHVINE_PLACE", "0")), 1))
     for hidden in ("--embedded", "--lifeline"):
         parser.add_argument(hidden, action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--fleet", default="", help=argparse.SUPPRESS)

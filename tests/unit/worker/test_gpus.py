@@ -128,6 +128,13 @@ def test_several_workers_share_the_devices(monkeypatch: pytest.MonkeyPatch) -> N
     assert [offered(1, place, 2).names[CUDA] for place in (0, 1)] == [("0",), ("1",)]
 
 
+def test_jobs_that_nobody_counts_take_what_is_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpus, "found", Gpus)
+    assert [offered(2, place).names[CUDA] for place in (0, 1)] == [("0", "1"), ("2", "3")]
+    monkeypatch.setenv(CUDA, "a,b,c")
+    assert [offered(2, place).names[CUDA] for place in (0, 1, 2)] == [("a", "b"), ("c",), ()]
+
+
 def test_open_device_files_are_seen(tmp_path: Path) -> None:
     assert opened_gpu() == ""
     for number, target in enumerate(("/dev/null", "/dev/nvidiactl")):
