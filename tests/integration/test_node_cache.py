@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -75,6 +76,7 @@ class Node:
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
 
     def run(self, job: str, script: str = "", **variables: str) -> str:
@@ -140,6 +142,48 @@ def test_what_a_killed_job_left_half_made_is_made_anew(node: Node) -> None:
     (node.cache / f"{NAME}.lock").touch()
     assert node.run("job") == node.shared
     assert not (node.cache / f"{NAME}.making").exists()
+
+
+def with_tool(node: Node, name: str, before: str) -> str:
+    """A PATH on which a tool does something before it does what it is for."""
+    tools = node.root / "tools"
+    tools.mkdir()
+    (tools / name).write_text(f'#!/bin/sh\n{before}\nexec {shutil.which(name)} "$@"\n')
+    (tools / name).chmod(0o755)
+    return f"{tools}:{node.variables['PATH']}"
+
+
+def test_who_waits_for_a_job_that_is_killed_goes_on(node: Node) -> None:
+    os.mkfifo(node.root / "hangs")
+    os.mkfifo(node.root / "never")
+    path = with_tool(node, "tar", f'echo hanging >"{node.root}/hangs"; read -r word <"{node.root}/never"')
+    with node.start("killed", PATH=path) as killed:
+        (node.root / "hangs").read_text()
+        assert (node.cache / f"{NAME}.making").is_dir()
+        with node.start("waits") as waits:
+            os.killpg(killed.pid, signal.SIGKILL)
+            assert waits.communicate()[1] == node.shared
+        killed.communicate()
+
+
+def test_a_job_that_waits_ends_when_it_is_told_to(node: Node) -> None:
+    for name in ("hangs", "ends", "waits"):
+        os.mkfifo(node.root / name)
+    path = with_tool(node, "tar", f'echo hanging >"{node.root}/hangs"; read -r word <"{node.root}/ends"')
+    with node.start("unpacks", PATH=path) as unpacks:
+        (node.root / "hangs").read_text()
+        (node.root / "tools/tar").rename(node.root / "tar")
+        shutil.rmtree(node.root / "tools")
+        path = with_tool(node, "flock", f'echo waiting >"{node.root}/waits"')
+        script = node.script().replace('gv_scratch="$SCRATCH"', "gv_scratch=")
+        with node.start("waits-too", script, PATH=path, TMPDIR=str(node.root / "waits-too")) as waits:
+            (node.root / "waits").read_text()
+            waits.send_signal(signal.SIGTERM)
+            waits.communicate()
+        assert waits.returncode == 143
+        assert os.listdir(node.root / "waits-too") == ["job.sh"]
+        (node.root / "ends").write_text("go on\n")
+        assert unpacks.communicate()[1] == node.shared
 
 
 def test_after_a_reboot_it_is_made_anew_but_not_under_those_who_use_it(node: Node) -> None:
