@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphvine.protocol.payload import run
 from graphvine.taskvine.remote import guarding, spawning
-from graphvine.taskvine.remote.contents import place, reason_absent, resolved
+from graphvine.taskvine.remote.contents import place_named, resolved
 from graphvine.worker import scratch
 
 
@@ -26,12 +25,7 @@ def run_with_files(
     directory = scratch.directory()
     files = [resolved(value) for value in inputs[count:]]
     for name, value in zip(names, files, strict=True):
-        reason = reason_absent(value)
-        if reason:
-            raise FileNotFoundError(f"{name}: {reason}")
-        path = os.path.join(directory, name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        place(value, path)
+        place_named(value, name, directory)
     seen = guarding.stamps(zip(files, names, strict=True))
     try:
         with spawning.inside(directory):

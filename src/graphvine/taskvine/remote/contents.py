@@ -135,6 +135,18 @@ def place(value: Any, path: str, *, link: bool = True) -> None:
         os.fchmod(descriptor, value.mode | stat.S_IWUSR)
 
 
+def place_named(value: Any, name: str, directory: str) -> str:
+    """Put a file, as ``resolved`` gave it, into a directory under a name that may have directories in it; its
+    path. Raises FileNotFoundError for one that cannot be had, OSError, TypeError."""
+    reason = reason_absent(value)
+    if reason:
+        raise FileNotFoundError(f"{name}: {reason}")
+    path = os.path.join(directory, name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    place(value, path)
+    return path
+
+
 def link_tree(source: str, target: str) -> None:
     """Hard links to the files of ``source`` under ``target``; copies where links cannot be. Raises
     OSError."""

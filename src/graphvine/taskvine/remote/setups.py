@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from graphvine.taskvine.remote import spawning
-from graphvine.taskvine.remote.contents import place, reason_absent, resolved
+from graphvine.taskvine.remote.contents import place_named, resolved
 from graphvine.worker import library, scratch
 
 #: The library's files: paths by the names that they have in a directory.
@@ -40,14 +40,7 @@ def set_up(
 
 def _place_all(inputs: Mapping[str, Any], home: str) -> None:
     for name, value in inputs.items():
-        value = resolved(value)
-        reason = reason_absent(value)
-        if reason:
-            raise FileNotFoundError(f"{name}: {reason}")
-        path = os.path.join(home, name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        place(value, path)
-        _files[name] = path
+        _files[name] = place_named(resolved(value), name, home)
     os.chdir(home)
 
 
