@@ -84,15 +84,16 @@ def found(root: Path = Path("/")) -> Gpus:
     """The devices that the machine has: NVIDIA's, else AMD's."""
     count = sum(1 for path in (root / "dev").glob("nvidia*") if path.name[len("nvidia") :].isdigit())
     if count:
-        names = _ask_nvidia()
-        return Gpus({_CUDA: names or _numbers(count)})
+        # The tool takes a second or more where nothing keeps the driver awake: only for what it alone tells.
+        is_partitioned = any((root / "proc/driver/nvidia/capabilities").glob("gpu*/mig/gi*"))
+        return Gpus({_CUDA: (_ask_nvidia() if is_partitioned else ()) or _numbers(count)})
     nodes = (root / "sys/class/kfd/kfd/topology/nodes").glob("*/gpu_id")
     amd = sum(1 for node in nodes if _read(node) not in ("", "0"))
     return Gpus({_ROCR: _numbers(amd)}) if amd else Gpus()
 
 
 def _ask_nvidia() -> tuple[str, ...]:
-    """Names by the driver's own tool, which knows of partitions and of what this process may not use."""
+    """Names by the driver's own tool, which knows of partitions."""
     try:
         done = subprocess.run(
             ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=_ASK_S, stdin=subprocess.DEVNULL

@@ -83,18 +83,21 @@ def make(path: Path, text: str = "") -> None:
     path.write_text(text)
 
 
-def test_devices_are_found_by_the_drivers_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partitions_are_found_by_the_drivers_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path / "dev/nvidia0")
     tool = tmp_path / "bin/nvidia-smi"
     make(tool, f"#!/bin/sh\ncat <<EOF\n{LISTED}EOF\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tool.parent), prepend=os.pathsep)
+    assert found(tmp_path).names == {CUDA: ("0",)}  # without them nobody is asked
+    make(tmp_path / "proc/driver/nvidia/capabilities/gpu0/mig/gi1/access")
     assert len(found(tmp_path)) == 3
 
 
 def test_without_the_tool_device_files_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
         make(tmp_path / "dev" / name)
+    make(tmp_path / "proc/driver/nvidia/capabilities/gpu0/mig/gi1/access")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert found(tmp_path).names == {CUDA: ("0", "1")}
 
