@@ -23,10 +23,10 @@ from graphvine.protocol import values
 from graphvine.protocol.libraries import Setup, dump_setup
 from graphvine.worker import library
 from graphvine.worker.packets import ContextRef, Packet, PacketTask, TaskResult
-from graphvine.worker.pool import (
+from graphvine.worker.pool import Pool
+from graphvine.worker.pool_events import (
     ExecutorDied,
     ExecutorReady,
-    Pool,
     PoolEvent,
     ResultsArrived,
     ZygoteDied,

@@ -46,10 +46,10 @@ from graphvine.worker.hearing import hear
 from graphvine.worker.node import capacity, resident_mb
 from graphvine.worker.output import Allowance, Printed
 from graphvine.worker.packets import TaskTold
-from graphvine.worker.pool import (
+from graphvine.worker.pool import Pool
+from graphvine.worker.pool_events import (
     ExecutorDied,
     ExecutorReady,
-    Pool,
     ResultsArrived,
     ZygoteFailed,
     ZygoteReady,

@@ -1,8 +1,8 @@
 """The executors of a worker, as the agent's loop sees them. Nothing here waits.
 
 The pool starts the zygotes, asks them for executors, sends packets, and turns what the zygotes and the
-executors say into events. The agent polls ``descriptors()`` together with its own sockets and calls
-``on_readable``.
+executors say into events (``pool_events``). The agent polls ``descriptors()`` together with its own sockets
+and calls ``on_readable``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from graphvine.worker.deaths import OutOfMemoryKills, explain, last_lines_of, ta
 from graphvine.worker.executor import temporary_name
 from graphvine.worker.launch import Inside, Launched, Zygote, zygote_log
 from graphvine.worker.marks import make_page, map_page, read_mark
-from graphvine.worker.output import Outlet, Pipe, Printed
+from graphvine.worker.output import Outlet, Pipe
 from graphvine.worker.packets import (
     MAX_MESSAGE_BYTES,
     ContextRef,
@@ -36,6 +36,15 @@ from graphvine.worker.packets import (
     TaskTold,
 )
 from graphvine.worker.passing import forget, refer, resolve
+from graphvine.worker.pool_events import (
+    ExecutorDied,
+    ExecutorReady,
+    PoolEvent,
+    ResultsArrived,
+    ZygoteDied,
+    ZygoteFailed,
+    ZygoteReady,
+)
 from graphvine.worker.removal import Remover
 from graphvine.worker.zygote import (
     Forked,
@@ -57,67 +66,6 @@ _INBOX_BYTES = 2**20
 _TIMED_OUT = "Timeout ("
 #: How long killed processes are waited for.
 _GONE_S = 2.0
-
-
-class ExecutorReady(msgspec.Struct):
-    """An executor has begun to read packets (which could be sent to it from ``spawn`` on)."""
-
-    executor: int
-    pid: int
-
-
-class ResultsArrived(msgspec.Struct):
-    executor: int
-    done: PacketDone
-
-
-class ExecutorDied(msgspec.Struct):
-    """An executor is gone; every result it had sent was delivered before this.
-
-    ``task`` and ``packet`` had begun and were not finished (None: nothing had, nobody is to blame).
-    ``cause`` is for the user: signal or exit code, memory, last lines of stderr.
-    """
-
-    executor: int
-    cause: str
-    task: int | None
-    packet: int | None
-    killed_by_us: bool
-
-
-class ZygoteDied(msgspec.Struct):
-    """A zygote is gone, and its executors with it: an ``ExecutorDied`` of each precedes this event. The
-    next ``spawn`` starts another base zygote ("")."""
-
-    cause: str
-    zygote: str = ""
-
-
-class ZygoteReady(msgspec.Struct):
-    """A zygote that was started with ``start`` has done its set-up, which took so long."""
-
-    zygote: str
-    duration_s: float
-
-
-class ZygoteFailed(msgspec.Struct):
-    """The set-up of a zygote raised; the zygote is gone."""
-
-    zygote: str
-    text: str
-    error: bytes
-
-
-PoolEvent = (
-    ExecutorReady
-    | ResultsArrived
-    | TaskTold
-    | Printed
-    | ExecutorDied
-    | ZygoteDied
-    | ZygoteReady
-    | ZygoteFailed
-)
 
 
 class _Executor:
