@@ -134,6 +134,25 @@ def test_a_buffer_may_be_a_script(m, comment):
     assert done(m, task).output == "run\n", task.reason
 
 
+@pytest.mark.parametrize("mode", [None, 0o600])
+def test_files_have_the_mode_that_is_said(m, tmp_path, mode):
+    (tmp_path / "there").write_text("x")
+    files = {
+        "buffer": m.declare_buffer("x"),
+        "large": m.declare_buffer("x" * 10_000),
+        "url": m.declare_url(f"file://{tmp_path}/there"),
+        "mini": m.declare_minitask(vine.Task("seq 3 > made; chmod 755 made"), "made"),
+    }
+    task = vine.Task(f"stat -c %a {' '.join(files)}", cores=1)
+    for name, file in files.items():
+        if mode is not None:
+            file.set_mode(mode)
+        task.add_input(file, name)
+    assert done(m, task).output.split() == [f"{mode or 0o755:o}"] * 4, task.reason
+    with pytest.raises(ValueError, match="permission bits"):
+        files["url"].set_mode(-1)
+
+
 def test_a_command_that_is_ended_by_a_signal(m):
     task = done(m, vine.Task("kill -SEGV $$", cores=1))
     assert (task.result, task.exit_code) == ("signal", signal.SIGSEGV)

@@ -164,6 +164,10 @@ class TaskClient(FileClient, SteeringClient, MapClient):
             "a library is no program here: use create_library_from_functions, or a Task for the command"
         )
 
+    def enable_tasks_cache(self, *_: Any, **__: Any) -> None:
+        """Not here yet. Raises NotImplementedError."""
+        raise NotImplementedError("results of tasks are not kept from one run to the next yet")
+
     def undeclare_function(self, fn: Callable[..., Any]) -> None:
         """Forget the pickle of a function of Python tasks."""
         self._functions.forget(fn)

@@ -39,7 +39,7 @@ def enter(builder: Builder, task: Task) -> None:
 
 def enter_minitask(builder: Builder, file: MiniTask) -> int:
     """Add what makes a mini-task's file; the entry that the file is. Raises MissingInputError."""
-    return _add(builder, file.task, [remote.Outlet(file.output)], file.label, file)
+    return _add(builder, file.task, [remote.Outlet(file.output, mode=file.mode or 0)], file.label, file)
 
 
 def _members(builder: Builder, entry: int, files: list[File], task: Task) -> list[tuple[File, int]]:

@@ -55,6 +55,8 @@ class File:
         self.users = 0
         """Unfinished tasks that need it."""
         self.undeclared = False
+        self.mode: int | None = None
+        """What ``set_mode`` said."""
         self.apart = uuid.uuid4().hex
         """Its name on workers that make it for themselves."""
         self.probed = ""
@@ -70,6 +72,13 @@ class File:
     def source(self) -> str | None:
         """The path of a local file; None for others."""
         return None
+
+    def set_mode(self, mode: int) -> None:
+        """The permission bits of a buffer, a URL or a mini-task in a sandbox, from its next making on. (A
+        file of this machine has its own.) Raises ValueError."""
+        if isinstance(mode, bool) or not isinstance(mode, int) or not 0 <= mode <= 0o7777:
+            raise ValueError(f"mode={mode!r}: give permission bits, as in 0o600")
+        self.mode = mode
 
     def contents(self, unpickler: Callable[[Any], Any] | None = None) -> Any:
         """Its bytes, or what ``unpickler`` makes of them (it is given an open file, as ``pickle.load`` is).

@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 BLOB_TASKS = 1024
 #: ... and bytes of their arguments, unless one has more.
 BLOB_BYTES = 2**20
-#: A buffer may be a script.
-BUFFER_MODE = 0o755
+#: A buffer may be a script, and what comes from a URL a program.
+RUNNABLE = 0o755
 #: What our own entries ask for: as little as an entry can.
 SMALL = TaskOptions(request=Resources(cores=LIGHT_CORES), retries=1)
 
@@ -312,12 +312,12 @@ class Builder:
         if file.data is None:
             raise MissingInputError("a buffer without content is an input, and no task makes it")
         if len(file.data) <= SMALL_BYTES:
-            small = SmallFile(file.data, BUFFER_MODE)
+            small = SmallFile(file.data, mode_of(file))
             return self.give(GivenValue(pickle.dumps(small, protocol=5)), file.label)
         path = os.path.join(self._staging, f"buffer-{id(file)}")
         with open(path, "wb") as stream:
             stream.write(file.data)
-            os.fchmod(stream.fileno(), BUFFER_MODE)
+            os.fchmod(stream.fileno(), mode_of(file))
         return self.give(GivenFile(path, len(file.data), stamp=stamp_of(path)), file.label)
 
     def _fetched(self, file: Url) -> int:
@@ -325,7 +325,7 @@ class Builder:
         limit = f"source {host}"
         self.limits.add(limit)
         request = sources.Request(file.url, kept_name(file), file.validator or sources.Validator())
-        request.variables = file.environment
+        request.variables, request.mode = file.environment, mode_of(file)
         request.at_once = 0 if file.peer_transfer else self._source_transfers
         inputs = [self.input(file.proxy)] if file.proxy is not None else []
         options = msgspec.structs.replace(SMALL, limit=limit)
@@ -404,3 +404,8 @@ def stamp_or_none(path: str) -> int | None:
         return stamp_of(path)
     except OSError:
         return None
+
+
+def mode_of(file: File) -> int:
+    """The permission bits of what a buffer or a URL is on workers."""
+    return RUNNABLE if file.mode is None else file.mode

@@ -86,11 +86,12 @@ class Mount(msgspec.Struct, array_like=True):
 
 class Outlet(msgspec.Struct, array_like=True):
     """An output: its name in the sandbox, and after which commands it is wanted ("always", "success",
-    "failure"). ``watch``: it is sent as it grows."""
+    "failure"). ``watch``: it is sent as it grows. ``mode``: the permission bits that it gets, 0: its own."""
 
     name: str
     when: str = "always"
     watch: bool = False
+    mode: int = 0
 
 
 class Context(msgspec.Struct, array_like=True):
@@ -538,8 +539,16 @@ def take_all(sandbox: str, collected: Collected, command: Command, status: Statu
         if outlet.when == ("failure" if succeeded else "success"):
             made.append(Absent(f"it is wanted after {outlet.when} only"))
         else:
+            if outlet.mode:
+                _set_mode(os.path.join(sandbox, outlet.name), outlet.mode)
             made.append(_take(sandbox, names, position, collected, status))
     return made
+
+
+def _set_mode(path: str, mode: int) -> None:
+    # Not of what a link leads to, which may be anything.
+    if os.path.isfile(path) and not os.path.islink(path):
+        os.chmod(path, mode)
 
 
 def _said(status: Status) -> str:

@@ -69,6 +69,7 @@ class Request(msgspec.Struct, array_like=True):
     variables: dict[str, str] = {}
     """Of the environment, for what reads it."""
     headers: dict[str, str] = {}
+    mode: int = 0o644
     at_once: int = 0
     """So many of this node read from one source at a time; 0: the manager sees to that."""
 
@@ -96,6 +97,8 @@ def fetch(inputs: Sequence[Any], encoded: bytes) -> Made:
     os.environ.update(request.variables)
     with turn(host_of(request.url), request.at_once) if request.at_once else nullcontext():
         validator = download(request, target)
+    if os.path.isfile(target):
+        os.chmod(target, request.mode)
     if request.name and validator.tag == request.validator.tag:
         NodeCache().put(request.name, target)
     set_note(_encode(validator))
