@@ -41,8 +41,10 @@ def main(argv: Sequence[str]) -> int:
     directory = _make_directory(options.directory, connection.name)
     try:
         submission = system.submit(spec, options.count, directory)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(directory, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise DeployError(f"jobs can't be prepared in {directory}: {error}") from error
         raise
     print("\n".join(submission.jobs), flush=True)
     print(_advice(system, submission.jobs, submission.directory, connection.name), file=sys.stderr)

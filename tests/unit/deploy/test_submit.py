@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -174,4 +175,17 @@ def test_nothing_stays_of_what_was_refused(
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert main(["submit", "slurm", "-M", "analysis", "--python", "/p"]) == 1
     assert "invalid account" in capsys.readouterr().err
+    assert list((state / "jobs").iterdir()) == []
+
+
+def test_a_disk_that_is_full_is_one_clear_line(
+    state: Path, manager: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("graphvine.deploy.slurm.place", full)
+    assert main(["submit", "slurm", "-M", "analysis", "--python", "/p"]) == 1
+    assert "jobs can't be prepared in" in (said := capsys.readouterr().err)
+    assert "No space left on device" in said
     assert list((state / "jobs").iterdir()) == []
