@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -76,15 +76,14 @@ class Manager(TaskClient, DaskClient):
         Of TaskVine's other options ``ssl`` means ``encrypt_transfers``, and these are accepted, with nothing
         to do for them: ``shutdown`` (workers leave with their manager), ``run_info_path``,
         ``status_display_interval``.
+
         Raises PortInUseError, ValueError, TypeError, ConnectionFileError for a password file that can't be
-        used, NestedManagerError in a worker that imports the module
-        which makes a manager, and what the cluster raises.
+        used, NestedManagerError in a worker that imports the module which makes a manager, and what the
+        cluster raises.
         """
         refuse_nesting()
         encrypted = bool(taskvine.pop("ssl", False)) or encrypt_transfers
-        unknown = sorted(set(taskvine) - _ACCEPTED)
-        if unknown:
-            raise TypeError(f"Manager has no option {', '.join(unknown)}; there are: {', '.join(_options())}")
+        _check_known(taskvine)
         if name is not None:
             _check_name(name)
         _check_security(security, encrypted, password_file is not None)
@@ -124,6 +123,9 @@ class Manager(TaskClient, DaskClient):
         super().__init__()
         self._staging = os.path.join(scratch.path, "staging")
         self._encrypted = encrypted
+        self._begin(cluster, init_fn)
+
+    def _begin(self, cluster: Cluster | None, init_fn: Callable[[Manager], object] | None) -> None:
         try:
             if cluster is not None:
                 cluster.attach(self)
@@ -297,6 +299,12 @@ class Manager(TaskClient, DaskClient):
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"on port {self.port}"
         return f"<graphvine.Manager {self.name}, {state}>"
+
+
+def _check_known(taskvine: Mapping[str, Any]) -> None:
+    unknown = sorted(set(taskvine) - _ACCEPTED)
+    if unknown:
+        raise TypeError(f"Manager has no option {', '.join(unknown)}; there are: {', '.join(_options())}")
 
 
 def _check_security(security: Any, encrypted: bool, has_password: bool) -> None:
