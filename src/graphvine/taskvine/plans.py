@@ -6,8 +6,8 @@
 
 - Every result is wanted and kept: a file is held until it is undeclared, a task's own result until it was
   read.
-- Entries are pickled together, plainly: they are functions of ``remote`` and bytes. What holds functions of
-  the user's brings its own blobs (``add_pickled``).
+- Entries are pickled together, plainly: they are functions of ``remote`` and bytes. The user's own functions
+  are among the bytes.
 """
 
 from __future__ import annotations
@@ -108,8 +108,6 @@ class Builder:
         """By what tasks say."""
         self._told = 0
         self._looked_at: dict[LocalFile, bool] = {}
-        self._pickled: dict[int, tuple[int, int]] = {}
-        self._blobs: list[bytes] = []
         self.listeners: dict[int, Listener] = {}
         self.begun: list[Begun] = []
         self.replaced: list[int] = []
@@ -165,20 +163,6 @@ class Builder:
             self._sizes[number] = size
         if listener is not None:
             self.listeners[number] = listener
-        return number
-
-    def add_blob(self, data: bytes) -> int:
-        """A blob of somebody's own; its number, for ``add_pickled``."""
-        self._blobs.append(data)
-        return len(self._blobs) - 1
-
-    def add_pickled(
-        self, blob: int, index: int, inputs: Sequence[int], key: object, category: str, options: TaskOptions
-    ) -> int:
-        """Entry ``index`` of a blob of ``add_blob``."""
-        number = self.add((len, ((),), ()), inputs, key, category, options)
-        self._entries[number] = None
-        self._pickled[number] = (blob, index)
         return number
 
     def give(self, given: GivenValue | GivenFile, key: object) -> int:
@@ -349,9 +333,7 @@ class Builder:
         """All that was added. Raises what pickling raises."""
         count = len(self._inputs)
         blob_of, blob_index = [-1] * count, [0] * count
-        blobs = list(self._blobs)
-        for number, (blob, index) in self._pickled.items():
-            blob_of[number], blob_index[number] = blob, index
+        blobs: list[bytes] = []
         plain = [number for number, entry in enumerate(self._entries) if entry is not None]
         for together in self._portions(plain):
             for index, number in enumerate(together):
