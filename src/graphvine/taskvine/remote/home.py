@@ -78,7 +78,7 @@ class Home:
         self.tmp = f"{path}/{_TMP}"
         self.pid = os.getpid()
         self._furnished = False
-        """Both directories are there, and empty."""
+        """Both directories were there, and empty, when they were looked at last."""
         self._output = -1
         self._bell: Bell | None = None
         self._deaf = False
@@ -90,7 +90,7 @@ class Home:
 
     def furnish(self) -> None:
         """Have the directories. Raises OSError."""
-        if self._furnished:
+        if self._furnished and self.is_untouched():
             return
         for path in (self.sandbox, self.tmp):
             if not os.path.isdir(path):

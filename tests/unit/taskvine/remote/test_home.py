@@ -90,6 +90,12 @@ def test_all_is_there_again_when_all_was_removed(home: Home) -> None:
     assert sorted(os.listdir(home.path)) == FURNITURE
 
 
+def test_what_another_task_has_removed_is_there_again(home: Home) -> None:
+    os.rmdir(home.sandbox)
+    home.furnish()
+    assert sorted(os.listdir(home.path)) == FURNITURE
+
+
 def say(home: Home, text: bytes) -> int:
     output = home.open_output()
     os.write(output, text)
