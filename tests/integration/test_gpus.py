@@ -70,7 +70,7 @@ def test_tasks_of_a_graph_have_devices_of_their_own(m: Manager, tmp_path: Path) 
 
     assert sorted(compute(*both)) == sorted(NAMES)
     assert set(compute(*many)) <= set(NAMES)
-    assert compute(wide, plain) == (",".join(NAMES), "-1")
+    assert compute(wide, plain) == (",".join(NAMES), ",".join(NAMES))
 
 
 def of_command(m: Manager) -> vine.Task:
@@ -98,9 +98,8 @@ def test_tasks_of_taskvines_kinds_have_them_too(m: Manager, make: Callable[[Mana
         assert m.wait(60) is task
         assert task.successful(), task.output
         told[count] = str(task.output).split()[0]
-    assert told[0] == "-1"
     assert told[1] in NAMES
-    assert told[2] == ",".join(NAMES)
+    assert told[0] == told[2] == ",".join(NAMES)
 
 
 def test_a_variable_that_a_task_states_is_left_alone(m: Manager) -> None:
@@ -111,16 +110,20 @@ def test_a_variable_that_a_task_states_is_left_alone(m: Manager) -> None:
     assert str(task.output).split() == ["7"]
 
 
-def test_a_worker_that_offers_none_leaves_the_variables_as_they_are(
-    start_worker: Callable[..., subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("stated", "shown"), [("0", "3,4"), ("1", "-1"), ("2", "-1")])
+def test_what_is_stated_of_a_worker_decides_what_others_see(
+    start_worker: Callable[..., subprocess.Popen[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+    stated: str,
+    shown: str,
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4")
     with vine.Manager(local_workers=0) as m:
-        start_worker(m, 1, None, "--gpus", "0")
+        start_worker(m, 1, None, "--gpus", stated)
         m.submit(of_command(m))
         task = m.wait(60)
         assert task is not None
-        assert str(task.output).split() == ["3,4"]
+        assert str(task.output).split() == [shown]
 
 
 def test_workers_of_a_local_cluster_have_devices_of_their_own(

@@ -4,8 +4,9 @@
   its own names: numbers, ``GPU-...``, ``MIG-...``. Otherwise those that the machine has.
 - A process is shown its devices by the same variables: each that was set for the worker is set for its
   executors, with the names at the same places; CUDA's (or ROCm's) where none was set.
-- Executors without devices are shown none, so that what did not ask for one takes nothing of those who did.
-  A worker that offers none (``--gpus 0``) leaves the variables as they are.
+- Executors without devices are shown none where devices were asked for (``--gpus N``, or as a batch job), so
+  that what did not ask for one takes nothing of those who did. Other workers, such as the one that starts by
+  itself, and those that offer none (``--gpus 0``), leave the variables as they are.
 """
 
 from __future__ import annotations
@@ -38,13 +39,15 @@ class Gpus(msgspec.Struct, frozen=True):
     names: dict[str, tuple[str, ...]] = {}
     counted_within: frozenset[str] = frozenset()
     """Variables whose numbers count only what another one has left."""
+    shown_to_all: bool = False
+    """Whether who asks for none sees all that the worker sees."""
 
     def __len__(self) -> int:
         return max(map(len, self.names.values()), default=0)
 
     def variables(self, devices: Sequence[int]) -> dict[str, str]:
         """What shows these devices to a process, and no others."""
-        if not len(self):
+        if not len(self) or (self.shown_to_all and not devices):
             return {}
         shown = {
             variable: ",".join(names[device] for device in devices) for variable, names in self.names.items()
@@ -55,7 +58,7 @@ class Gpus(msgspec.Struct, frozen=True):
     def part(self, begin: int, end: int | None = None, step: int = 1) -> Gpus:
         """Some of them."""
         names = {variable: names[begin:end:step] for variable, names in self.names.items()}
-        return Gpus(names, self.counted_within)
+        return msgspec.structs.replace(self, names=names)
 
 
 def named(environment: Mapping[str, str]) -> Gpus | None:
@@ -127,15 +130,17 @@ def _read(path: Path) -> str:
         return ""
 
 
-def offered(stated: float | None, place: int = 0, places: int = 1) -> Gpus:
+def offered(stated: float | None, place: int = 0, places: int = 1, *, in_job: bool = False) -> Gpus:
     """The devices that a worker offers, of which it was stated how many, or not; as the one at this place
-    among several on this machine. Where it is not known which there are, those stated are counted."""
+    among several on this machine. Where it is not known which there are, those stated are counted.
+    ``in_job``: the worker is a batch job."""
     gpus = Gpus() if stated == 0 else named(os.environ)
     if gpus is None:
         gpus = found()
         if stated and not len(gpus):
             gpus = Gpus({_CUDA: _numbers(math.ceil(stated) * max(places, place + 1))})
     if stated is None:
-        return gpus.part(place, None, places)
+        mine = gpus.part(place, None, places)
+        return msgspec.structs.replace(mine, shown_to_all=not in_job)
     count = math.ceil(stated)
     return gpus.part(place * count, (place + 1) * count)

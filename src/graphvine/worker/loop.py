@@ -139,7 +139,7 @@ class Loop:
         self._store = store
         self._pool = pool
         self._offer = offer
-        gpus = offered(offer.gpus, *offer.place)
+        gpus = offered(offer.gpus, *offer.place, in_job=bool(offer.job))
         if offer.gpus and offer.gpus > len(gpus):
             log.warning("there are %d gpus for this worker, not %g", len(gpus), offer.gpus)
         self._capacity = capacity(store.scratch, offer.cores, offer.memory_mb, offer.disk_mb, len(gpus))

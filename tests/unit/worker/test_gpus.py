@@ -69,6 +69,14 @@ def test_hip_counts_within_what_rocr_leaves() -> None:
     assert told.variables([]) == {ROCR: "-1", HIP: "-1"}
 
 
+def test_who_asks_for_none_sees_all_unless_devices_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CUDA, "5,6")
+    assert offered(None).variables([]) == {}
+    assert offered(None).variables([1]) == {CUDA: "6"}
+    assert offered(None, in_job=True).variables([]) == {CUDA: "-1"}
+    assert offered(2).variables([]) == {CUDA: "-1"}
+
+
 def test_without_devices_no_variable_is_touched() -> None:
     assert Gpus().variables([]) == {}
 
