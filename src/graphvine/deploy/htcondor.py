@@ -204,9 +204,10 @@ class HTCondor:
         """Bring back what the schedd keeps of jobs that have ended, and let it keep them no longer."""
         ours = [job for job in jobs if _cluster(job) in self._directories]
         if self._spool and ours:
-            with contextlib.suppress(BatchCommandError):  # they ended all the same
-                self._run("condor_transfer_data", *self._where, *ours)
-                self._run("condor_rm", *self._where, *ours)
+            # They ended all the same; and what cannot be brought back now is of no use later.
+            for command in ("condor_transfer_data", "condor_rm"):
+                with contextlib.suppress(BatchCommandError):
+                    self._run(command, *self._where, *ours)
 
     def _forget(self, jobs: Iterable[str]) -> None:
         """These have left the queue, whatever their logs say."""

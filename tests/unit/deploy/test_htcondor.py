@@ -134,3 +134,19 @@ def test_a_spooled_submission_that_seemed_to_fail_is_withdrawn(tmp_path: Path) -
     name = f'GraphvineSubmission == "{tmp_path}/jobs/output"'
     assert (tmp_path / "called").read_text() == f"-constraint {name}\n"
     assert "+" + name.replace("==", "=") in description
+
+
+def test_a_spooled_job_that_has_ended_leaves_the_queue_though_its_output_cannot_be_had(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "m.json").write_text("{}")
+    (tmp_path / "jobs").mkdir()
+    tool(tmp_path, "condor_submit", "echo '12.0 - 12.0'")
+    tool(tmp_path, "condor_q", """echo '[{"ClusterId": 12, "ProcId": 0, "JobStatus": 4, "ExitCode": 0}]'""")
+    tool(tmp_path, "condor_transfer_data", "exit 1")
+    tool(tmp_path, "condor_rm", 'echo "$@" > "${0%/*}/called"')
+    htcondor = make_htcondor({"tools": str(tmp_path), "spool": "yes"})
+    spec = make_spec(python="/p", connection_file=str(tmp_path / "m.json"))
+    assert htcondor.submit(spec, 1, tmp_path / "jobs").jobs == ("12.0",)
+    assert [told.state for told in htcondor.status(["12.0"])] == [JobState.FINISHED]
+    assert (tmp_path / "called").read_text() == "12.0\n"
