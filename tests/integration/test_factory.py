@@ -42,7 +42,14 @@ def start_factory(tmp_path: Path) -> Iterator[StartFactory]:
     def start(*options: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "graphvine.cli", "factory", "-T", "local", *options]
         with open(tmp_path / f"factory-{len(started)}.log", "wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                # As from a terminal, also where the tests themselves run under nohup.
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
+            )
         started.append(process)
         return process
 
