@@ -8,8 +8,8 @@ that it is unpacked there; with the same once more, which the node's cache has n
 share what is unpacked (``node_cache=False``).
 
 All nodes are this machine, so that eight workers that start at once share its cores, its disk and its cache.
-The manager exists already, and so do the interpreter's imports: what is timed is jobs. Told is what is more,
-in seconds.
+The manager exists already, and so do the interpreter's imports: what is timed is jobs. Before each of them
+all jobs have ended, and the disk has what they wrote. Told is what is more, in seconds.
 
 Run: python benchmarks/scaling_up.py [htcondor slurm] [--jobs 8] [--rounds 3]
 """
@@ -124,6 +124,7 @@ def measure(given: argparse.Namespace) -> None:
     make: Any = {"htcondor": gv.HTCondorCluster, "slurm": gv.SlurmCluster}[system]
     found: dict[str, list[float]] = {"sleep": [], **{kind: [] for kind in WAYS}}
     for _ in range(given.rounds):
+        settle(system)
         found["sleep"].append(sleep(count))
         with tempfile.TemporaryDirectory() as cache:
             shared = {"environment": given.archive, "variables": {"GRAPHVINE_CACHE_DIR": cache}}
@@ -134,18 +135,20 @@ def measure(given: argparse.Namespace) -> None:
                 {"environment": given.archive, "node_cache": False},
             )
             for kind, more in zip(WAYS, options, strict=True):
+                settle(system)
                 with make(cores=1, memory="200MB", disk="500MB", **more) as cluster:
                     found[kind].append(scale(gv, cluster, count))
-            await_ends(system)
     print(json.dumps(found))
 
 
-def await_ends(system: str) -> None:
-    """Until the batch system has no jobs any more."""
+def settle(system: str) -> None:
+    """Until the batch system has no jobs any more, and what they left unwritten is on the disk: nobody pays
+    for the one before."""
     if system == "htcondor":
         until(lambda: not run("condor_q", "-af", "JobStatus").split())
     else:
         until(lambda: not run("squeue", "--noheader", "--format=%i").split())
+    os.sync()
 
 
 def scale(gv: Any, cluster: Any, count: int) -> float:
