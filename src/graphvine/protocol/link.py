@@ -27,8 +27,9 @@ from graphvine.protocol.messages import ToManager
 
 Heard = TypeVar("Heard")
 
-_HIGH_WATER = 100_000
 _HEARTBEAT_MS = 15_000
+#: Frames that wait here to be read; the manager keeps more.
+_RECEIVED_AHEAD = 100_000
 _RECONNECT_MS = 100
 _RECONNECT_MAX_MS = 2_000
 _CONNECT_MS = 3_000
@@ -78,8 +79,10 @@ class Link(Generic[Heard]):
             made.curve_publickey = connection.worker_public.encode()
             made.curve_secretkey = connection.worker_secret.encode()
         made.setsockopt(zmq.LINGER, 0)
-        made.setsockopt(zmq.SNDHWM, _HIGH_WATER)
-        made.setsockopt(zmq.RCVHWM, _HIGH_WATER)
+        # A manager that is slow, or stopped for hours, hears all of it later: what is left out of what is
+        # said over a connection would never be said again. The tasks that it gave can't make more than that.
+        made.setsockopt(zmq.SNDHWM, 0)
+        made.setsockopt(zmq.RCVHWM, _RECEIVED_AHEAD)
         made.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
         made.setsockopt(zmq.HEARTBEAT_IVL, min(_HEARTBEAT_MS, self._timeout_ms))
         made.setsockopt(zmq.HEARTBEAT_TIMEOUT, self._timeout_ms)
@@ -152,7 +155,7 @@ class Link(Generic[Heard]):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._give_up_s * 1000))
 
     def say(self, messages: Sequence[ToManager]) -> None:
-        """Send one batch. What a manager that is gone does not take is lost."""
+        """Send one batch. What is said while there is nobody to be connected to is lost: ``news`` tells."""
         with contextlib.suppress(zmq.Again):
             for frame in encode_frames(messages):
                 self.socket.send(frame, zmq.NOBLOCK, copy=len(frame) < 65536)

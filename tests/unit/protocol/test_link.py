@@ -10,10 +10,10 @@ import psutil
 import pytest
 import zmq
 
-from graphvine.protocol.codec import decode_to_worker
+from graphvine.protocol.codec import decode_to_manager, decode_to_worker
 from graphvine.protocol.connection import make_connection
 from graphvine.protocol.link import Link
-from graphvine.protocol.messages import Heartbeat, ToWorker
+from graphvine.protocol.messages import Heartbeat, Told, ToWorker
 
 
 @pytest.fixture
@@ -68,5 +68,23 @@ def test_a_limit_is_of_one_connection(router: zmq.Socket[bytes]) -> None:
         beat(link, router)
         link.news()
         assert 0 in limits(port)
+    finally:
+        link.close()
+
+
+def test_nothing_is_lost_of_what_is_said_to_a_manager_that_takes_nothing_in(
+    router: zmq.Socket[bytes],
+) -> None:
+    count = 105_000
+    port = router.bind_to_random_port("tcp://127.0.0.1")
+    router.unbind(f"tcp://127.0.0.1:{port}")
+    link = open_link(port)
+    try:
+        for number in range(count):
+            link.say([Told(number, 0, b"")])
+        router.bind(f"tcp://127.0.0.1:{port}")
+        router.rcvtimeo = 20_000
+        heard = [router.recv_multipart()[1] for _ in range(count)]
+        assert decode_to_manager(memoryview(heard[-1])) == [Told(count - 1, 0, b"")]
     finally:
         link.close()
