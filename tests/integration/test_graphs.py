@@ -114,6 +114,27 @@ def test_the_users_exception_comes_back_as_itself(manager: Manager) -> None:
     assert manager.get(tree(20), "top") == 210
 
 
+class WordyError(Exception):
+    """Cannot be made anew from its ``args``."""
+
+    def __init__(self, what: str, where: int) -> None:
+        super().__init__(f"{what} at {where}")
+        self.where = where
+
+
+def raise_wordy() -> None:
+    raise WordyError("no beam", 7)
+
+
+def test_an_exception_with_a_constructor_of_its_own_comes_back_as_itself(manager: Manager) -> None:
+    with manager.executor() as executor:
+        of_call = executor.submit(raise_wordy).exception()
+    with pytest.raises(WordyError, match=r"^no beam at 7") as of_task:
+        manager.get({"a": (raise_wordy,)}, "a", progress=False)
+    assert isinstance(of_call, WordyError)
+    assert of_task.value.where == of_call.where == 7
+
+
 def test_retries_run_a_task_again(manager: Manager, tmp_path: Path) -> None:
     def fails_twice() -> int:
         tries = tmp_path / "tries"

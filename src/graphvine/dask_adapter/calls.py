@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 import platform
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import cloudpickle
 import msgspec
 
+from graphvine.protocol.failures import describe, pickle_error
 from graphvine.protocol.outcomes import Failed
 
 
@@ -49,7 +47,7 @@ def call(
             return function(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001 -- the user's, and theirs to see; SystemExit, too
             if retries <= 0:
-                return Raised(_pickled(error), _text(error), name, platform.node())
+                return Raised(pickle_error(error), describe(error), name, platform.node())
         retries -= 1
 
 
@@ -63,24 +61,3 @@ def filled(value: Any, inputs: Sequence[Any]) -> Any:
     if kind is dict:
         return {filled(key, inputs): filled(part, inputs) for key, part in value.items()}
     return value
-
-
-def _pickled(error: BaseException) -> bytes:
-    for dumps in (pickle.dumps, cloudpickle.dumps):
-        try:
-            data: bytes = dumps(error, protocol=5)
-            if isinstance(pickle.loads(data), BaseException) and (
-                dumps is cloudpickle.dumps or b"__main__" not in data
-            ):
-                return data
-        except Exception:  # noqa: BLE001 -- constructors and __reduce__ are the user's code
-            continue
-    return b""
-
-
-def _text(error: BaseException) -> str:
-    trace = error.__traceback__.tb_next if error.__traceback__ is not None else None
-    try:
-        return "".join(traceback.format_exception(type(error), error, trace))
-    except Exception:  # noqa: BLE001 -- __str__ is the user's code
-        return f"{type(error).__name__} (its text cannot be had)\n"

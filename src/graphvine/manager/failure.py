@@ -72,7 +72,8 @@ def raised_exception(data: bytes, text: str, key: object, where: str) -> BaseExc
     if error is None:
         error = TaskError(
             f"{_task(key)} raised {_last_line(text)} "
-            "(the exception itself cannot be pickled; its traceback is above)"
+            "(the exception itself cannot be sent: what it holds cannot be pickled, or is too large; "
+            "its traceback is above)"
         )
     # An exception may forbid that its attributes are set (a frozen attrs class does).
     object.__setattr__(error, "__cause__", RemoteTraceback(f"{where}\n{text}"))

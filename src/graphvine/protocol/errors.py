@@ -6,6 +6,7 @@ A user's own exception is raised as itself; ``RemoteTraceback`` is its cause.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 
 class GraphvineError(Exception):
@@ -21,6 +22,25 @@ class RemoteTraceback(GraphvineError):
 
     def __str__(self) -> str:
         return f"\n\n{self.text}"
+
+
+def parts_of_exception(error: BaseException) -> tuple[Any, ...]:
+    """What ``rebuild_exception`` makes an exception of."""
+    kind, args, *attributes = _builtin_of(type(error)).__reduce__(error)
+    return kind, args, *(attributes or [{}])
+
+
+def rebuild_exception(kind: Any, args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
+    """A user's exception put together of its parts; its constructor is not called, only Python's own."""
+    builtin = _builtin_of(kind)
+    error: BaseException = builtin.__new__(kind, *args)
+    builtin.__init__(error, *args)
+    error.__setstate__(attributes)
+    return error
+
+
+def _builtin_of(kind: type[BaseException]) -> Any:
+    return next(base for base in kind.__mro__ if base.__module__ == "builtins")
 
 
 class TaskError(GraphvineError):

@@ -25,10 +25,10 @@ from typing import Any, NoReturn
 import msgspec
 
 from graphvine.protocol import payload, tree_files, values
+from graphvine.protocol.failures import describe, pickle_error
 from graphvine.protocol.trees import BadTreeError, NewTree, Tree
 from graphvine.worker import capture, scratch, spare
 from graphvine.worker.deaths import OutOfMemoryKills, explain, tail
-from graphvine.worker.failures import describe, pickle_error
 from graphvine.worker.forking import run_in_child
 from graphvine.worker.marks import LAYOUT, NOTHING
 from graphvine.worker.modules import Contexts

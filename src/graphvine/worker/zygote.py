@@ -8,8 +8,7 @@ Run as ``python -m graphvine.worker.zygote DESCRIPTOR`` by the pool, with one en
   executor has a session of its own: what is left of that is ended when the executor is.
 - When the agent is gone (end of file on the socket), it kills all of them, removes the directories it was
   told to watch, and exits: so the agent can be killed at any time and leaves nothing.
-- One that is told to prepare itself runs a library's set-up first. Meanwhile a thread looks out for the end
-  of
+- One that is told to prepare itself runs a library's set-up first. Meanwhile a thread looks out for the end of
   the agent, and is gone when the first executor is forked.
 """
 
@@ -35,10 +34,10 @@ from typing import Any, NoReturn
 
 import msgspec
 
+from graphvine.protocol.failures import describe, pickle_error
 from graphvine.protocol.node import become_task_runner
 from graphvine.worker import executor as executor_module
 from graphvine.worker import library, scratch, sigterm
-from graphvine.worker.failures import describe, pickle_error
 from graphvine.worker.forking import die_with, fork, opened_gpu, reseed
 from graphvine.worker.marks import map_page
 from graphvine.worker.modules import Contexts
@@ -124,9 +123,9 @@ class Zygote:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._executors: dict[int, int] = {}
+        """Pid to executor number."""
         self._sessions: set[int] = set()
         """Of executors that ended."""
-        """Pid to executor number."""
         self._imported: set[str] = set()
         self._watched: list[str] = []
         self._contexts = Contexts()

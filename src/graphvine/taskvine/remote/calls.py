@@ -240,7 +240,7 @@ def _together(
 
 def _tell(error: BaseException, ended: Ended, collected: command.Collected) -> None:
     """What a function raised, in the note; an exception that is too long for that beside its outputs."""
-    from graphvine.worker.failures import describe, pickle_error
+    from graphvine.protocol.failures import describe, pickle_error
 
     text, data = describe(error), pickle_error(error)
     ended.text = text if len(text) <= 2 * _MAX_TEXT else f"{text[:_MAX_TEXT]}\n[...]\n{text[-_MAX_TEXT:]}"

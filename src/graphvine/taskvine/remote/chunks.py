@@ -82,6 +82,6 @@ def _caught(function: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return function(*arguments)
     except Exception as error:  # noqa: BLE001 -- the user's, and theirs to see
-        from graphvine.worker.failures import describe, pickle_error
+        from graphvine.protocol.failures import describe, pickle_error
 
         return Problem(pickle_error(error), describe(error), platform.node())

@@ -6,7 +6,7 @@ import pickle
 import pytest
 
 from graphvine.protocol import payload
-from graphvine.worker.failures import describe, pickle_error
+from graphvine.protocol.failures import describe, pickle_error
 
 
 class DemandingError(Exception):
@@ -14,6 +14,21 @@ class DemandingError(Exception):
 
     def __init__(self, one: int, two: int) -> None:
         super().__init__(f"{one} and {two}")
+
+
+class WordyError(Exception):
+    """Unpickles with the wrong message."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no {name}")
+
+
+class FileError(OSError):
+    """Of a kind with a constructor of its own."""
+
+    def __init__(self, path: str, line: int) -> None:
+        super().__init__(2, f"line {line}", path)
+        self.line = line
 
 
 class SilentError(Exception):
@@ -84,10 +99,37 @@ def test_local_classes_travel_by_value() -> None:
     assert again.args == ("text",)
 
 
-def test_what_would_not_unpickle_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Other packages (tblib) teach every exception to be unpickled.
-    monkeypatch.delitem(copyreg.dispatch_table, DemandingError, raising=False)
-    assert pickle_error(DemandingError(1, 2)) == b""
+@pytest.fixture
+def own_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other packages (tblib) teach every exception to be unpickled."""
+    for kind in (DemandingError, WordyError, FileError):
+        monkeypatch.delitem(copyreg.dispatch_table, kind, raising=False)
+
+
+@pytest.mark.parametrize("error", [DemandingError(1, 2), WordyError("a"), FileError("a", 3)])
+@pytest.mark.usefixtures("own_ways")
+def test_exceptions_whose_constructors_make_the_message_arrive_as_themselves(error: Exception) -> None:
+    error.extra = [1]  # type: ignore[attr-defined]
+    again = pickle.loads(pickle_error(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert again.args == error.args
+    assert again.__dict__ == error.__dict__
+
+
+@pytest.mark.usefixtures("own_ways")
+def test_what_it_holds_must_be_picklable() -> None:
+    error = DemandingError(1, 2)
+    error.extra = open  # type: ignore[attr-defined]
+    assert pickle_error(error) != b""
+    error.extra = (x for x in ())  # type: ignore[attr-defined]
+    assert pickle_error(error) == b""
+
+
+def test_a_message_that_is_too_long_still_has_its_name() -> None:
+    last = describe(ValueError("x" * 10**6)).splitlines()[-1]
+    assert last.startswith("ValueError: xxx")
+    assert len(last) < 10_000
 
 
 def test_what_cannot_be_pickled_or_is_huge_is_not_sent() -> None:
