@@ -8,8 +8,8 @@ Run as ``python -m graphvine.worker.zygote DESCRIPTOR`` by the pool, with one en
   executor has a session of its own: what is left of that is ended when the executor is.
 - When the agent is gone (end of file on the socket), it kills all of them, removes the directories it was
   told to watch, and exits: so the agent can be killed at any time and leaves nothing.
-- One that is told to prepare itself runs a library's set-up first. Meanwhile a thread looks out for the end of
-  the agent, and is gone when the first executor is forked.
+- One that is told to prepare itself runs a library's set-up first. Meanwhile a thread looks out for the end
+  of the agent, and is gone when the first executor is forked.
 """
 
 from __future__ import annotations
