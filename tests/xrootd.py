@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -34,15 +35,25 @@ xrd.protocol XrdHttp:{http_port} libXrdHttp.so
 class XrootdServer:
     """``directory``: what is put there is served as ``/data``."""
 
-    def __init__(self, directory: Path, address: str) -> None:
+    def __init__(self, directory: Path, address: str, process: subprocess.Popen[str]) -> None:
         self.directory = directory
         self._address = address
+        self._process = process
 
     def root_url(self, name: str) -> str:
         return f"root://{self._address}:{PORT}//data/{name}"
 
     def http_url(self, name: str) -> str:
         return f"http://{self._address}:{HTTP_PORT}/data/{name}"
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """It takes connections and says nothing."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
 
 def why_not() -> str:
@@ -69,7 +80,7 @@ def serving() -> Iterator[XrootdServer]:
         try:
             address = _link(process)
             _await_ready(process)
-            yield XrootdServer(directory, address)
+            yield XrootdServer(directory, address, process)
         finally:
             process.terminate()
             process.communicate()

@@ -143,6 +143,31 @@ def test_a_server_that_is_not_there(m, server):
     assert url in task.reason
 
 
+@needs_client
+def test_a_file_that_may_be_seen_but_not_read(m, server):
+    """One is refused at once; its content is asked for from nobody else."""
+    path = server.directory / "secret"
+    path.write_text("of root alone")
+    path.chmod(0o600)
+    (server.directory / "some").mkdir()
+    path.rename(server.directory / "some" / "secret")
+    for url in (server.root_url("some/secret"), server.root_url("some")):
+        task = use(m, m.declare_url(url), "cat in.root")
+        assert task.result == "input missing"
+        assert f"{url}: OSError: " in task.reason
+        assert "permission denied" in task.reason
+
+
+@needs_client
+def test_a_server_that_says_nothing(m, server):
+    soon = {"XRD_REQUESTTIMEOUT": "1", "XRD_TIMEOUTRESOLUTION": "1"}
+    url = server.root_url("events.root")
+    with server.silent():
+        task = use(m, m.declare_xrootd(url, env=soon), "cat in.root")
+    assert task.result == "input missing"
+    assert f"{url}: the server said nothing for too long" in task.reason
+
+
 def test_http_as_an_input(m, server):
     assert use(m, m.declare_url(server.http_url("events.root"))).output == WHOLE
     task = use(m, m.declare_url(server.http_url("absent.root")))

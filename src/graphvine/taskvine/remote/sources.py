@@ -43,8 +43,13 @@ _BLOCK = 2**20
 _WEB = ("http", "https")
 #: Answers after which asking again may help.
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-#: An xrootd server's word for a file it doesn't have: its client raises nothing but OSError.
+#: So long, in seconds, may one request to an xrootd server take, unless XRD_REQUESTTIMEOUT says otherwise: it
+#: may have to bring a file from another site first. (By itself its client would wait for half an hour.)
+_XROOTD_S = 300
+#: What an xrootd server says of a file it does not have, and its client of a server that is silent: all that
+#: it raises is OSError.
 _XROOTD_NOT_FOUND = "[3011]"
+_XROOTD_SILENT = "Operation expired"
 
 
 class SourceError(OSError):
@@ -355,8 +360,20 @@ def _copy_directory(system: Any, path: str, target: str) -> None:
 def _filesystem(url: str) -> tuple[Any, str]:
     import fsspec
 
-    system, path = fsspec.core.url_to_fs(url)
+    system, path = fsspec.core.url_to_fs(url, **_options(url))
     return system, path
+
+
+def _options(url: str) -> dict[str, Any]:
+    if urlsplit(url).scheme != "root":
+        return {}
+    # A file that may not be read is refused at once. fsspec-xrootd would then ask who else has it, and knock
+    # at addresses that it has misread, one after the other, until each has been silent for the whole time.
+    # (A redirector's other servers are tried by the client underneath.)
+    return {
+        "timeout": int(os.environ.get("XRD_REQUESTTIMEOUT", _XROOTD_S)),
+        "locate_all_sources": False,
+    }
 
 
 def _copy(source: IO[bytes], file: IO[bytes]) -> None:
@@ -366,8 +383,10 @@ def _copy(source: IO[bytes], file: IO[bytes]) -> None:
 def _explained(error: Exception) -> str:
     if isinstance(error, FileNotFoundError) or (type(error) is OSError and _XROOTD_NOT_FOUND in str(error)):
         return "there is no such file"
+    if type(error) is OSError and _XROOTD_SILENT in str(error):
+        return "the server said nothing for too long (XRD_REQUESTTIMEOUT says how long that is)"
     if isinstance(error, (ImportError, ValueError)) and "rotocol" in str(error):
         return f"it cannot be read here: {error}"
     if isinstance(error, ImportError):
         return f"it needs a package that is not installed here: {error}"
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error}".rstrip()
