@@ -51,6 +51,7 @@ def test_a_command_its_files_and_what_is_known_of_it(m, tmp_path):
     assert measured.wall_time == measured.end - measured.start > 0
     assert measured.memory >= 0
     assert task.hostname
+    assert task.get_metric("total_submissions") == 1
     assert task.get_metric("time_when_done") >= task.get_metric("time_when_submitted") > 0
     assert m.empty()
 
@@ -362,6 +363,11 @@ def test_what_is_undeclared_is_gone(m, tmp_path):
     assert not path.exists()
     with pytest.raises(ValueError, match="undeclared"):
         vine.Task("true").add_input(partial, "x")
+    temp = m.declare_temp()
+    task.add_output(temp, "y")
+    m.undeclare_file(temp)
+    with pytest.raises(FileNotFoundError, match="temp was undeclared"):
+        m.fetch_file(temp)
 
 
 def test_lost_or_pruned_temps_are_made_again(m):
@@ -586,6 +592,37 @@ def test_what_is_neither_file_nor_directory(m, tmp_path):
     made = vine.Task("mkfifo pipe", cores=1)
     made.add_output(m.declare_temp(), "pipe")
     assert done(m, made).result == "output missing"
+    among = vine.Task("mkdir d; mkfifo d/pipe; echo 1 > good", cores=1)
+    good = m.declare_buffer()
+    among.add_output(m.declare_temp(), "d")
+    among.add_output(good, "good")
+    assert done(m, among).result == "output missing"
+    assert "d (d/pipe is a named pipe" in among.reason
+    assert good.contents() == b"1\n"
+
+
+def test_links_of_a_directory_go_where_it_goes(m, tmp_path, caplog):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("E")
+    makes = vine.Task(
+        f"mkdir d; ln -s {elsewhere} d/out; ln -s ../.. d/up; ln -s nowhere d/dangling", cores=1
+    )
+    temp, here = m.declare_temp(), m.declare_file(tmp_path / "here")
+    makes.add_output(temp, "d")
+    assert done(m, makes).result == "success", makes.reason
+    brings = vine.Task("cp -a d here", cores=1)
+    brings.add_input(temp, "d")
+    brings.add_output(here, "here")
+    assert done(m, brings).result == "success", brings.reason
+    targets = {"out": str(elsewhere), "up": "../..", "dangling": "nowhere"}
+    assert {path.name: os.readlink(path) for path in (tmp_path / "here").iterdir()} == targets
+    (tmp_path / "link").symlink_to("here")
+    for path in ("here", "link"):
+        reads = vine.Task("readlink d/out d/up d/dangling; cat d/out", cores=1)
+        reads.add_input(m.declare_file(tmp_path / path), "d")
+        assert done(m, reads).output == f"{elsewhere}\n../..\nnowhere\nE", reads.reason
+    said = "has links that lead out of it, which are sent as links, without what they lead to: 2 of them"
+    assert said in caplog.text
 
 
 def test_local_files_that_are_kept_for_ever(tmp_path, monkeypatch):

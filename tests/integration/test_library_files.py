@@ -207,3 +207,32 @@ def test_time_that_is_over_ends_calls_and_what_has_not_begun(bare_manager: Manag
             assert task.result == "max end time"
             assert task.limits_exceeded is not None
             assert task.limits_exceeded.end > 0
+
+
+def write_beside() -> dict[str, Any]:
+    Path("noted").write_text("x")
+    return {"names": sorted(os.listdir())}
+
+
+def names_of_the_set_up() -> list[str]:
+    names: list[str] = vine.load_variable_from_library("names")
+    return names
+
+
+def test_a_set_up_without_files_has_a_directory_of_its_own(
+    manager: Manager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    library = manager.create_library_from_functions(
+        "library",
+        names_of_the_set_up,
+        library_context_info=[write_beside, [], {}],
+        init_command="touch before",
+    )
+    manager.install_library(library)
+    call = vine.FunctionCall("library", "names_of_the_set_up")
+    manager.submit(call)
+    assert manager.wait(60) is call
+    assert call.output == ["before", "noted"]
+    assert os.listdir() == []

@@ -13,8 +13,9 @@ on what has arrived. In the store a tree is a directory with all but the content
 the file or directory itself as ``data`` (see ``tree_files``). Every holder has the same index, byte for byte.
 
 Rules: files, directories and symbolic links, nothing else. Every path lies below the root by its words alone,
-its parent is a directory of the tree; no link leads out of the tree. Whatever breaks one is refused
-(BadTreeError), both where a tree is made and where it arrives.
+and its parent is a directory of the tree, so nothing is ever written through a link. Whatever breaks one is
+refused (BadTreeError), both where a tree is made and where it arrives. A link is its words: one that leads
+out of its tree is sent as it is, and leads to whatever is there on the node where it is followed.
 """
 
 from __future__ import annotations
@@ -154,8 +155,10 @@ def check(entries: Sequence[Entry]) -> None:
     for entry in entries:
         if entry.size < 0 or (entry.size and entry.kind != "f") or entry.mode & ~0o777:
             raise BadTreeError(f"{_shown(entry.path)}: no such file can be")
-        if entry.kind == "l":
-            _check_link(entry, known)
+        if entry.kind == "l" and (not entry.target or b"\0" in entry.target):
+            raise BadTreeError(
+                f"{_shown(entry.path)} is a link to {_shown(entry.target)}: no such link can be"
+            )
 
 
 def _check_place(entry: Entry, known: dict[bytes, Entry]) -> None:
@@ -169,23 +172,27 @@ def _check_place(entry: Entry, known: dict[bytes, Entry]) -> None:
         raise BadTreeError(f"{_shown(entry.path)} lies in no directory of its tree")
 
 
-def _check_link(link: Entry, known: dict[bytes, Entry]) -> None:
-    """Follows a link as the system would; one that leads nowhere is allowed, one that leads out is not."""
+def links_out(entries: Sequence[Entry]) -> list[Entry]:
+    """The links of a tree that lead out of it, as far as its words tell."""
+    known = {entry.path: entry for entry in entries}
+    return [entry for entry in entries if entry.kind == "l" and _leads_out(entry, known)]
+
+
+def _leads_out(link: Entry, known: dict[bytes, Entry]) -> bool:
+    """Follows a link as the system would."""
     at = link.path.split(b"/")[:-1]
     todo = [link.target]
     followed = 0
     while todo:
         words = todo.pop()
-        if words.startswith(b"/") or b"\0" in words or not words:
-            raise BadTreeError(f"{_shown(link.path)} is a link to {_shown(link.target)}, out of its tree")
+        if words.startswith(b"/"):
+            return True
         for position, word in enumerate(split := words.split(b"/")):
             if word in (b"", b"."):
                 continue
             if word == b"..":
                 if not at:
-                    raise BadTreeError(
-                        f"{_shown(link.path)} is a link to {_shown(link.target)}, out of its tree"
-                    )
+                    return True
                 at.pop()
                 continue
             found = known.get(b"/".join([*at, word]))
@@ -194,10 +201,11 @@ def _check_link(link: Entry, known: dict[bytes, Entry]) -> None:
                 continue
             followed += 1
             if followed > _MAX_LINKS:
-                return
+                return False
             rest = b"/".join(split[position + 1 :])
             todo += [rest, found.target] if rest else [found.target]
             break
+    return False
 
 
 def _shown(path: bytes) -> str:

@@ -141,7 +141,7 @@ class Installed(msgspec.Struct, frozen=True):
 def install(task: LibraryTask) -> Installed:
     """Take a library as it is now. Raises NotPicklableError, ValueError."""
     setup = task._setup
-    if task._inputs or task._line:
+    if task._inputs or task._line or setup.function is not None:
         names = [mount.name for mount in task._inputs]
         given = names, task._line, setup.function, setup.args, setup.kwargs
         setup = msgspec.structs.replace(

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import stat
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from graphvine.manager.plan import Code, GivenFile, GivenValue, Plan, TaskOptions
-from graphvine.protocol import tree_files
+from graphvine.protocol import tree_files, trees
 from graphvine.protocol.given_files import ChangedError, check_unchanged, stamp_of
 from graphvine.protocol.messages import LIGHT_CORES, Resources
 from graphvine.protocol.payload import Entry
@@ -47,6 +48,8 @@ from graphvine.taskvine.results import Summary
 if TYPE_CHECKING:
     from graphvine.manager.engine import Outcome
     from graphvine.taskvine.task import Task
+
+log = logging.getLogger("graphvine.tasks")
 
 #: Entries of one blob.
 BLOB_TASKS = 1024
@@ -243,7 +246,9 @@ class Builder:
         if isinstance(file, Unpacked):
             archive = self.input(file.archive)
             return self.add(self.kept(file, (unpack.untar, (), None)), [archive], file.label, "untar")
-        raise MissingInputError(f"{file.label} is made by no task")
+        raise MissingInputError(
+            f"{file.label} was undeclared" if file.undeclared else f"{file.label} is made by no task"
+        )
 
     def kept(self, file: File, entry: Entry) -> Entry:
         """An entry that makes a file, unless the node has it from an earlier run."""
@@ -290,7 +295,10 @@ class Builder:
             with open(path, "rb") as stream:
                 small = SmallFile(stream.read(), stat.S_IMODE(status.st_mode))
             return GivenValue(pickle.dumps(small, protocol=5))
-        return GivenFile(path, tree_files.scan(path).content, stamp=stamp)
+        # The path may be a link itself.
+        head = tree_files.scan(os.path.realpath(path))
+        _warn_of_links(path, trees.links_out(head.entries))
+        return GivenFile(path, head.content, stamp=stamp)
 
     def _given_buffer(self, file: Buffer) -> int:
         if file.data is None:
@@ -378,6 +386,20 @@ class Builder:
             size += more
         if portion:
             yield portion
+
+
+def _warn_of_links(path: str, links: Sequence[trees.Entry]) -> None:
+    """What is linked is perhaps meant to be sent, and is not."""
+    if links:
+        first = links[0]
+        log.warning(
+            "%s has links that lead out of it, which are sent as links, without what they lead to: "
+            "%d of them, such as %s to %s",
+            path,
+            len(links),
+            os.fsdecode(first.path),
+            os.fsdecode(first.target),
+        )
 
 
 def stamp_or_none(path: str) -> int | None:

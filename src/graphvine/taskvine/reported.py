@@ -21,6 +21,7 @@ METRICS = (
     "bytes_received",
     "bytes_sent",
     "bytes_transferred",
+    "total_submissions",
 )
 
 
@@ -129,7 +130,10 @@ class Reported:
 
     def get_metric(self, name: str) -> int:
         """A number of TaskVine's: ``time_when_submitted``, ``time_when_done`` (microseconds since 1970),
-        ``time_workers_execute_last``, ... (microseconds), ``bytes_received``, ... Raises ValueError."""
+        ``time_workers_execute_last``, ... (microseconds), ``bytes_received``, ..., ``total_submissions`` (to
+        workers). Raises ValueError."""
         if name not in METRICS:
             raise ValueError(f"{name!r} is no metric; there are: {', '.join(METRICS)}")
+        if name == "total_submissions":
+            return 0 if self._report is None else self._report.tries
         return self._metrics.get(name, 0)

@@ -79,9 +79,15 @@ def _plan(number: int, entry: Entry) -> Plan:
 def write_path(value: Any, path: str) -> None:
     """Have a file's content at a path: whole or not at all.
 
-    A directory that is there keeps what the new one has not. Raises OSError; IsADirectoryError where a file
-    would take the place of a directory."""
+    A directory that is there keeps what the new one has not. A link to a file stays, what it leads to is
+    replaced; a device is written to. Raises OSError; IsADirectoryError where a file would take the place of a
+    directory, FileExistsError where it would take that of a pipe or socket."""
     path = path.rstrip("/")
+    if not _is_directory(value):
+        path = os.path.realpath(path)
+        if _is_special(path):
+            _write_to_device(value, path)
+            return
     parent = os.path.dirname(os.path.abspath(path))
     os.makedirs(parent, exist_ok=True)
     building = tempfile.mkdtemp(prefix=f".{os.path.basename(path)[:100]}-", dir=parent)
@@ -91,6 +97,27 @@ def write_path(value: Any, path: str) -> None:
         _move(new, path)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _is_directory(value: Any) -> bool:
+    return isinstance(value, Tree) and os.path.isdir(value.path)
+
+
+def _is_special(path: str) -> bool:
+    """Whether something is there that is no file, directory or link."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+def _write_to_device(value: Any, path: str) -> None:
+    """To /dev/null, say: that must never be replaced."""
+    if not stat.S_ISCHR(os.stat(path).st_mode):
+        raise FileExistsError(errno.EEXIST, "what is there is no file, and stays", path)
+    with open(path, "wb", buffering=0) as device:
+        if isinstance(value, Tree):
+            with open(value.path, "rb") as whole:
+                shutil.copyfileobj(whole, device)
+        else:
+            device.write(read_bytes(value))
 
 
 def write_over(value: Any, path: str) -> bool:

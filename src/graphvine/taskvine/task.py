@@ -221,6 +221,7 @@ class Task(Reported):
             raise ValueError(f"{name!r} cannot be the name of an environment variable")
         if value is not None and "\0" in str(value):
             raise ValueError(f"the value of {name} has a null byte")
+        _check_encodable("the variable", f"{name}={value}")
         self._variables[name] = None if value is None else str(value)
 
     def set_cores(self, cores: float) -> None:
@@ -437,6 +438,15 @@ def _check_command(command: Any) -> None:
         raise TypeError(f"{command!r} is no command line, which is a str{hint}")
     if "\0" in command:
         raise ValueError("the command line has a null byte")
+    _check_encodable("the command line", command)
+
+
+def _check_encodable(what: str, text: str) -> None:
+    """Raises ValueError for what cannot be sent: bytes of a name that is no UTF-8, say."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} {text!r} is no UTF-8") from None
 
 
 def _mount_options(stated: Any) -> dict[str, Any]:
@@ -459,6 +469,7 @@ def _checked_name(name: Any) -> str:
     """A name in the sandbox. Raises TypeError, ValueError."""
     if not isinstance(name, str):
         raise TypeError(f"remote_name={name!r} is not a str")
+    _check_encodable("remote_name", name)
     normal = os.path.normpath(name) if name else ""
     parts: Sequence[str] = normal.split("/")
     if not name or normal == "." or "\0" in name or name.startswith("/") or ".." in parts:

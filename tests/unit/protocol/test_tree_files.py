@@ -123,15 +123,11 @@ def test_what_cannot_be_a_result_is_named_and_leaves_nothing(tmp_path: Path) -> 
     pipe.parent.mkdir()
     os.mkfifo(pipe)
     door.parent.mkdir()
-    out = tmp_path / "c" / "out"
-    out.parent.mkdir()
-    out.symlink_to("../a")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(door))
         for path, words in (
             (pipe.parent, f"{pipe} is a named pipe"),
             (door, f"{door} is a socket"),
-            (out.parent, "'out' is a link to '../a', out of its tree"),
             (tmp_path / "absent", "there is no file or directory"),
             (Path("/dev/null"), "/dev/null is a device"),
         ):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graphvine.protocol import trees
-from graphvine.protocol.trees import PREFIX_BYTES, BadTreeError, Entry, Head, check, parse_head
+from graphvine.protocol.trees import PREFIX_BYTES, BadTreeError, Entry, Head, check, links_out, parse_head
 
 ROOT = Entry(b"", "d", 0o755)
 
@@ -77,36 +77,53 @@ def test_what_is_no_tree_is_refused(entries: list[Entry]) -> None:
 DIRECTORIES = [Entry(b"a", "d"), Entry(b"a/b", "d"), Entry(b"a/b/file", "f")]
 
 
+# ``up`` leads to the root itself, so that what follows it is one more step up.
+LINKS = [Entry(b"a/b/up", "l", target=b"../.."), Entry(b"sideways", "l", target=b"a")]
+
+
 @pytest.mark.parametrize(
     "target",
     [
         b"/etc/passwd",
         b"/",
-        b"",
         b"../../..",
         b"../../../x",
         b"../../a/../../x",
-        b"b\0",
         b"up/../x",
         b"up/sideways/../../x",
     ],
 )
-def test_links_out_of_the_tree_are_refused(target: bytes) -> None:
-    # ``up`` leads to the root itself, so that what follows it is one more step up.
-    up = [Entry(b"a/b/up", "l", target=b"../.."), Entry(b"sideways", "l", target=b"a")]
-    with pytest.raises(BadTreeError, match="out of its tree"):
-        check([ROOT, *DIRECTORIES, *up, Entry(b"a/b/link", "l", target=target)])
+def test_links_out_of_the_tree_are_known_and_stay_what_they_are(target: bytes) -> None:
+    link = Entry(b"a/b/link", "l", target=target)
+    entries = [ROOT, *DIRECTORIES, *LINKS, link]
+    assert parse_head(Head(entries).raw).entries == entries
+    assert links_out(entries) == [link]
+
+
+@pytest.mark.parametrize("target", [b"", b"b\0"])
+def test_links_that_cannot_be_are_refused(target: bytes) -> None:
+    with pytest.raises(BadTreeError, match="no such link can be"):
+        check([ROOT, *DIRECTORIES, Entry(b"a/b/link", "l", target=target)])
 
 
 @pytest.mark.parametrize(
     "target", [b"file", b"./file", b"..", b"../..", b"../b/file", b"../../a/b", b"nowhere/at/all", b"link"]
 )
 def test_links_within_the_tree_are_good(target: bytes) -> None:
-    check([ROOT, *DIRECTORIES, Entry(b"a/b/link", "l", target=target)])
+    entries = [ROOT, *DIRECTORIES, Entry(b"a/b/link", "l", target=target)]
+    check(entries)
+    assert links_out(entries) == []
+
+
+def test_nothing_lies_below_a_link() -> None:
+    with pytest.raises(BadTreeError, match="lies in no directory"):
+        check([ROOT, Entry(b"out", "l", target=b"/etc"), Entry(b"out/passwd", "f", size=1)])
 
 
 def test_a_ring_of_links_leads_nowhere_and_does_no_harm() -> None:
-    check([ROOT, Entry(b"one", "l", target=b"two/x"), Entry(b"two", "l", target=b"one/y")])
+    entries = [ROOT, Entry(b"one", "l", target=b"two/x"), Entry(b"two", "l", target=b"one/y")]
+    check(entries)
+    assert links_out(entries) == []
 
 
 @pytest.mark.parametrize("spoil", [b"", b"gvtree1\n", b"gvvalue1" + bytes(16), b"gvtree1\n" + b"\xff" * 16])

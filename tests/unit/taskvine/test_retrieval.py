@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,32 @@ def test_links_of_the_user_s_to_directories_are_followed(tmp_path: Path):
     assert contents(tmp_path / "disk") == {"last_year": "figures", "a": "1"}
     with pytest.raises(IsADirectoryError):
         write_path(SmallFile(b"1"), str(results))
+
+
+def test_what_a_link_leads_to_is_replaced_and_the_link_stays(tmp_path: Path):
+    (tmp_path / "big").mkdir()
+    place = tmp_path / "out"
+    place.symlink_to("big/out")
+    for text in (b"made", b"made anew"):
+        write_path(SmallFile(text), str(place))
+        assert (tmp_path / "big" / "out").read_bytes() == text
+        assert place.is_symlink()
+    assert contents(tmp_path / "big") == {"out": "made anew"}
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root makes devices")
+def test_a_device_is_written_to_and_never_replaced(tmp_path: Path):
+    null = tmp_path / "null"
+    os.mknod(null, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    (tmp_path / "made").write_bytes(bytes(10_000))
+    for value in (SmallFile(b"1"), Tree(str(tmp_path / "made"), 10_000)):
+        write_path(value, str(null))
+        assert stat.S_ISCHR(null.stat().st_mode)
+    assert null.read_bytes() == b""
+
+
+def test_a_pipe_stays(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileExistsError, match="what is there is no file, and stays"):
+        write_path(SmallFile(b"1"), str(tmp_path / "pipe"))
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)

@@ -82,6 +82,13 @@ def test_other_mistakes_are_told_at_once():
         task.set_command(None)
     with pytest.raises(ValueError, match="null byte"):
         Task("echo a\0b")
+    for mistake in (
+        lambda: Task("cat bad\udcff"),
+        lambda: task.add_input(buffer(), "bad\udcff"),
+        lambda: task.set_env_var("A", "bad\udcff"),
+    ):
+        with pytest.raises(ValueError, match="is no UTF-8"):
+            mistake()
     with pytest.raises(TypeError, match="no option corse"):
         Task("true", corse=3)
     with pytest.raises(TypeError, match="not a number"):

@@ -28,7 +28,8 @@ import msgspec
 
 from graphvine.envs.cache import is_full
 from graphvine.envs.errors import PackedEnvironmentError
-from graphvine.protocol.trees import NewTree, Tree
+from graphvine.protocol.tree_files import scan
+from graphvine.protocol.trees import BadTreeError, NewTree, Tree
 from graphvine.taskvine.remote import process
 from graphvine.taskvine.remote.cache import NodeCache
 from graphvine.taskvine.remote.contents import (
@@ -545,6 +546,16 @@ def take_all(sandbox: str, collected: Collected, command: Command, status: Statu
     return made
 
 
+def _unfit(path: str, sandbox: str) -> str:
+    """Why a directory can be no output, in the names that the command used; "" when it can."""
+    if os.path.isdir(path):
+        try:
+            scan(path)
+        except BadTreeError as error:
+            return str(error).replace(f"{os.path.realpath(sandbox)}/", "")
+    return ""
+
+
 def _set_mode(path: str, mode: int) -> None:
     # Not of what a link leads to, which may be anything.
     if os.path.isfile(path) and not os.path.islink(path):
@@ -569,6 +580,10 @@ def _take(sandbox: str, names: Sequence[str], position: int, collected: Collecte
         return Absent(f"the command did not make {name!r} (or no file and no directory)")
     if is_small(path):
         return make(path)
+    unfit = _unfit(path, sandbox)
+    if unfit:
+        status.missing.append(f"{name} ({unfit})")
+        return Absent(unfit)
     target = collected.target(collected.first + position)
     if stays:
         copy_tree(path, target)

@@ -1,7 +1,7 @@
 """The set-up of a library with what is to be there before it: input files, a command that was run.
 
-The files stand in the directory in which the set-up runs, and links to them in those of its calls: none is to
-be written to.
+It runs in a directory of its own. The files stand there, and links to them in the directories of its calls:
+none is to be written to.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ def set_up(
     cannot be had, CalledProcessError."""
     library.lend_hoisted(function)
     with spawning.coming_back():
-        if names:
-            _place_all(dict(zip(names, inputs, strict=True)), scratch.lasting())
+        home = scratch.lasting()
+        _place_all(dict(zip(names, inputs, strict=True)), home)
+        os.chdir(home)
         if line:
             subprocess.run(line, shell=True, check=True)
         return function(*args, **kwargs) if function is not None else None
@@ -41,7 +42,6 @@ def set_up(
 def _place_all(inputs: Mapping[str, Any], home: str) -> None:
     for name, value in inputs.items():
         _files[name] = place_named(resolved(value), name, home)
-    os.chdir(home)
 
 
 def link_files() -> None:
