@@ -1,4 +1,4 @@
-"""Stories in which things happen in an order that chance finds rarely: each once ended in a hang."""
+"""Stories in which things happen in an order that chance finds rarely: each once ended in a hang, or idle."""
 
 from __future__ import annotations
 
@@ -19,3 +19,11 @@ def test_a_file_that_turns_out_to_be_shorter_than_what_was_asked_for_holds_up_no
     """It was a file of the manager's machine, and is now the small word that it can't be had."""
     given = PlanPart("branches", 63, requests=True, separate=True, given=1.0, gone=True, limit=3)
     play(Story(seed, (1, 4), (given,), weather=Weather(stall=0.05)))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 6])
+def test_a_worker_whose_library_is_not_ready_is_offered_what_another_plan_brings(seed: int) -> None:
+    """By that plan's families, it would have room that it did not have when it asked."""
+    first = PlanPart("at random", 27, library="fits", large=0.3, slow=0.1)
+    then = PlanPart("at random", 30, library="fits", large=0.3, slow=0.1, begin_s=0.05)
+    play(Story(seed, (1,), (first, then)))

@@ -29,7 +29,9 @@ def room(state: State, worker: Worker, zygote: int) -> int:
     """How many more tasks that need a zygote a worker may be given, as far as that decides."""
     if not zygote or zygote in worker.ready:
         return MANY
-    most = math.ceil(state.settings.ahead_per_core * worker.cores * state.ahead)
+    # However many are given ahead elsewhere: that changes with every plan, and nobody would look again at
+    # workers that had no room.
+    most = math.ceil(state.settings.ahead_per_core * worker.cores)
     return max(0, most - len(worker.held.get(zygote, ())))
 
 
