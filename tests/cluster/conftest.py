@@ -82,7 +82,7 @@ def long_jobs(
         patch.setenv("SLURM_CONF", str(slurm_pool_running.configuration))
         jobs = Jobs(tmp_path_factory.mktemp("long"))
         found = (
-            *jobs.submit("wait", wall_time="2m", grace=60).jobs,
+            *jobs.submit("wait", wall_time="2m", grace=30).jobs,
             *jobs.submit("stay", wall_time="1m").jobs,
         )
     slurm_pool_running.kept.update(found)

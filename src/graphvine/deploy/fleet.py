@@ -13,7 +13,8 @@ and hands back what came of it. Rules:
   cancelled. After failures in a row the next try waits, twice as long each time, until every other job that
   has not connected has told how it goes, and is a single job, until one connects. And of all that fail in a
   while only so many are replaced. So a black hole costs a bounded number of submissions.
-- What was cancelled is ours until the batch system says that it is over; it is cancelled again if need be.
+- What was cancelled is ours until the batch system says that it is over; it is cancelled again if need be. What
+  the batch system can't get rid of (its node is dead) does not keep others from taking its place, once.
 - A batch system that knows nothing of a job may be wrong: a tool that prints nothing, a daemon that has just
   been started. So that is believed when it is said twice, or where it was to be expected, and never of a job
   that is connected. A worker that says it is a job of ours is one, even if nobody told of that job.
@@ -51,6 +52,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     fails: int = 10
     again_s: float = 30.0
     """What was cancelled and is still there after so long is cancelled again."""
+    cancels: int = 4
+    """What was cancelled so often, without complaint, is not waited for before others are submitted."""
     leave_s: float = 60.0
     """A retired worker that is still there after so long counts as one of us again."""
     gone_s: float = 60.0
@@ -95,6 +98,8 @@ class Fleet:
         #: Submissions of this cycle: when it began, and how many jobs.
         self._cycle_at = float("-inf")
         self._cycle = 0
+        self._trouble = ""
+        """What went wrong last, if nothing has gone well since."""
         self._said: dict[str, float] = {}
         self._waiting_since: float | None = None
         self._start_warning_s = limits.start_s
@@ -113,6 +118,12 @@ class Fleet:
     def have(self) -> int:
         """Jobs that are workers, or are to become some."""
         return sum(job.active for job in self.jobs.values()) + self._submitting
+
+    @property
+    def _room(self) -> int:
+        """How many more jobs there may be."""
+        stuck = sum(job.cancels >= self._limits.cancels and not job.worker for job in self.jobs.values())
+        return min(self._most + stuck, 2 * self._most) - self.alive
 
     def on_target(self, count: int, most: int, now: float) -> None:
         """So many workers are wanted, and there may never be more than ``most`` jobs."""
@@ -155,8 +166,9 @@ class Fleet:
         self._now, self._submitting = now, 0
         self._take_in_early()
         self._wait()
+        self._trouble = f"workers can't be submitted: {text}"
         if not passing or self._row > 1:
-            self._say_once("error", f"workers can't be submitted: {text}", key=_kind(text))
+            self._say_once("error", self._trouble, key=_kind(text))
 
     def on_status(self, statuses: Iterable[JobStatus], now: float) -> None:
         """What the batch system knows of jobs it was asked about."""
@@ -184,7 +196,16 @@ class Fleet:
         self._now = now
         if error:
             self._say_once("warning", f"jobs can't be cancelled: {error}", key=_kind(error))
+        else:
+            self._count_cancels(jobs)
         self._hurry()
+
+    def _count_cancels(self, names: Iterable[str]) -> None:
+        for job in [self.jobs[name] for name in names if name in self.jobs]:
+            job.cancels += 1
+            if job.cancels == self._limits.cancels and not job.worker:
+                text = f"job {job.name} was cancelled {job.cancels} times and is still there"
+                self._say_once("warning", f"{text}; another one may take its place", key="stuck")
 
     def on_output(self, read: Read, text: str, now: float) -> None:
         """The end of a job's output."""
@@ -213,6 +234,9 @@ class Fleet:
             job.running_at = job.lost_at = None
         if status.state is JobState.HELD and changed:
             self._on_held(job)
+        if status.state is not JobState.RUNNING and job.leaving_at is not None and not job.worker:
+            # It was put back, or aside, as it left.
+            self._cancel([job] if job.cancelled_at is None else [])
         return changed
 
     def _is_doubtful(self, job: Job) -> bool:
@@ -239,15 +263,17 @@ class Fleet:
             how += f" ({status.reason})"
         when = "without having joined the manager" if since is None else "soon after it had joined"
         host = f" on {job.host}" if job.host else ""
+        self._trouble = f"job {job.name}{host} {how}, {when}"
         if self._news(f"over {status.state} {status.exit_code} {since is None} {_kind(status.reason)}"):
-            self._out.append(Read(job.name, f"job {job.name}{host} {how}, {when}"))
+            self._out.append(Read(job.name, self._trouble))
 
     def _on_held(self, job: Job) -> None:
         """A job was put aside: it is of no use to us."""
         if job.leaving_at is None:
             self._failed()
             reason = job.reason or "no reason given"
-            self._say_once("warning", f"job {job.name} is held: {reason}; it is removed", key=_kind(reason))
+            self._trouble = f"job {job.name} is held: {reason}"
+            self._say_once("warning", f"{self._trouble}; it is removed", key=_kind(reason))
             self._cancel([job])
 
     def _look_at_running(self, job: Job) -> None:
@@ -398,7 +424,7 @@ class Fleet:
 
     def _may_submit(self) -> bool:
         """Whether jobs are missing that may be submitted when the time has come."""
-        if self._submitting or self.have >= self._target or self.alive >= self._most:
+        if self._submitting or self.have >= self._target or self._room <= 0:
             return False
         return not self._doubtful or all(
             job.connected_at is not None for job in self.jobs.values() if job.active
@@ -421,7 +447,7 @@ class Fleet:
         if self._now >= self._cycle_at + limits.cycle_s:
             self._cycle_at, self._cycle = self._now, 0
         # After a failure one job tries for all.
-        count = 1 if self._doubtful else min(count, self._most - self.alive, limits.per_submission)
+        count = 1 if self._doubtful else min(count, self._room, limits.per_submission)
         if limits.per_cycle:
             count = min(count, limits.per_cycle - self._cycle)
         self._cycle += count
@@ -452,7 +478,7 @@ class Fleet:
             self._not_before = self._now + wait_s
 
     def _forgive(self) -> None:
-        self._row, self._doubtful, self._not_before = 0, False, float("-inf")
+        self._row, self._doubtful, self._not_before, self._trouble = 0, False, float("-inf"), ""
 
     def _window_opens(self) -> float:
         """When the next failed job may be replaced."""
@@ -498,6 +524,13 @@ class Fleet:
             return False
         self._said[key] = self._now
         return True
+
+    def lack(self) -> tuple[str, float] | None:
+        """Why workers are missing that nobody submits now, and when that is tried again (inf: nobody knows).
+        None if nothing is missing, or nothing has gone wrong."""
+        if self._closing or self._submitting or self.have >= self._target or not self._trouble:
+            return None
+        return self._trouble, self._may_submit_at() if self._may_submit() else float("inf")
 
     def describe(self, now: float) -> list[JobInfo]:
         """All jobs, as the user sees them."""

@@ -14,6 +14,7 @@ class Job:
 
     __slots__ = (
         "cancelled_at",
+        "cancels",
         "connected_at",
         "explained",
         "host",
@@ -55,6 +56,8 @@ class Job:
         """When it was told to leave, or was cancelled: whatever becomes of it is no failure."""
         self.cancelled_at: float | None = None
         """When that was done last."""
+        self.cancels = 0
+        """How often that was done without complaint."""
         self.explained = False
         self.missing = False
         """The batch system knew nothing of it when it was asked last."""
@@ -69,7 +72,10 @@ class Job:
         state = "connected" if self.worker else self.state.value
         if self.leaving_at is not None:
             state = "leaving"
-        return JobInfo(self.name, state, self.reason, self.host, self.worker_name, now - self.submitted_at)
+        # One that was put back is nowhere, and no worker, until it starts again.
+        waits = self.state is JobState.PENDING and not self.worker
+        host, worker = ("", "") if waits else (self.host, self.worker_name)
+        return JobInfo(self.name, state, self.reason, host, worker, now - self.submitted_at)
 
 
 class JobInfo(msgspec.Struct, frozen=True):

@@ -105,6 +105,8 @@ class Slurm:
 
     def preview(self, spec: WorkerSpec, count: int, directory: Path) -> str:
         """What ``submit`` would do, to be read; nothing is done. Raises DeployError."""
+        self._learn_config()
+        spec = self._with_grace(spec)
         commands = [self._sbatch(directory / _SCRIPT, size) for size in self._sizes(count)]
         return "\n".join(
             [*(f"# {shlex.join(command)}" for command in commands), self._render(spec, directory)]

@@ -16,8 +16,11 @@ from graphvine.deploy.batch import JobState, JobStatus
 from graphvine.deploy.errors import DeployError
 from graphvine.deploy.spec import WorkerSpec
 
-#: How long before its wall time is over a job is told so (Slurm itself may do it up to a minute earlier).
+#: How long before its wall time is over a job is told so, where its grace is not stated; Slurm may do it up to a
+#: minute earlier. A job that would then have hardly begun is not told: its worker knows its wall time, too.
 WALL_TIME_WARNING_S = 60
+_EARLY_S = 60
+_HARDLY_S = 30
 SQUEUE_FORMAT = "%i|%T|%B|%r"
 SACCT_FORMAT = "JobID,State,ExitCode,NodeList"
 #: What a job is called in its own environment.
@@ -60,6 +63,7 @@ _EXPLAINED = {
     "JobHeldUser": "held by its user",
     "JobHeldAdmin": "held by an administrator",
     "BadConstraints": "no node has what it asks for",
+    "PartitionConfig": "no node of the partition has what it asks for",
     "PartitionTimeLimit": "the partition does not allow so much wall time",
     "PartitionNodeLimit": "the partition does not allow this",
     "ReqNodeNotAvail": "a node that it needs is down, drained or reserved",
@@ -93,7 +97,7 @@ def render_directives(spec: WorkerSpec, output: str, directory: str) -> list[str
         "tmp": spec.disk_mb and f"{spec.disk_mb}M",
         "gres": spec.gpus and f"gpu:{spec.gpus}",
         "time": spec.wall_time_s and render_time(spec.wall_time_s),
-        "signal": spec.wall_time_s and f"B:TERM@{_warning_s(spec)}",
+        "signal": _signal(spec),
         "account": spec.account,
         "partition": spec.queue,
         "constraint": spec.requirements,
@@ -132,10 +136,11 @@ def render_time(seconds: int) -> str:
     return f"{days}-{hour:02}:{minute:02}:{second:02}"
 
 
-def _warning_s(spec: WorkerSpec) -> int:
-    wanted_s = WALL_TIME_WARNING_S if spec.grace_s is None else math.ceil(spec.grace_s)
-    # A short job should not be told to end before it has begun.
-    return max(1, min(wanted_s, (spec.wall_time_s or 0) // 2, 65535))
+def _signal(spec: WorkerSpec) -> str:
+    warning_s = WALL_TIME_WARNING_S if spec.grace_s is None else max(1, math.ceil(spec.grace_s))
+    if (spec.wall_time_s or 0) - warning_s - _EARLY_S < _HARDLY_S:
+        return ""
+    return f"B:TERM@{min(warning_s, 65535)}"
 
 
 def _value(key: str, value: str | int) -> str:
@@ -298,7 +303,7 @@ def status_of(job: str, word: str, *, reason: str = "", host: str = "", exit_cod
 
 
 def _is_hold(state: str, reason: str) -> bool:
-    return state == "PENDING" and (reason.startswith("JobHeld") or reason.lower().endswith("held"))
+    return state == "PENDING" and re.search(r"^JobHeld|\bheld\b", reason, re.IGNORECASE) is not None
 
 
 def _finished(job: str, state: str, host: str, exit_code: str) -> JobStatus:

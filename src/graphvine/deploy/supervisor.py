@@ -8,6 +8,7 @@ the next look at the batch system is due, for which there is no event.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import queue
 import secrets
@@ -53,16 +54,19 @@ class Employer(Protocol):
 
 class ClusterStatus(msgspec.Struct, frozen=True):
     """``target``: how many workers there should be. ``jobs``: those that may live. ``counts``: how many there
-    are in each state. ``submitted``: jobs in all so far."""
+    are in each state. ``submitted``: jobs in all so far. ``trouble``: why workers are missing that are not
+    submitted now."""
 
     target: int
     submitted: int
     counts: dict[str, int]
     jobs: list[JobInfo]
+    trouble: str = ""
 
     def __str__(self) -> str:
         counts = ", ".join(f"{count} {state}" for state, count in sorted(self.counts.items())) or "none"
         lines = [f"{self.target} workers wanted; jobs: {counts}"]
+        lines += [f"  {self.trouble}"] if self.trouble else []
         for job in self.jobs:
             details = " ".join(part for part in (job.host, job.worker, job.reason) if part)
             lines.append(f"  {job.job:<12} {job.state:<10} {job.since_s:7.0f} s  {details}".rstrip())
@@ -189,6 +193,8 @@ class Supervisor:
         else:
             target = most = self._count or 0
         self._fleet.on_target(target, most, now)
+        if target != self.status.target:
+            self._publish(target)  # a batch command may take minutes
         self._carry_out()
         self._publish(target)
 
@@ -201,7 +207,19 @@ class Supervisor:
     def _publish(self, target: int) -> None:
         jobs = self._fleet.describe(time.monotonic())
         counts = dict(Counter(job.state for job in jobs))
-        self.status = ClusterStatus(target, self._fleet.submitted, counts, jobs)
+        self.status = ClusterStatus(target, self._fleet.submitted, counts, jobs, self._trouble())
+
+    def _trouble(self) -> str:
+        lack = self._fleet.lack()
+        if lack is None:
+            return ""
+        why, at = lack
+        text = "; ".join(line.strip() for line in why.splitlines())
+        if at == math.inf:
+            return text
+        # By the clock: who reads it may do so later.
+        due = time.time() + max(0.0, at - time.monotonic())
+        return f"{text} (next try at {time.strftime('%H:%M:%S', time.localtime(due))})"
 
     # -- words -----------------------------------------------------------------------------------------
 

@@ -94,6 +94,44 @@ def test_there_are_never_more_jobs_than_may_be(site: MakeBelieve):
         assert not site.jobs[name].cancelled
 
 
+@pytest.mark.parametrize("put_back", [False, True])
+def test_a_job_that_is_held_or_put_back_as_its_worker_leaves_is_taken_out(site: MakeBelieve, put_back: bool):
+    site.want(2)
+    site.connect("0.0")
+    site.connect("1.0", busy=True)
+    site.want(1, most=2)
+    assert site.retired == ["0.0"]
+    site.evict("0.0") if put_back else site.hold("0.0", "its output can't be sent back")
+    site.wait(100.0)
+    assert site.in_state(JobState.REMOVED) == ["0.0"]
+    assert site.texts("warning") == []
+
+
+def test_jobs_that_nobody_can_get_rid_of_do_not_keep_others_out_for_ever(site: MakeBelieve):
+    site.want(4)
+    for name in list(site.jobs):
+        site.connect(name, busy=True)
+    site.slow_to_cancel = True
+    for name in ("0.0", "1.0"):
+        site.disconnect(name)
+    site.wait(60.0)
+    assert len(site.jobs) == 4, "so soon they may be about to end"
+    site.wait(240.0)
+    assert len(site.alive) == 6
+    assert [text for text in site.texts("warning") if "still there" in text] == [
+        "job 0.0 was cancelled 4 times and is still there; another one may take its place"
+    ]
+    for name in ("4.0", "5.0"):
+        site.connect(name)
+        site.disconnect(name)
+    site.wait(1000.0)
+    assert len(site.alive) == 8
+    for name in list(site.alive):
+        site.disconnect(name)
+    site.wait(5000.0)
+    assert len(site.alive) == 8, "twice as many as may be, and no more"
+
+
 def test_what_was_not_cancelled_is_cancelled_again(site: MakeBelieve):
     site.deaf = True
     site.want(3)
@@ -142,9 +180,12 @@ def test_an_evicted_job_comes_back_as_itself(site: MakeBelieve):
     site.want(1)
     site.connect("0.0", busy=True)
     site.wait(100.0)
+    (info,) = site.fleet.describe(site.now)
+    assert (info.host, info.worker) == ("node-0.0", "worker-0.0")
     site.evict("0.0")
     site.wait(100.0)
-    assert [job.state for job in site.fleet.describe(site.now)] == ["pending"]
+    (info,) = site.fleet.describe(site.now)
+    assert (info.state, info.host, info.worker) == ("pending", "", "")
     site.connect("0.0")
     assert [job.state for job in site.fleet.describe(site.now)] == ["connected"]
     assert len(site.jobs) == 1
@@ -160,6 +201,22 @@ def test_a_worker_that_worked_and_is_gone_is_replaced_at_once(site: MakeBelieve)
     site.wait(5.0)
     assert [count for _, count in site.submissions] == [2, 1]
     assert site.texts("warning") == []
+
+
+def test_why_workers_are_missing_is_known_until_some_join(site: MakeBelieve):
+    site.refuses = True
+    site.want(2)
+    lack = ("workers can't be submitted: the queue is closed", 5.0)
+    assert site.fleet.lack() == lack
+    site.refuses = False
+    site.wait(5.0)
+    assert site.fleet.lack() is None
+    site.end("0.0", code=1)
+    site.wait(60.0)
+    lack = ("job 0.0 has ended with exit code 1, without having joined the manager", float("inf"))
+    assert site.fleet.lack() == lack, "until it is known how the other one goes"
+    site.connect("1.0")
+    assert site.fleet.lack() is None
 
 
 def test_a_held_job_is_removed_and_replaced_and_its_reason_said_once(site: MakeBelieve):
@@ -313,7 +370,8 @@ def test_whatever_happens_nothing_is_lost_track_of(seed: int):
     for _ in range(300):
         happen(site, chance, most)
         site.turn()
-        assert len(site.alive) <= most
+        assert sum(not job.cancelled for job in site.alive.values()) <= most
+        assert len(site.alive) <= 2 * most
         site.wait(chance.choice([0.0, 0.1, 3.0, 40.0]))
     site.refuses = site.deaf = site.slow_to_cancel = False
     wanted = chance.randint(0, most)

@@ -29,6 +29,7 @@ SQUEUE = """\
 17_15|CONFIGURING|n1|None
 17_16|PENDING||ReqNodeNotAvail, UnavailableNodes:n[3-4]
 17_17|SOMETHING_NEW|n1|None
+17_18|PENDING||job requeued in held state
 18|RUNNING|n1|None
 """
 
@@ -79,6 +80,7 @@ def test_states_of_squeue() -> None:
         15: "pending",
         16: "pending",
         17: "running",
+        18: "held",
     }
     assert told["18"].state is JobState.RUNNING
 
@@ -224,9 +226,17 @@ def test_what_is_not_stated_is_not_asked_for() -> None:
     ]
 
 
-def test_a_short_job_is_not_told_to_end_at_once() -> None:
-    lines = slurm_text.render_directives(make_spec(wall_time=60), "/tmp/o", "/tmp")
-    assert "#SBATCH --signal=B:TERM@30" in lines
+@pytest.mark.parametrize(
+    ("wall_s", "grace_s", "warning_s"),
+    [(60, 25, None), (60, None, None), (114, 25, None), (115, 25, 25), (180, None, 60), (600, 540, None)],
+)
+def test_a_short_job_is_not_told_to_end_at_once(
+    wall_s: int, grace_s: int | None, warning_s: int | None
+) -> None:
+    """Slurm may tell it a minute earlier than it is asked to."""
+    lines = slurm_text.render_directives(make_spec(wall_time=wall_s, grace=grace_s), "/tmp/o", "/tmp")
+    told = [line for line in lines if "signal" in line]
+    assert told == ([] if warning_s is None else [f"#SBATCH --signal=B:TERM@{warning_s}"])
 
 
 def test_what_sbatch_could_not_read() -> None:

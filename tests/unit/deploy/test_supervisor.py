@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -102,6 +103,30 @@ def test_what_is_left_is_said_with_what_to_do(
     supervisor.close()
     last = caplog.records[-1].getMessage()
     assert last == "slurm: 2 jobs could not be cancelled: remove what is left with: scancel 17"
+
+
+def test_status_tells_what_is_wanted_while_a_command_takes_its_time_and_why_there_is_nothing(
+    site: Site, make: Callable[[float], Supervisor]
+) -> None:
+    supervisor = make(60.0)
+    seen = queue.SimpleQueue[str]()
+    submit = site.submit
+
+    def slow(spec: WorkerSpec, count: int, directory: Path) -> Submission:
+        seen.put(str(supervisor.status))
+        return submit(spec, count, directory)
+
+    site.submit = slow  # type: ignore[method-assign]
+    site.full = True
+    supervisor.scale(2)
+    assert seen.get(timeout=60) == "2 workers wanted; jobs: none"
+    heard = threading.Event()
+    supervisor.call(lambda: supervisor.call(heard.set))
+    assert heard.wait(60)
+    head, trouble = str(supervisor.status).splitlines()
+    assert head == "2 workers wanted; jobs: none"
+    pattern = r"  workers can't be submitted: no space left on device \(next try at \d\d:\d\d:\d\d\)"
+    assert re.fullmatch(pattern, trouble)
 
 
 @pytest.mark.parametrize("closes", [True, False])
