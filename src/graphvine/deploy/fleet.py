@@ -13,8 +13,8 @@ and hands back what came of it. Rules:
   cancelled. After failures in a row the next try waits, twice as long each time, until every other job that
   has not connected has told how it goes, and is a single job, until one connects. And of all that fail in a
   while only so many are replaced. So a black hole costs a bounded number of submissions.
-- What was cancelled is ours until the batch system says that it is over; it is cancelled again if need be. What
-  the batch system can't get rid of (its node is dead) does not keep others from taking its place, once.
+- What was cancelled is ours until the batch system says that it is over; it is cancelled again if need be.
+  What it can't get rid of (the node is dead) does not keep others from taking its place, once.
 - A batch system that knows nothing of a job may be wrong: a tool that prints nothing, a daemon that has just
   been started. So that is believed when it is said twice, or where it was to be expected, and never of a job
   that is connected. A worker that says it is a job of ours is one, even if nobody told of that job.
