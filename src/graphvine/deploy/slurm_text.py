@@ -16,7 +16,7 @@ from graphvine.deploy.batch import JobState, JobStatus
 from graphvine.deploy.errors import DeployError
 from graphvine.deploy.spec import WorkerSpec
 
-#: How long before its wall time is over a job is told so, where its grace is not stated; Slurm may do it up to
+#: How long before its wall time is over a job is told, where its grace is not stated; Slurm may do it up to
 #: a minute earlier. A job that would then have hardly begun is not told: its worker knows its wall time, too.
 WALL_TIME_WARNING_S = 60
 _EARLY_S = 60
