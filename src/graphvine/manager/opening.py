@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from graphvine.manager.core import Core
+from graphvine.manager.descriptors import no_room
 from graphvine.manager.embedded import Embedded
 from graphvine.manager.gate import Gate, Port
 from graphvine.manager.local import LocalWish, LocalWorker
@@ -34,6 +35,7 @@ from graphvine.protocol.connection import (
     write_connection,
 )
 from graphvine.protocol.directories import OwnedDirectory
+from graphvine.protocol.errors import NoWorkerError
 from graphvine.protocol.node import node_id
 from graphvine.protocol.passwords import Keys, derive
 
@@ -71,7 +73,10 @@ class Opening:
         clustered: bool = False,
     ) -> None:
         """Arguments as those of ``Manager``; ``public``: other machines can reach it; ``worker`` may be
-        launched already; ``clustered``: a cluster starts workers. Raises PortInUseError, ValueError."""
+        launched already; ``clustered``: a cluster starts workers. Raises PortInUseError, ValueError,
+        NoWorkerError when this process may not have files enough open to be connected to any."""
+        if reason := no_room(0):
+            raise NoWorkerError(reason)
         keys = derive(password) if password else None
         self._listen_on = host or ("*" if public else _LOOPBACK)
         gate = self._open_gate(port, secure, keys)

@@ -17,6 +17,7 @@ import fcntl
 import mmap
 import os
 import pickle
+import resource
 import stat
 import struct
 import weakref
@@ -30,6 +31,7 @@ _ALIGN = 64
 REUSED_BYTES = 2**20
 #: writev takes at most this many pieces a call (Linux: IOV_MAX).
 _MAX_PIECES = 1024
+_READ_AND_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 
 
 class UnpicklableError(Exception):
@@ -166,7 +168,10 @@ def map_file(path: str) -> memoryview:
     file was just dropped; IsADirectoryError when it is a tree), DamagedValueError.
 
     The memory of a large file may be used again for another when it is dropped (see ``worker.spare``): so
-    as long as the map lives, a shared lock says that it is in use."""
+    as long as the map lives, a shared lock says that it is in use.
+
+    Each map has a descriptor of its own. Where half of those that this process may have are taken, the file
+    is read instead: the rest are for what else opens files here."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         state = os.fstat(descriptor)
@@ -177,15 +182,32 @@ def map_file(path: str) -> memoryview:
             raise DamagedValueError(f"{path}: {size} bytes are not a value file")
         if size >= REUSED_BYTES:
             lock_for_reading(descriptor, path)
-        mapped = mmap.mmap(descriptor, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-    except BaseException:
+        if _are_scarce(descriptor):
+            return _copy(descriptor, size, path)
+        # It duplicates the descriptor, and so the lock, and has them as long as anybody uses it.
+        return memoryview(mmap.mmap(descriptor, size, flags=mmap.MAP_PRIVATE, prot=_READ_AND_WRITE))
+    finally:
         os.close(descriptor)
-        raise
-    if size >= REUSED_BYTES:
-        weakref.finalize(mapped, os.close, descriptor).atexit = False
-    else:
-        os.close(descriptor)
-    return memoryview(mapped)
+
+
+def _are_scarce(descriptor: int) -> bool:
+    """Whether half of the descriptors are taken: one more is the lowest that is free."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    another = os.dup(descriptor)
+    os.close(another)
+    return soft != resource.RLIM_INFINITY and another >= soft // 2
+
+
+def _copy(descriptor: int, size: int, path: str) -> memoryview:
+    """The content of a file in memory of this process."""
+    view = memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=_READ_AND_WRITE))
+    filled = 0
+    while filled < size:
+        read = os.readv(descriptor, [view[filled:]])
+        if read == 0:
+            raise DamagedValueError(f"{path} is cut short: {filled} bytes of {size}")
+        filled += read
+    return view
 
 
 def lock_for_reading(descriptor: int, path: str) -> None:

@@ -148,10 +148,14 @@ def _work(
         from graphvine.worker.several import warm_up
 
         warm_up()
-    from graphvine.worker.node import usable_memory_mb
+    from graphvine.worker.descriptors import too_few
+    from graphvine.worker.loop import Ending
+    from graphvine.worker.node import usable_cores, usable_memory_mb
     from graphvine.worker.pool import Pool
     from graphvine.worker.store import Store
 
+    if reason := too_few(options.cores or usable_cores()):
+        return Ending(reason, clean=False)
     memory_directory = options.memory_dir or os.environ.get("GRAPHVINE_MEMORY_DIR", _MEMORY_DIRECTORY)
     memory_mb = usable_memory_mb() if options.memory is None else options.memory
     store = Store(

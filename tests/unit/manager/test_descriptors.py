@@ -36,3 +36,11 @@ def test_at_the_end_it_is_said_what_to_do(limits: list[int]) -> None:
 def test_there_may_be_no_limit(limits: list[int]) -> None:
     limits[:] = [resource.RLIM_INFINITY] * 2
     assert no_room(10**9) is None
+
+
+def test_a_process_may_have_too_few_for_any_worker(limits: list[int]) -> None:
+    limits[:] = [64, 64]
+    assert no_room(0) == (
+        f"a manager needs {RESERVE} open files and one for each worker, and this process may have 64 "
+        "(ulimit -n); raise the limit"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,20 @@ def test_an_array_is_mapped_and_writing_to_it_leaves_the_file_alone(tmp_path: Pa
     first[0] = -1.0
     assert values.loads_file(path)[0] == 0.0
     assert first.ctypes.data % 64 == 0
+
+
+def test_maps_leave_half_of_the_descriptors_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numpy = pytest.importorskip("numpy")
+    path = store(tmp_path, numpy.arange(values.REUSED_BYTES // 8))
+    open_now = max(map(int, os.listdir("/proc/self/fd")))
+    limit = 2 * (open_now + 20)
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (limit, limit))
+    held = [values.loads_file(path) for _ in range(100)]
+    assert max(map(int, os.listdir("/proc/self/fd"))) <= limit // 2
+    held[-1][0] = -1
+    assert [int(array.sum()) for array in held[:-1]] == [int(values.loads_file(path).sum())] * 99
 
 
 def test_more_pieces_than_one_system_call_takes(tmp_path: Path) -> None:
