@@ -262,6 +262,18 @@ def test_a_blocked_host_gets_no_tasks(bare_manager: Manager, start_worker: Start
     assert {outcome.worker for outcome in outcomes_of(bare_manager, plan)} == {"good"}
 
 
+def test_nobody_begins_before_as_many_are_there_as_were_asked_for(
+    bare_manager: Manager, start_worker: StartWorker
+) -> None:
+    start_worker(bare_manager, 1, "first")
+    bare_manager.run(plan_of([(double, (1,))])).result(60)
+    assert bare_manager.tune("wait-for-workers", 2) == 0
+    run = bare_manager.run(plan_of([(double, (2,))]))
+    start_worker(bare_manager, 1, "second")
+    run.result(60)
+    assert bare_manager.stats.workers_connected == 2
+
+
 # -- calls ----------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,5 @@
-"""Hosts that the user has no trust in: their workers get no tasks, until they are unblocked.
+"""Workers that get no tasks: those of hosts that the user has no trust in, until they are unblocked. And all
+workers, until as many are there as the user wants to begin with.
 
 What such a worker holds counts, and what it runs goes on; what it was given and has not begun is called back.
 """
@@ -61,9 +62,27 @@ def enter(state: State, worker: Worker) -> None:
 
 
 def is_blocked(state: State, worker: Worker) -> bool:
-    """Whether its host or its name is blocked, or it is about to leave."""
-    leaves = worker.number in state.departures
-    return leaves or worker.hello.host in state.blocked or worker.hello.name in state.blocked
+    """Whether its host or its name is blocked, or it is about to leave, or more workers are waited for."""
+    nobody = worker.number in state.departures or state.awaited_workers > 0
+    return nobody or worker.hello.host in state.blocked or worker.hello.name in state.blocked
+
+
+def await_workers(state: State, count: int) -> None:
+    """No tasks for anybody before so many workers are there; from then on they may come and go."""
+    state.awaited_workers = count if len(state.workers) < count else 0
+    for worker in state.workers.values():
+        if is_blocked(state, worker) != worker.blocked:
+            if state.awaited_workers:
+                shut(state, worker)
+            else:
+                worker.blocked = False
+                enter(state, worker)
+
+
+def on_joined(state: State) -> None:
+    """One more worker is there."""
+    if state.awaited_workers:
+        await_workers(state, state.awaited_workers)
 
 
 def deadline(state: State) -> float | None:

@@ -87,6 +87,7 @@ class Core:
         state.heard[worker] = now
         for name in {hello.name, hello.host}:
             state.named.setdefault(name, {})[worker] = joined
+        blocking.on_joined(state)
         joined.blocked = blocking.is_blocked(state, joined)
         blocking.enter(state, joined)
         joined.outbox.also().first.append(
@@ -258,6 +259,11 @@ class Core:
         """Workers of a host, or of a name, get tasks again (None: all)."""
         self.state.now = now
         blocking.unblock(self.state, host)
+
+    def on_await_workers(self, count: int, now: float) -> None:
+        """No worker is to get tasks before so many are there."""
+        self.state.now = now
+        blocking.await_workers(self.state, count)
 
     def on_watch(self, now: float) -> Demand:
         """Somebody wants to hear what the work asks for (``Asked``). Returns all there is to know now."""

@@ -225,6 +225,9 @@ class Loop:
     def unblock_host(self, host: str | None) -> None:
         self._core.on_unblock_host(host, time.monotonic())
 
+    def await_workers(self, count: int) -> None:
+        self._core.on_await_workers(count, time.monotonic())
+
     def watch_demand(self, listener: Listener) -> None:
         self._audience.add(listener)
 

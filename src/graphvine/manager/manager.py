@@ -211,6 +211,11 @@ class Manager(TaskClient, DaskClient):
         loop = self._loop
         loop.call(lambda: loop.unblock_host(host))
 
+    def await_workers(self, count: int) -> None:
+        """Give no tasks to anybody before so many workers are there; from then on they may come and go."""
+        loop = self._loop
+        loop.call(lambda: loop.await_workers(count))
+
     def retire(self, *workers: str, reason: str = "it is not needed any more") -> int:
         """Have workers leave, named by their names or batch jobs; returns how many of them are there.
 

@@ -25,7 +25,8 @@ class TaskOptions(msgspec.Struct, frozen=True):
     ``features``: what its worker must have been started with. ``limit``: the name of a limit, of whose tasks
     only so many run at once, on all workers together (see ``Engine.limit``). ``lasts_s``: it sees to it by
     itself that it takes no longer (0: nobody knows). ``min_s``: it is begun only where its worker stays for
-    so long.
+    so long. ``max_losses``: how often it may be lost with the worker that it was given to until it has failed
+    (-1: any number of times).
     """
 
     request: Resources = Resources()
@@ -39,6 +40,7 @@ class TaskOptions(msgspec.Struct, frozen=True):
     lasts_s: float = 0.0
     min_s: float = 0.0
     max_deaths: int = 0
+    max_losses: int = -1
 
 
 class Code(msgspec.Struct, frozen=True):

@@ -11,6 +11,7 @@ Rules:
   (below).
 - A task that killed its executor ``max_deaths`` times fails, unless its options say how often it may. One
   that raised is tried again as its options say.
+- One that was lost with its workers more often than its options allow fails. (Without them, never.)
 - Who is suspected of taking workers down, and what is done about it: see ``suspects``.
 """
 
@@ -222,10 +223,15 @@ def lose_worker(state: State, worker: Worker, blame: bool) -> None:
     state.lonely.discard(number)
     if worker.draining:
         heapq.heappush(state.suspects, worker.draining)
+    forsaken = []
     for task in worker.queue:
         table = state.table_of(task)
-        if table is not None and give_back(state, table, task - table.base):
+        if table is None:
+            continue
+        if give_back(state, table, task - table.base):
             state.fresh.append(task)
+        if table.counted and was_lost_too_often(table, task - table.base):
+            forsaken.append((table, task - table.base))
     replace(state, worker.heap)
     replace(state, worker.share)
     for blob in worker.blobs:
@@ -242,6 +248,16 @@ def lose_worker(state: State, worker: Worker, blame: bool) -> None:
         if table.base in state.plans:
             text = "every worker that ran it alone was lost"
             separate.fail(state, table, index, "killed", text)
+    for table, index in forsaken:
+        if table.base in state.plans and table.state[index] < DISPATCHED:
+            text = f"its worker was lost before it was done, {table.lost_orders[index]} times"
+            separate.fail(state, table, index, "unrunnable", text)
+
+
+def was_lost_too_often(table: PlanTable, index: int) -> bool:
+    """Count that a task was lost with its worker. Whether that is more often than its options allow."""
+    table.lost_orders[index] = times = table.lost_orders.get(index, 0) + 1
+    return 0 <= table.options(index).max_losses < times
 
 
 def replace(state: State, keys: list[int]) -> None:

@@ -1,7 +1,8 @@
 """Work that no present worker can run: a warning after a while, failure after a long one.
 
-With no worker at all nothing ever fails: workers may take an hour to come. While there are some, and none of
-them can ever run a task, its plan fails after ``unrunnable_s``, saying what the task asks and what there is.
+With no worker at all, or fewer than the user waits for, nothing ever fails: they may take an hour to come.
+While there are some, and none of them can ever run a task, its plan fails after ``unrunnable_s``, saying what
+the task asks and what there is.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ def pool_deadline(state: State, pool: Pool) -> float | None:
         return pool.starving_since + patience_s
     if pool.parked:
         return pool.reconsidered + state.settings.reconsider_s
-    return pool.starving_since + state.settings.unrunnable_s if state.has_staying() else None
+    if state.awaited_workers or not state.has_staying():
+        return None
+    return pool.starving_since + state.settings.unrunnable_s
 
 
 def on_time(state: State) -> None:
@@ -101,6 +104,9 @@ def describe(state: State, pool: Pool, table: PlanTable, index: int) -> str:
         advice = state.settings.how_to_join
         none = "every worker that is there is about to leave" if state.workers else "no worker has joined"
         return f"{none}; task {key!r} and others wait" + (advice and f"; {advice}")
+    if state.awaited_workers:
+        there = f"{len(state.workers)} of the {state.awaited_workers} workers that were asked for are there"
+        return f"task {key!r} and others wait: {there}"
     wish = asked(pool.request)
     if pool.names:
         wish += f" on a worker or host named {' or '.join(sorted(pool.names))}"

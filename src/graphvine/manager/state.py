@@ -54,6 +54,8 @@ class State:
         #: Named limits, and hosts (or names) whose workers get no tasks, until when.
         self.limits: dict[str, Limit] = {}
         self.blocked: dict[str, float | None] = {}
+        #: No worker gets any before so many are there.
+        self.awaited_workers = 0
         self.category_numbers: dict[str, int] = {}
         #: Per category of the manager: tasks measured, seconds in all, and the mean that is expected.
         self.category_count: list[int] = []

@@ -142,6 +142,7 @@ class PlanTable:
         "consumers",
         "context",
         "copies",
+        "counted",
         "data",
         "done_of",
         "end",
@@ -161,6 +162,7 @@ class PlanTable:
         "limited",
         "lone_losses",
         "losses",
+        "lost_orders",
         "need",
         "origins",
         "outside",
@@ -240,8 +242,9 @@ class PlanTable:
 
     def _take_options(self, plan: Plan) -> None:
         asked = [plan.default_options, *plan.options.values()]
-        #: Some tasks have a named limit; some may run for so long only.
+        #: Some tasks have a named limit; some may be lost only so often; some may run for so long only.
         self.limited = any(options.limit for options in asked)
+        self.counted = any(options.max_losses >= 0 for options in asked)
         self.timed = any(options.max_s or options.lasts_s or options.min_s for options in asked)
         default = plan.default_options.priority
         self.key0 = self.base - (2 * default << KEY_BITS)
@@ -305,6 +308,8 @@ class PlanTable:
         #: How often a worker was lost that perhaps ran a task, and how often one that ran nothing else.
         self.losses: dict[int, int] = {}
         self.lone_losses: dict[int, int] = {}
+        #: How often tasks were lost with their workers, where that counts.
+        self.lost_orders: dict[int, int] = {}
 
     def key(self, index: int) -> int:
         """The key that orders this task among all ready ones: smaller runs earlier."""

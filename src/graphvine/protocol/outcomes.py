@@ -10,9 +10,10 @@ from typing import Literal
 
 import msgspec
 
-#: Beside what a worker can say of a task (``messages.FailureKind``): unrunnable: no worker can ever run it.
-#: cancelled: the user did. timeout: it ran for longer than its ``max_s``. missing: it stood for a file of the
-#: manager's that changed, or vanished, before anybody had it. "" is success.
+#: Beside what a worker can say of a task (``messages.FailureKind``): unrunnable: no worker can ever run it,
+#: or it was lost with its workers more often than it allows. cancelled: the user did. timeout: it ran for
+#: longer than its ``max_s``. missing: it stood for a file of the manager's that changed, or vanished, before
+#: anybody had it. "" is success.
 OutcomeKind = Literal[
     "",
     "raised",

@@ -102,6 +102,8 @@ class SteeringClient(DeskClient):
             return -1
         if name == "file-source-max-transfers":
             self._desk.set_source_transfers(max(1, int(value)))
+        elif name == "wait-for-workers":
+            self._engine.await_workers(max(0, int(value)))
         return 0
 
     def block_host_with_timeout(self, host: str, timeout: float) -> None:

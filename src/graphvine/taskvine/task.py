@@ -250,7 +250,8 @@ class Task(Reported):
         self._retries = int(max_retries)
 
     def set_max_forsaken(self, max_forsaken: int) -> None:
-        """Accepted; there is no such limit here."""
+        """How often it may be lost with the worker that had it; once more, and it is "forsaken" (less than 0,
+        as unset: any number of times)."""
         self._max_forsaken = int(max_forsaken)
 
     def set_category(self, name: str) -> None:
@@ -364,6 +365,7 @@ class Task(Reported):
             priority=round(self._priority),
             retries=max(0, self._retries),
             max_deaths=self._retries + 1 if self._retries > 0 else 0,
+            max_losses=max(-1, self._max_forsaken),
             features=tuple(self._features),
             lasts_s=self._time_max,
             min_s=self._time_min,
@@ -380,6 +382,7 @@ class Task(Reported):
             asked.gpus,
             self._priority,
             self._retries,
+            self._max_forsaken,
             tuple(self._features),
             self._time_max,
             self._time_min,

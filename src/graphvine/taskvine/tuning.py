@@ -48,7 +48,9 @@ DEFAULTS: dict[str, float] = {
     "worker-retrievals": 1,
     "worker-source-max-transfers": 10,
 }
-EFFECTIVE = frozenset({"file-source-max-transfers", "hungry-minimum", "hungry-minimum-factor"})
+EFFECTIVE = frozenset(
+    {"file-source-max-transfers", "hungry-minimum", "hungry-minimum-factor", "wait-for-workers"}
+)
 #: As the manual's own example spells it.
 ALIASES = {"hungry-minumum": "hungry-minimum", "wait_retrieve_many": "wait-retrieve-many"}
 

@@ -76,6 +76,42 @@ def test_unblocking_all_leaves_no_host_blocked(cluster: Rehearsal) -> None:
     assert second.ran
 
 
+def test_nothing_begins_before_the_workers_are_there_that_were_asked_for(cluster: Rehearsal) -> None:
+    cluster.core.on_await_workers(3, 0.0)
+    workers = [cluster.join(), cluster.join()]
+    base = cluster.run(plan_of([()] * 40))
+    cluster.wait(1000.0)
+    cluster.settle()
+    assert [worker.ran for worker in workers] == [[], []]
+    assert "2 of the 3 workers that were asked for are there" in cluster.notes[-1].text
+    workers.append(cluster.join())
+    cluster.settle()
+    assert all(worker.ran for worker in workers)
+    assert cluster.results[base] == cluster.expected(base)
+
+
+def test_workers_that_were_waited_for_may_go_again(cluster: Rehearsal) -> None:
+    cluster.core.on_await_workers(2, 0.0)
+    first, second = cluster.join(), cluster.join()
+    cluster.kill(first.number)
+    base = cluster.run(plan_of([()] * 3))
+    cluster.settle()
+    assert second.ran
+    assert cluster.results[base] == cluster.expected(base)
+
+
+def test_waiting_for_no_more_workers_than_there_are_ends_the_wait(cluster: Rehearsal) -> None:
+    cluster.core.on_await_workers(5, 0.0)
+    cluster.join()
+    blocked = cluster.join()
+    cluster.core.on_block_host(blocked.hello.name, None, 0.0)
+    base = cluster.run(plan_of([()] * 3))
+    cluster.core.on_await_workers(0, 0.0)
+    cluster.settle()
+    assert blocked.ran == []
+    assert cluster.results[base] == cluster.expected(base)
+
+
 def test_a_task_runs_only_where_its_features_are(cluster: Rehearsal) -> None:
     plain, able = cluster.join(), cluster.join(features=["gcc", "root"])
     options = {task: TaskOptions(features=("root",)) for task in range(5)}

@@ -137,6 +137,20 @@ def test_what_no_worker_can_ever_run_fails_alone() -> None:
     assert isinstance(cluster.over[base], PlanDone)
 
 
+def test_what_is_lost_with_its_worker_more_often_than_it_may_be_fails_alone(cluster: Rehearsal) -> None:
+    once = TaskOptions(max_losses=1)
+    base = cluster.run(plan_of([(), (), (0, 1)], options={0: once}))
+    for _ in range(2):
+        worker = cluster.join()
+        cluster.turn()
+        cluster.deliver_to_worker(worker.number)
+        cluster.kill(worker.number)
+    cluster.join()
+    cluster.settle()
+    assert kinds(cluster, base) == {0: "unrunnable", 1: "", 2: ""}
+    assert "lost before it was done, 2 times" in cluster.outcomes[base][0].text
+
+
 # -- cancelling -----------------------------------------------------------------------------------------
 
 

@@ -40,6 +40,12 @@ def test_retries_that_are_stated_count_and_no_others():
     assert [Task("true", retries=n).options(Summary()).max_deaths for n in (-1, 0, 1, 4)] == [0, 0, 2, 5]
 
 
+def test_a_limit_of_losses_counts_from_none_on():
+    assert Task("true").options(Summary()).max_losses == -1
+    assert [Task("true", max_forsaken=n).options(Summary()).max_losses for n in (-5, 0, 3)] == [-1, 0, 3]
+    assert Task("true")._asking() != Task("true", max_forsaken=0)._asking()
+
+
 def test_inputs_and_outputs_by_keyword():
     a, b, c = buffer(), buffer(), Temp(None, "workflow")
     task = Task(
