@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from graphvine import __version__
+from graphvine.protocol.usage import Parser, SubParser
 
 #: What a shell reports for a program that Ctrl-C ended.
 INTERRUPTED = 130
@@ -59,6 +60,14 @@ def factory_main(argv: Sequence[str] | None = None) -> int:
 
 def _guarded(command: Callable[[], int]) -> int:
     """Run a command; a user's mistake, a Ctrl-C or a closed pipe is no traceback."""
+    try:
+        return _explained(command)
+    except KeyboardInterrupt:
+        print("\ngraphvine: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _explained(command: Callable[[], int]) -> int:
     from graphvine.envs.errors import PackedEnvironmentError
     from graphvine.protocol.connection import ConnectionFileError
     from graphvine.protocol.errors import GraphvineError
@@ -67,9 +76,6 @@ def _guarded(command: Callable[[], int]) -> int:
         code = command()
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
-        print("\ngraphvine: interrupted", file=sys.stderr)
-        return INTERRUPTED
     except (GraphvineError, ConnectionFileError, PackedEnvironmentError) as error:
         print(f"graphvine: {error}", file=sys.stderr)
         return 1
@@ -119,15 +125,15 @@ def _env(options: argparse.Namespace) -> int:
     return command.run_unpack(options.archive, options.directory, not options.no_progress)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="graphvine",
         description="Runs dask graphs on clusters: one manager, many workers, data that stays put.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"graphvine {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=SubParser)
     commands.add_parser("worker", help="offer this machine's cores to a manager", add_help=False)
     commands.add_parser("factory", help="keep workers for a manager, from a batch system", add_help=False)
     commands.add_parser("submit", help="submit workers to a batch system", add_help=False)

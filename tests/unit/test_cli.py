@@ -61,6 +61,56 @@ def test_an_interrupt_is_one_line(capsys):
     assert capsys.readouterr().err.strip() == "graphvine: interrupted"
 
 
+def test_an_interrupt_while_the_command_is_imported_is_one_line(capsys, monkeypatch):
+    class Interrupted:
+        def find_spec(self, name, path=None, target=None):
+            if name == "graphvine.envs.errors":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "graphvine.envs.errors", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    assert cli._guarded(lambda: 0) == 130
+    assert capsys.readouterr().err.strip() == "graphvine: interrupted"
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("demo --evnts 5", "graphvine demo: error: there is no option --evnts; did you mean --events?"),
+        ("demo 5", "graphvine demo: error: what is '5'? See --help"),
+        (
+            "env pack --ouput=x",
+            "graphvine env pack: error: there is no option --ouput; did you mean --output?",
+        ),
+        (
+            "submit slurm --corse 3",
+            "graphvine submit: error: there is no option --corse; did you mean --cores?",
+        ),
+        ("submit slurm 3 4", "graphvine submit: error: what is '4'? Give SYSTEM, and how many"),
+        (
+            "factory --mangr x",
+            "graphvine factory: error: there is no option --mangr; did you mean --manager?",
+        ),
+        ("worker h 1 -Q", "graphvine worker: error: there is no option -Q"),
+    ],
+)
+def test_a_mistyped_option_names_the_nearest_and_its_command(capsys, line, said):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(line.split())
+    assert stop.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--workdir", "--log-dir", "--debug-file", "--memory-dir"])
+def test_a_place_that_a_worker_cannot_use_is_named(option, tmp_path):
+    (tmp_path / "file").touch()
+    place = str(tmp_path / "file" / "x")
+    line = [sys.executable, "-m", "graphvine.worker", "localhost", "1", option, place]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"graphvine: {option} {place} can't be written to: Not a directory\n"
+
+
 def test_errors_that_are_nobodys_mistake_keep_their_traceback():
     def command() -> int:
         raise ZeroDivisionError

@@ -46,6 +46,7 @@ from graphvine.protocol.connection import (
 from graphvine.protocol.messages import Demand
 from graphvine.protocol.node import process_exists
 from graphvine.protocol.stopping import catch_signals
+from graphvine.protocol.usage import Parser
 
 log = logging.getLogger("graphvine.factory")
 
@@ -349,8 +350,8 @@ def _variable(text: str) -> tuple[str, str]:
     return (name, value) if sign else (name, os.environ.get(name, ""))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="graphvine factory",
         description="Keep as many workers as a manager's work asks for, from a batch system; when that "
         "manager has ended, for the next one of its name. Ends, with its jobs, on SIGTERM and Ctrl-C.",

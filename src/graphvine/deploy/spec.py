@@ -20,13 +20,8 @@ from typing import TypeVar
 import msgspec
 
 from graphvine.deploy.errors import DeployError
+from graphvine.protocol import quantities
 
-_SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
-_MB_OF = {"k": 2.0**-10, "": 1.0, "m": 1.0, "g": 2.0**10, "t": 2.0**20}
-_TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)", re.IGNORECASE)
-_S_OF = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-#: Hours, minutes and seconds, all three: "2:30" is hours to some and minutes to others.
-_CLOCK = re.compile(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
@@ -170,13 +165,7 @@ def complaints(spec: WorkerSpec) -> list[str]:
 
 def parse_mb(text: float | str) -> int:
     """Megabytes (2**20 bytes), rounded up: 8000, "8000", "8GB", "8 GiB", "500M". Raises DeployError."""
-    if isinstance(text, str):
-        match = _SIZE.fullmatch(text.strip())
-        if match is None:
-            raise DeployError(f"{text!r} is no size: write 8000 (in MB), '500MB' or '8GB'")
-        megabytes = float(match[1]) * _MB_OF[match[2].lower()]
-    else:
-        megabytes = float(text)
+    megabytes = _read(quantities.parse_mb, text)
     if not (math.isfinite(megabytes) and megabytes > 0):
         raise DeployError(f"{text!r} is no size")
     return math.ceil(megabytes)
@@ -184,7 +173,7 @@ def parse_mb(text: float | str) -> int:
 
 def parse_s(text: float | str) -> float:
     """Seconds: 7200, "2h", "90 min", "1d", "01:30:00", "1-12:00:00". Raises DeployError."""
-    seconds = _written_s(text) if isinstance(text, str) else float(text)
+    seconds = _read(quantities.parse_s, text)
     if not (math.isfinite(seconds) and seconds > 0):
         raise DeployError(f"{text!r} is no time")
     return seconds
@@ -207,16 +196,13 @@ def lines(text: str | Iterable[str]) -> tuple[str, ...]:
     return tuple(line for part in parts for line in part.splitlines() if line.strip())
 
 
-def _written_s(text: str) -> float:
-    clock = _CLOCK.fullmatch(text.strip())
-    if clock is not None:
-        days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
-        return ((days * 24.0 + hours) * 60 + minutes) * 60 + seconds
-    match = _TIME.fullmatch(text.strip())
-    unit_s = None if match is None else _S_OF.get(match[2].lower())
-    if match is None or unit_s is None:
-        raise DeployError(f"{text!r} is no time: write 7200 (in seconds), '90m', '2h', '1d' or '01:30:00'")
-    return float(match[1]) * unit_s
+def _read(parse: Callable[[str], float], written: float | str) -> float:
+    if not isinstance(written, str):
+        return float(written)
+    try:
+        return parse(written)
+    except ValueError as error:
+        raise DeployError(str(error)) from None
 
 
 def _parse_count(text: float | str) -> int:

@@ -21,6 +21,7 @@ from graphvine.deploy.options import OF_SPEC, add_job_options
 from graphvine.deploy.spec import WorkerSpec, make_spec
 from graphvine.deploy.systems import System, by_hand, make_system, names
 from graphvine.protocol.connection import Connection, read_connection, state_directory
+from graphvine.protocol.usage import Parser
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _MOST = 100_000
@@ -150,8 +151,8 @@ def _advice(system: System, jobs: Sequence[str], directory: str, manager: str) -
 # -- options ------------------------------------------------------------------------------------------------
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="graphvine submit",
         description="Submit workers for a manager that runs to a batch system, all in one submission.",
         epilog="example: graphvine submit slurm --manager analysis --cores 4 --memory 8GB --wall-time 2h 50",
@@ -164,6 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     manager = parser.add_argument_group("manager")
     manager.add_argument("-M", "--manager", metavar="NAME", help="default: the only one that runs")
     manager.add_argument("--connection-file", metavar="FILE", help="instead of a name")
+    parser.wanted = "SYSTEM, and how many"
     add_job_options(parser)
     parser.add_argument("--directory", metavar="DIR", help="for scripts and outputs; nodes must see it")
     return parser

@@ -25,10 +25,9 @@ from graphvine.deploy.factory import system_for
 from graphvine.deploy.factory_options import ACCEPTED, FactoryOptions, make_options, option_name
 from graphvine.protocol.connection import read_connection, state_directory
 from graphvine.protocol.directories import OwnedDirectory, sweep
-from graphvine.protocol.interpreter import start_bound
+from graphvine.protocol.interpreter import calling, start_bound
 
-#: Like ``-m graphvine.cli``, but a user's ``queue.py`` in the working directory is not taken for Python's.
-_START = "import sys; sys.path.remove(''); from graphvine.cli import main; sys.exit(main())"
+_START = calling("graphvine.cli", "main")
 #: How long a factory that was told to end may take to cancel its jobs.
 _STOP_S = 120.0
 _FIELDS = frozenset(FactoryOptions.__struct_fields__)

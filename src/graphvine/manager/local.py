@@ -20,13 +20,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from graphvine.protocol.interpreter import start_bound
+from graphvine.protocol.interpreter import calling, start_bound
 
 #: A worker that ends this often in a row without having joined is not started again.
 MAX_FALSE_STARTS = 3
 _LOG_TAIL_BYTES = 2000
-#: Like ``-m graphvine.worker``, but a user's ``queue.py`` in the working directory is not taken for Python's.
-_START = "import sys; sys.path.remove(''); from graphvine.worker.__main__ import main; sys.exit(main())"
+_START = calling("graphvine.worker.__main__", "start")
 
 
 class LocalWish(NamedTuple):

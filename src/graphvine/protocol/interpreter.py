@@ -19,6 +19,14 @@ def own_environment() -> dict[str, str]:
     return environment
 
 
+def calling(module: str, function: str) -> str:
+    """Code for ``python -c`` that calls this function; what it returns is the exit code. Like ``-m``, but a
+    user's ``queue.py`` in the working directory is not taken for Python's."""
+    # With PYTHONSAFEPATH the directory is not on the path to begin with.
+    leave = "sys.path[:] = [place for place in sys.path if place]"
+    return f"import sys; {leave}; from {module} import {function} as run; sys.exit(run())"
+
+
 def start_bound(command: Sequence[str], output: int | None) -> subprocess.Popen[bytes]:
     """A process that reads the end of its standard input when this one is gone. ``output``: a descriptor for
     all that it says; None for this process's own. Raises OSError."""

@@ -6,6 +6,7 @@ the same time; all others, of which many may start at once, import everything an
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -16,12 +17,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from graphvine.protocol.errors import GraphvineError
 from graphvine.protocol.stopping import catch_signals
 from graphvine.worker.launch import Launched, Zygote, zygote_log
 from graphvine.worker.options import ignored, parse
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from graphvine.protocol.connection import Connection
     from graphvine.worker.loop import Ending
@@ -36,8 +39,12 @@ _LOOPBACK = "127.0.0.1"
 _MB = 2**20
 
 
+class UnusablePlaceError(GraphvineError):
+    """A directory or file that a worker was told to write to can't be written to."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a worker until its end. Returns the exit code. Raises ConnectionFileError."""
+    """Run a worker until its end. Returns the exit code. Raises ConnectionFileError, UnusablePlaceError."""
     options = parse(argv)
     if options.parent_death:
         from graphvine.worker.forking import die_with
@@ -78,14 +85,14 @@ def _serve_forked(options: argparse.Namespace) -> int:
 
     try:
         return _serve(options, forks=True)
-    except ConnectionFileError as error:
+    except (ConnectionFileError, UnusablePlaceError) as error:
         print(f"graphvine: {error}", file=sys.stderr)
         return 1
 
 
 def _serve(options: argparse.Namespace, *, forks: bool) -> int:
     """Be a worker until its end; ``forks`` its first zygote. Returns the exit code. Raises
-    ConnectionFileError."""
+    ConnectionFileError, UnusablePlaceError."""
     _begin_log(options)
     for line in ignored(options):
         log.info("%s", line)
@@ -141,7 +148,8 @@ def _work(
     # Where its output goes must be known: without a directory for logs that is the store's, which is slower.
     launched: Zygote | None = None
     if options.log_dir:
-        os.makedirs(options.log_dir, exist_ok=True)
+        with _usable("--log-dir", options.log_dir):
+            os.makedirs(options.log_dir, exist_ok=True)
         if not forks:
             launched = Launched(zygote_log(options.log_dir))
     if forks:
@@ -156,14 +164,19 @@ def _work(
 
     if reason := too_few(options.cores or usable_cores()):
         return Ending(reason, clean=False)
+    if options.memory_dir:
+        with _usable("--memory-dir", options.memory_dir):
+            os.listdir(options.memory_dir)
     memory_directory = options.memory_dir or os.environ.get("GRAPHVINE_MEMORY_DIR", _MEMORY_DIRECTORY)
     memory_mb = usable_memory_mb() if options.memory is None else options.memory
-    store = Store(
-        memory_directory,
-        options.workdir or os.environ.get("TMPDIR", "/tmp"),
-        memory_limit_bytes=memory_mb * _MB,
-        disk_limit_bytes=math.inf if options.disk is None else options.disk * _MB,
-    )
+    workdir = options.workdir or os.environ.get("TMPDIR", "/tmp")
+    with _usable("--workdir" if options.workdir else "TMPDIR", workdir):
+        store = Store(
+            memory_directory,
+            workdir,
+            memory_limit_bytes=memory_mb * _MB,
+            disk_limit_bytes=math.inf if options.disk is None else options.disk * _MB,
+        )
     try:
         logs = options.log_dir or store.scratch
         if forks:
@@ -213,8 +226,17 @@ def _run(
         loop.close()
 
 
+@contextlib.contextmanager
+def _usable(what: str, path: str) -> Iterator[None]:
+    """What the system refuses there is told in the user's words. Raises UnusablePlaceError."""
+    try:
+        yield
+    except OSError as error:
+        raise UnusablePlaceError(f"{what} {path} can't be written to: {error.strerror or error}") from None
+
+
 def _begin_log(options: argparse.Namespace) -> None:
-    """Where this process logs, and how much. Raises ConnectionFileError."""
+    """Where this process logs, and how much. Raises UnusablePlaceError."""
     target = options.debug_file or ":stderr"
     handler: logging.Handler
     if target in (":stderr", ":stdout"):
@@ -222,7 +244,8 @@ def _begin_log(options: argparse.Namespace) -> None:
     else:
         from logging.handlers import RotatingFileHandler
 
-        handler = RotatingFileHandler(target, maxBytes=options.debug_max_rotate, backupCount=1)
+        with _usable("--debug-file", target):
+            handler = RotatingFileHandler(target, maxBytes=options.debug_max_rotate, backupCount=1)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=logging.DEBUG if options.debug else logging.INFO, handlers=[handler])
 
@@ -248,15 +271,16 @@ def _connection(options: argparse.Namespace) -> Connection:
     return stated(options)
 
 
-def _start() -> int:
+def start() -> int:
+    """Run a worker until its end, by the command line of this process. Returns the exit code."""
     from graphvine.protocol.connection import ConnectionFileError
 
     try:
         return main()
-    except ConnectionFileError as error:
+    except (ConnectionFileError, UnusablePlaceError) as error:
         print(f"graphvine: {error}", file=sys.stderr)
         return 1
 
 
 if __name__ == "__main__":
-    sys.exit(_start())
+    sys.exit(start())

@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import re
 from collections.abc import Sequence
-from typing import NoReturn
+
+from graphvine.protocol.quantities import parse_mb, parse_port, parse_s
+from graphvine.protocol.usage import Parser, argument
 
 #: Slurm's default from SIGTERM to SIGKILL (KillWait) is 30 s, the shortest of the usual ones (HTCondor's is
 #: ten minutes): less, so that what is on its way at the end still arrives. Where a site gives more, its jobs
@@ -38,30 +39,7 @@ NOTHING_TO_DO: dict[tuple[str, ...], tuple[bool, str]] = {
     ("--contact-hostport",): (True, "all addresses of this machine are told"),
 }
 
-_NUMBER = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)", re.IGNORECASE)
-_S_OF = {"": 1.0, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_MB_OF = {"": 1.0, "k": 2.0**-10, "m": 1.0, "g": 2.0**10, "t": 2.0**20}
-
-
-class Parser(argparse.ArgumentParser):
-    """As argparse's, but for unknown options."""
-
-    def parse_args(self, args: Sequence[str] | None = None, namespace: None = None) -> argparse.Namespace:  # type: ignore[override]
-        options, rest = self.parse_known_args(args, namespace)
-        if rest:
-            self._refuse(rest)
-        return options
-
-    def _refuse(self, rest: list[str]) -> NoReturn:
-        unknown = next((word for word in rest if word.startswith("-")), "")
-        if not unknown:
-            self.error(f"what is {rest[0]!r}? Give HOST PORT, or HOST:PORT, and options")
-        import difflib
-
-        name = unknown.partition("=")[0]
-        known = [option for action in self._actions for option in action.option_strings]
-        nearest = difflib.get_close_matches(name, known, 1, 0.5)
-        self.error(f"there is no option {name}" + (f"; did you mean {nearest[0]}?" if nearest else ""))
+_port, _megabytes, _seconds = argument(parse_port), argument(parse_mb), argument(parse_s)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -94,30 +72,17 @@ def _take_address(parser: Parser, options: argparse.Namespace) -> None:
         return
     for text in filter(None, options.host.split(";")):
         host, colon, port = text.rpartition(":")
-        if not colon or not port.isdigit():
+        if not colon:
             parser.error(f"{text!r}: give HOST PORT, or HOST:PORT")
-        options.addresses.append((host.strip("[]"), int(port)))
+        try:
+            options.addresses.append((host.strip("[]"), parse_port(port)))
+        except ValueError as error:
+            parser.error(f"{text!r}: {error}")
+    if not options.addresses:
+        parser.error(f"{options.host!r}: give HOST PORT, or HOST:PORT")
     options.host, options.port = options.addresses[0]
     if len(options.addresses) == 1:
         options.addresses = []
-
-
-def seconds(text: str) -> float:
-    """Seconds: a number, or with a unit (s, m, h, d)."""
-    return _quantity(text, _S_OF, "seconds, or a time like 90m or 2h")
-
-
-def megabytes(text: str) -> float:
-    """Megabytes of 2**20 bytes: a number, or with a unit (KB, MB, GB, TB)."""
-    return _quantity(re.sub(r"(?i)i?b$", "", text.strip()), _MB_OF, "megabytes, or a size like 4GB")
-
-
-def _quantity(text: str, units: dict[str, float], wanted: str) -> float:
-    match = _NUMBER.fullmatch(text.strip())
-    factor = units.get(match[2].lower()) if match else None
-    if match is None or factor is None:
-        raise argparse.ArgumentTypeError(f"{text!r}: give {wanted}")
-    return float(match[1]) * factor
 
 
 def _cores(text: str) -> float:
@@ -130,6 +95,12 @@ def _cores(text: str) -> float:
     return count
 
 
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 upward")
+    return int(text)
+
+
 def make_parser() -> Parser:
     """Everything a worker can be told."""
     parser = Parser(
@@ -139,6 +110,7 @@ def make_parser() -> Parser:
         "       %(prog)s --connection-file FILE [options]",
         description="Offer this machine's cores to a graphvine manager, until it sends the worker away.",
     )
+    parser.wanted = "HOST PORT, or HOST:PORT, and options"
     from graphvine import __version__
 
     parser.add_argument("-v", "--version", action="version", version=f"graphvine {__version__}")
@@ -158,7 +130,7 @@ def make_parser() -> Parser:
 
 def _add_manager(group: argparse._ArgumentGroup) -> None:
     group.add_argument("host", nargs="?", metavar="HOST", help="where the manager runs")
-    group.add_argument("port", nargs="?", type=int, metavar="PORT", help="the manager's port")
+    group.add_argument("port", nargs="?", type=_port, metavar="PORT", help="the manager's port")
     group.add_argument("--connection-file", metavar="FILE", help="the manager's connection file")
     group.add_argument(
         "--security",
@@ -189,9 +161,9 @@ def _add_manager(group: argparse._ArgumentGroup) -> None:
 
 def _add_offer(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--cores", type=_cores, metavar="N", help="default, and 0: all this process may use")
-    group.add_argument("--memory", type=megabytes, metavar="MB", help="default: all")
+    group.add_argument("--memory", type=_megabytes, metavar="MB", help="default: all")
     group.add_argument(
-        "--disk", type=megabytes, metavar="MB", help="default: what is free in the work directory"
+        "--disk", type=_megabytes, metavar="MB", help="default: what is free in the work directory"
     )
     group.add_argument(
         "--gpus", type=float, metavar="N", help="default: those that this process sees; 0: none is handed out"
@@ -202,7 +174,7 @@ def _add_offer(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--workers",
         metavar="N",
-        type=int,
+        type=_count,
         default=1,
         help="start so many, each of which offers what is said here (default: an equal share); quicker than "
         "starting them one by one",
@@ -216,20 +188,20 @@ def _add_stay(group: argparse._ArgumentGroup) -> None:
         "-t",
         "--timeout",
         "--idle-timeout",
-        type=seconds,
+        type=_seconds,
         metavar="SECONDS",
         help="leave after so long without work (unless it alone holds what is needed), or without a manager "
         f"(default: with -M {TIMEOUT_S:g}; else as long as the manager is there)",
     )
     group.add_argument(
         "--wall-time",
-        type=seconds,
+        type=_seconds,
         metavar="SECONDS",
         help="it will be gone after so long (or 2h): nothing is begun that can't end before",
     )
     group.add_argument(
         "--grace",
-        type=seconds,
+        type=_seconds,
         metavar="SECONDS",
         default=GRACE_S,
         help="how long after SIGTERM or SIGINT running tasks may go on, while what only this worker holds is "
