@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from graphvine import __version__
 from graphvine.deploy import environments
 from graphvine.deploy.errors import DeployError
-from graphvine.deploy.spec import WorkerSpec
+from graphvine.deploy.spec import WorkerSpec, make_spec
 from graphvine.envs.metadata import Metadata
 from graphvine.envs.packing import pack
 
@@ -59,6 +60,18 @@ def test_a_prefix_becomes_what_tar_and_gzip_can_unpack(prefix: Path) -> None:
     inode = os.stat(archive).st_ino
     assert environments.archive_of(str(prefix)) == archive
     assert os.stat(archive).st_ino == inode
+
+
+def test_packing_for_jobs_is_told_when_it_is_done(
+    prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("GRAPHVINE_CACHE_DIR", str(tmp_path))
+    caplog.set_level(logging.INFO, "graphvine.deploy")
+    spec = make_spec(environment=prefix)
+    for _ in range(2):
+        assert environments.prepared(spec).archive.endswith(".tar.gz")
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"packing environment {prefix} for the jobs: once, until it changes"]
 
 
 def test_an_archive_of_another_kind_is_compressed_again_once(prefix: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any, cast
 import msgspec
 
 from graphvine.dask_adapter.kept import KeptResult, keep
+from graphvine.envs.line import Line
 from graphvine.manager.engine import Engine, Run
 from graphvine.manager.plan import GivenFile, Plan
 from graphvine.protocol.errors import EnvironmentUnusableError
@@ -76,7 +77,7 @@ class Archives:
                     'environment should be "current", a path, or what graphvine.envs.pack gave, not '
                     f"{environment!r}"
                 )
-            with _Line(environment, progress) as line:
+            with Line(os.fspath(environment), progress) as line:
                 packed = pack(environment, progress=line)
         check_python(packed)
         kept = self._kept.get(packed.name)
@@ -139,25 +140,3 @@ def check_python(packed: Any) -> None:
             f"the environment {packed.path} has Python {packed.python}, but this script runs on Python "
             f"{mine}: what it sends could not be read there. Pack an environment with Python {mine}"
         )
-
-
-class _Line:
-    """How far packing is, on one line of a terminal."""
-
-    def __init__(self, environment: object, progress: bool | None) -> None:
-        self._title = f"packing environment {os.fspath(environment)}"  # type: ignore[call-overload]
-        self._shown = sys.stderr.isatty() if progress is None else progress
-        self._last = ""
-
-    def __enter__(self) -> _Line:
-        return self
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        text = f"{self._title}: {what} {100 * done // total if total else 0} %"
-        if self._shown and text != self._last:
-            print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-            self._last = text
-
-    def __exit__(self, *_: object) -> None:
-        if self._last:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)

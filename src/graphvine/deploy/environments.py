@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
@@ -18,20 +19,33 @@ from graphvine import __version__
 from graphvine.deploy.errors import DeployError
 from graphvine.deploy.spec import WorkerSpec
 from graphvine.envs.errors import PackedEnvironmentError
+from graphvine.envs.line import Line
 from graphvine.envs.metadata import Metadata, minor
 from graphvine.envs.packing import OnProgress, PackedEnvironment, pack
 from graphvine.envs.recompress import as_gzip
 from graphvine.envs.unpack import inspect
 
+log = logging.getLogger("graphvine.deploy")
+
 _HERE = "{}.{}".format(*sys.version_info[:2])
 
 
-def prepared(spec: WorkerSpec, progress: OnProgress | None = None) -> WorkerSpec:
-    """A spec with the environment to bring packed, unless its jobs use a Python that is there. Raises
-    DeployError."""
+def prepared(spec: WorkerSpec) -> WorkerSpec:
+    """A spec with the environment to bring packed, unless its jobs use a Python that is there. That takes its
+    time when it is done first, and is told to the log, and on a terminal. Raises DeployError."""
     if spec.python:
         return spec
-    packed = packed_for_jobs(spec.archive or "current", progress)
+    environment = spec.archive or "current"
+    told: list[str] = []
+    with Line(environment) as line:
+
+        def tell(what: str, done: int, size: int) -> None:
+            if size and not told:  # else it only looks whether anything has changed
+                told.append(what)
+                log.info("packing environment %s for the jobs: once, until it changes", environment)
+            line(what, done, size)
+
+        packed = packed_for_jobs(environment, tell)
     return msgspec.structs.replace(spec, archive=packed.path, archive_name=packed.name)
 
 

@@ -334,12 +334,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments["variables"] = dict(_variable(text) for text in arguments["variables"] or ()) or None
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     parent = os.getppid()
-    ends = [
-        catch_signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP),
-        *([sys.stdin.fileno()] if lifeline else []),
-    ]
+    ends = [sys.stdin.fileno()] if lifeline else []
     stays = (lambda: os.getppid() == parent) if parent_death else (lambda: True)
     factory = Factory(arguments, config_file, ends, stays)
+    # While it packs an environment a signal ends it as it would any program: there is nothing to see to yet.
+    ends.append(catch_signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     log.info("factory %d (%s) begins", os.getpid(), factory.options.batch_type)
     log.info("factory %d ends: %s", os.getpid(), factory.run())
     return 0

@@ -143,6 +143,9 @@ class FactoryOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         """Itself, when it makes sense. Raises DeployError."""
         if not self.manager_name and not self.connection_file:
             raise DeployError("say whose workers these are: --manager NAME, or --connection-file FILE")
+        for name in ("workers_per_cycle", "tasks_per_worker"):
+            if getattr(self, name) < 0:
+                raise DeployError(f"{name}: {getattr(self, name)} is no count")
         self.policy()
         self.spec()
         self.matches("")

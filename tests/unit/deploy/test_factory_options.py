@@ -56,6 +56,8 @@ def test_a_name_with_signs_is_itself_too():
         ({"manager_name": "m", "memory": "much"}, "memory: 'much' is no size"),
         ({"manager_name": "m", "max_worker": 2}, "max_worker"),
         ({"manager_name": "m["}, "no regular expression"),
+        ({"manager_name": "m", "workers_per_cycle": -3}, "workers_per_cycle: -3 is no count"),
+        ({"manager_name": "m", "tasks_per_worker": -1}, "tasks_per_worker: -1 is no count"),
         ({"manager_name": "m", "worker_options": "--name 'a"}, "worker-options.*No closing quotation"),
         ({"manager_name": "m", "target_duration": "soon"}, "'soon' is no time"),
         ({"manager_name": "m", "factory_timeout": "soon"}, "'soon' is no time"),
