@@ -196,6 +196,10 @@ class Chance(RuleBasedStateMachine):
     def unblock(self, host: str | None) -> None:
         self.core.on_unblock_host(host, self.cluster.now)
 
+    @rule(count=st.sampled_from([0, 1, 3, 5]))
+    def await_workers(self, count: int) -> None:
+        self.core.on_await_workers(count, self.cluster.now)
+
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
         worker = self.pick(data, list(self.cluster.workers.values()))
@@ -317,6 +321,7 @@ class Chance(RuleBasedStateMachine):
         """In the end, with one good worker more and every silent one found out, all is as it should be."""
         cluster = self.cluster
         self.core.on_unblock_host(None, cluster.now)
+        self.core.on_await_workers(0, cluster.now)
         cluster.wait(100.0)
         cluster.join(2, "good")
         cluster.settle()
