@@ -99,6 +99,14 @@ class Bench:
         self.core.on_assign(Assign(list(orders), **more))
         self.turn()
 
+    def recall(self, *tasks: int) -> None:
+        self.core.on_recall(list(tasks))
+        self.turn()
+
+    def cancel(self, *tasks: int) -> None:
+        self.core.on_cancel(list(tasks), self.now)
+        self.turn()
+
     def returned(self) -> list[int]:
         return [task for report in self.reports for task in report.returned]
 
@@ -113,6 +121,12 @@ class Bench:
                 self.core.on_executor_ready(number)
             self.turn()
             self.killed_end()
+
+    def only_executor(self) -> int:
+        """The number of the one executor that there is, which is up."""
+        self.bring_up()
+        (number,) = self.executors
+        return number
 
     def begin(self, number: int) -> list[int]:
         """The executor reads a packet, if it has none; tasks it has not done."""

@@ -62,8 +62,7 @@ def test_short_tasks_share_packets_and_one_packet_waits_behind_another() -> None
     bench = Bench(cores=1, settings=Settings(warm_executors=0, packet_tasks=8))
     measured(bench)
     bench.assign(*(order(task) for task in range(40)))
-    bench.bring_up()
-    (number,) = bench.executors
+    number = bench.only_executor()
     assert bench.begin(number) == list(range(8))
     assert [len(packet.tasks) for packet in bench.executors[number].inbox] == [8]
 
@@ -72,8 +71,7 @@ def test_a_long_task_is_not_followed_by_another_on_the_same_executor() -> None:
     bench = Bench(cores=1)
     measured(bench, 1.0)
     bench.assign(order(1), order(2))
-    bench.bring_up()
-    (number,) = bench.executors
+    number = bench.only_executor()
     assert bench.begin(number) == [1]
     assert not bench.executors[number].inbox
 
@@ -92,8 +90,7 @@ def test_a_packet_is_bounded_by_the_bytes_of_its_inputs() -> None:
     bench = Bench(cores=1, settings=Settings(warm_executors=0, packet_bytes=25))
     measured(bench)
     bench.assign(*(order(task, 100) for task in range(9)), values={100: b"0123456789"})
-    bench.bring_up()
-    (number,) = bench.executors
+    number = bench.only_executor()
     assert len(bench.begin(number)) == 3
     bench.run_all()
     assert bench.order_of_starts == list(range(9))
@@ -218,8 +215,7 @@ def test_a_context_of_modules_alone_uses_the_executors_there_are() -> None:
 def test_a_large_result_is_a_file_of_the_store_for_those_that_need_it() -> None:
     bench = Bench(cores=1)
     bench.assign(order(1), order(2, 1))
-    bench.bring_up()
-    (number,) = bench.executors
+    number = bench.only_executor()
     bench.finish_one(number, size=5000)
     assert bench.done[1].value is None
     assert bench.done[1].size == 5000
@@ -235,8 +231,7 @@ def test_a_large_result_is_a_file_of_the_store_for_those_that_need_it() -> None:
 def test_a_failed_task_is_reported_once_with_all_that_is_known() -> None:
     bench = Bench(cores=1)
     bench.assign(order(1))
-    bench.bring_up()
-    (number,) = bench.executors
+    number = bench.only_executor()
     bench.finish_one(number, kind="raised")
     (failed,) = bench.failed
     assert (failed.task, failed.kind, failed.text) == (1, "raised", "why")
@@ -250,8 +245,7 @@ def test_a_death_is_blamed_on_the_begun_task_alone() -> None:
     bench = Bench(cores=1, settings=Settings(warm_executors=0, packet_tasks=4))
     measured(bench)
     bench.assign(*(order(task) for task in range(12)))
-    bench.bring_up()
-    (number,) = bench.executors
+    number = bench.only_executor()
     bench.finish_one(number)
     bench.die(number)
     assert [(failed.task, failed.kind, failed.text) for failed in bench.failed] == [(1, "killed", "signal 9")]
@@ -264,8 +258,7 @@ def test_nobody_is_blamed_for_a_death_between_tasks() -> None:
     bench = Bench(cores=1)
     measured(bench)
     bench.assign(*(order(task) for task in range(4)))
-    bench.bring_up()
-    (number,) = bench.executors
+    number = bench.only_executor()
     bench.die(number, begun=False)
     assert not bench.failed
     bench.run_all()
@@ -293,11 +286,9 @@ def test_executors_that_never_come_up_fail_a_task_instead_of_being_tried_for_eve
 def test_recall_gives_back_what_has_not_begun_and_what_waits_for_it() -> None:
     bench = Bench(cores=1)
     bench.assign(order(1), order(2), order(3, 2), order(4, 3, 1), order(5))
-    bench.bring_up()
-    (number,) = bench.executors
+    number = bench.only_executor()
     assert bench.begin(number) == [1]
-    bench.core.on_recall([1, 2])
-    bench.turn()
+    bench.recall(1, 2)
     assert sorted(bench.returned()) == [2, 3, 4]
     bench.run_all()
     assert set(bench.done) == {1, 5}
@@ -316,11 +307,9 @@ def test_recall_takes_unread_packets_back_and_keeps_what_was_not_recalled() -> N
     bench = Bench(cores=1, settings=Settings(warm_executors=0, packet_tasks=4))
     measured(bench)
     bench.assign(*(order(task) for task in range(12)))
-    bench.bring_up()
-    (number,) = bench.executors
+    number = bench.only_executor()
     assert bench.begin(number) == [0, 1, 2, 3]
-    bench.core.on_recall([3, 5, 9])
-    bench.turn()
+    bench.recall(3, 5, 9)
     assert sorted(bench.returned()) == [5, 9]
     bench.run_all()
     assert bench.order_of_starts == [0, 1, 2, 3, 4, 6, 7, 8, 10, 11]
@@ -359,8 +348,7 @@ def test_a_packet_read_while_the_one_before_it_was_taken_back_tells_all_it_needs
 def test_a_recalled_task_that_comes_again_runs() -> None:
     bench = Bench(cores=1)
     bench.assign(order(1), order(2))
-    bench.core.on_recall([2])
-    bench.turn()
+    bench.recall(2)
     bench.assign(order(2))
     bench.run_all()
     assert set(bench.done) == {1, 2}
@@ -370,11 +358,9 @@ def test_a_recalled_task_that_an_executor_gives_back_is_returned() -> None:
     bench = Bench(cores=1, settings=Settings(warm_executors=0, packet_tasks=4))
     measured(bench)
     bench.assign(*(order(task) for task in range(4)))
-    bench.bring_up()
-    (number,) = bench.executors
+    number = bench.only_executor()
     assert bench.begin(number) == [0, 1, 2, 3]
-    bench.core.on_recall([2])
-    bench.turn()
+    bench.recall(2)
     assert bench.returned() == [], "perhaps it has begun"
     bench.finish_one(number)
     bench.finish_one(number)
@@ -392,8 +378,7 @@ def test_a_recalled_task_that_an_executor_gives_back_is_returned() -> None:
 def test_a_worker_that_leaves_gives_back_what_has_not_begun_and_what_still_comes() -> None:
     bench = Bench(cores=1)
     bench.assign(order(1), order(2), order(3, 2))
-    bench.bring_up()
-    (number,) = bench.executors
+    number = bench.only_executor()
     assert bench.begin(number) == [1]
     assert not bench.core.idle()
     bench.core.on_leave()
@@ -410,8 +395,7 @@ def test_a_worker_that_leaves_gives_back_what_has_not_begun_and_what_still_comes
 def test_whoever_dies_while_its_worker_leaves_is_blamed_for_nothing() -> None:
     bench = Bench(cores=1)
     bench.assign(order(1))
-    bench.bring_up()
-    (number,) = bench.executors
+    number = bench.only_executor()
     bench.begin(number)
     bench.core.on_leave()
     bench.turn()
@@ -424,8 +408,7 @@ def test_cancel_of_what_has_not_begun_is_forgotten_without_a_word() -> None:
     bench = Bench(cores=1)
     bench.assign(order(1), order(2), order(3, 2))
     bench.bring_up()
-    bench.core.on_cancel([2, 3], bench.now)
-    bench.turn()
+    bench.cancel(2, 3)
     bench.run_all()
     assert set(bench.done) == {1}
     assert not bench.failed
@@ -435,11 +418,9 @@ def test_cancel_of_what_has_not_begun_is_forgotten_without_a_word() -> None:
 def test_cancel_stops_a_long_task_at_once_without_blame() -> None:
     bench = Bench(cores=1)
     bench.assign(order(1), order(2))
-    bench.bring_up()
-    (number,) = bench.executors
+    number = bench.only_executor()
     bench.begin(number)
-    bench.core.on_cancel([1], bench.now)
-    bench.turn()
+    bench.cancel(1)
     assert bench.killed == [number]
     bench.run_all()
     assert set(bench.done) == {2}
@@ -451,11 +432,9 @@ def test_cancel_lets_a_short_task_end_and_stops_it_when_it_does_not() -> None:
     bench = Bench(cores=1, settings=settings)
     measured(bench)
     bench.assign(*(order(task) for task in range(6)))
-    bench.bring_up()
-    (number,) = bench.executors
+    number = bench.only_executor()
     bench.begin(number)
-    bench.core.on_cancel([0], bench.now)
-    bench.turn()
+    bench.cancel(0)
     assert not bench.killed
     bench.wait(settings.cancel_grace_s)
     assert bench.killed == [number]
@@ -469,11 +448,9 @@ def test_cancel_within_a_packet_that_ends_in_time_kills_nobody() -> None:
     bench = Bench(cores=1, settings=settings)
     measured(bench)
     bench.assign(*(order(task) for task in range(6)))
-    bench.bring_up()
-    (number,) = bench.executors
+    number = bench.only_executor()
     bench.begin(number)
-    bench.core.on_cancel([0], bench.now)
-    bench.turn()
+    bench.cancel(0)
     bench.run_all()
     bench.wait(2 * settings.cancel_grace_s)
     assert not bench.killed
@@ -484,11 +461,9 @@ def test_the_file_of_a_cancelled_task_is_dropped() -> None:
     bench = Bench(cores=1)
     measured(bench)
     bench.assign(order(1), order(2))
-    bench.bring_up()
-    (number,) = bench.executors
+    number = bench.only_executor()
     bench.begin(number)
-    bench.core.on_cancel([1], bench.now)
-    bench.turn()
+    bench.cancel(1)
     bench.finish_one(number, size=5000)
     assert 1 not in bench.stored
     assert 1 not in bench.done
@@ -554,8 +529,7 @@ def test_a_file_nobody_told_of_is_reported_missing_once() -> None:
 def test_a_file_that_vanishes_is_reported_and_its_task_waits_for_it() -> None:
     bench = Bench(cores=1)
     bench.assign(order(1))
-    bench.bring_up()
-    (number,) = bench.executors
+    number = bench.only_executor()
     bench.finish_one(number, size=5000)
     bench.core.on_file_lost(1)
     bench.assign(order(2, 1))
@@ -568,8 +542,7 @@ def test_a_file_that_vanishes_is_reported_and_its_task_waits_for_it() -> None:
 def test_rejoining_forgets_tasks_and_keeps_stored_results() -> None:
     bench = Bench(cores=1)
     bench.assign(order(1), order(2), order(3, 99))
-    bench.bring_up()
-    (number,) = bench.executors
+    number = bench.only_executor()
     bench.finish_one(number, size=5000)
     bench.core.on_rejoin(bench.now)
     bench.reports.clear()
@@ -650,8 +623,7 @@ def test_tasks_whose_blob_cannot_be_stored_fail_and_it_is_not_asked_for_again() 
 def test_a_task_that_runs_for_too_long_is_stopped_and_fails() -> None:
     bench = Bench(cores=1)
     bench.assign(order(1), order(2), limits={1: 5.0})
-    bench.bring_up()
-    (number,) = bench.executors
+    number = bench.only_executor()
     assert bench.begin(number) == [1]
     bench.wait(4.9)
     assert not bench.failed
@@ -666,8 +638,7 @@ def test_the_time_of_a_task_begins_when_it_does() -> None:
     bench = Bench(cores=1, settings=Settings(warm_executors=0, packet_tasks=8))
     measured(bench)
     bench.assign(*(order(task) for task in range(4)), limits=dict.fromkeys(range(4), 5.0))
-    bench.bring_up()
-    (number,) = bench.executors
+    number = bench.only_executor()
     for task in range(4):
         assert bench.begin(number) == [task], "it is alone, and nobody waits behind it"
         assert not bench.executors[number].inbox
@@ -684,8 +655,7 @@ def test_a_task_that_was_cancelled_or_whose_executor_died_does_not_time_out() ->
     bench.bring_up()
     first, second = bench.executors
     assert (bench.begin(first), bench.begin(second)) == ([1], [2])
-    bench.core.on_cancel([1], bench.now)
-    bench.turn()
+    bench.cancel(1)
     bench.die(second)
     bench.wait(100.0)
     assert [failed.kind for failed in bench.failed] == ["killed"]
@@ -694,8 +664,7 @@ def test_a_task_that_was_cancelled_or_whose_executor_died_does_not_time_out() ->
 def test_a_value_that_the_manager_sends_takes_the_place_of_a_result_nobody_wants() -> None:
     bench = Bench(cores=1)
     bench.assign(order(1))
-    bench.bring_up()
-    (number,) = bench.executors
+    number = bench.only_executor()
     bench.finish_one(number, size=1000)
     assert 1 in bench.stored
     # It was cancelled meanwhile, and that is its result now.
@@ -709,8 +678,7 @@ def test_a_value_that_the_manager_sends_takes_the_place_of_a_result_nobody_wants
 def test_results_of_a_busy_worker_wait_for_others_and_the_last_ones_do_not() -> None:
     bench = Bench(cores=1, settings=Settings(warm_executors=0, gather_s=0.5))
     bench.assign(*(order(task) for task in range(4)))
-    bench.bring_up()
-    (number,) = bench.executors
+    number = bench.only_executor()
     bench.begin(number)
     bench.finish_one(number, duration_s=1.0)
     assert not bench.done, "there is more to do than can be begun"

@@ -126,8 +126,7 @@ def test_busy_executors_keep_their_devices() -> None:
 def test_a_device_comes_back_from_an_executor_that_dies(begun: bool) -> None:
     bench = Bench(cores=2, gpus=1)
     bench.assign(order(1), order(2), requests={1: GPU, 2: GPU})
-    bench.bring_up()
-    (number,) = bench.executors
+    number = bench.only_executor()
     bench.die(number, begun)
     bench.run_all()
     assert len(bench.done) + len(bench.failed) == 2

@@ -92,10 +92,25 @@ def said(link: socket.socket) -> FromExecutor:
     return msgspec.msgpack.decode(link.recv(200_000), type=FromExecutor)  # type: ignore[arg-type, return-value]
 
 
+def done_by(
+    link: socket.socket, directory: Path, entries: list[object], tasks: list[PacketTask]
+) -> PacketDone:
+    """What a fresh executor says of a packet, all of whose tasks but those of other blobs are entries of
+    blob 1."""
+    packet = Packet(
+        3, [], [(1, blob(directory / "blob", *entries))], tasks, str(directory), 100, patience_s=60.0
+    )
+    assert said(link) == ExecutorUp(os.getpid())
+    link.send(msgspec.msgpack.encode(packet))
+    done = said(link)
+    assert isinstance(done, PacketDone)
+    return done
+
+
 def test_a_failed_task_does_not_keep_the_next_ones_from_running(
     agent_end: socket.socket, tmp_path: Path
 ) -> None:
-    path = blob(tmp_path / "blob", (int, ("no number",), ()), (int, ("5",), ()), (int, (None,), (0,)))
+    entries = [(int, ("no number",), ()), (int, ("5",), ()), (int, (None,), (0,))]
     tasks = [
         PacketTask(10, 1, 0, 0, 0, []),
         PacketTask(11, 1, 0, 1, 4, []),
@@ -105,11 +120,7 @@ def test_a_failed_task_does_not_keep_the_next_ones_from_running(
         PacketTask(15, 2, 0, 0, 0, []),
         PacketTask(16, 1, 9, 1, 0, []),
     ]
-    packet = Packet(3, [], [(1, path)], tasks, str(tmp_path), 100)
-    assert said(agent_end) == ExecutorUp(os.getpid())
-    agent_end.send(msgspec.msgpack.encode(packet))
-    done = said(agent_end)
-    assert isinstance(done, PacketDone)
+    done = done_by(agent_end, tmp_path, entries, tasks)
     assert (done.number, done.finished) == (3, True)
     kinds = {result.task: result.kind for result in done.results}
     unknown = dict.fromkeys((14, 15, 16), "undecodable")
@@ -134,13 +145,7 @@ def test_values_are_passed_on_as_they_are(agent_end: socket.socket, tmp_path: Pa
         PacketTask(11, 1, 0, 1, 0, [10]),
         PacketTask(12, 1, 0, 2, 0, [10]),
     ]
-    packet = Packet(
-        3, [], [(1, blob(tmp_path / "blob", *entries))], tasks, str(tmp_path), 100, patience_s=60.0
-    )
-    assert said(agent_end) == ExecutorUp(os.getpid())
-    agent_end.send(msgspec.msgpack.encode(packet))
-    done = said(agent_end)
-    assert isinstance(done, PacketDone)
+    done = done_by(agent_end, tmp_path, entries, tasks)
     first = done.results[0]
     assert (first.task, first.kind, first.size) == (10, "", 0)
     assert [pickle.loads(result.value) for result in done.results if result.value] == [2, [1, 2]]
@@ -151,13 +156,7 @@ def test_values_are_passed_on_as_they_are(agent_end: socket.socket, tmp_path: Pa
 def test_what_is_passed_on_and_needed_elsewhere_too_is_kept(agent_end: socket.socket, tmp_path: Path) -> None:
     entries = [(bytes, (5000,), ()), (len, (None,), (0,))]
     tasks = [PacketTask(10, 1, 0, 0, 0, [], 1, True), PacketTask(11, 1, 0, 1, 0, [10])]
-    packet = Packet(
-        3, [], [(1, blob(tmp_path / "blob", *entries))], tasks, str(tmp_path), 100, patience_s=60.0
-    )
-    assert said(agent_end) == ExecutorUp(os.getpid())
-    agent_end.send(msgspec.msgpack.encode(packet))
-    done = said(agent_end)
-    assert isinstance(done, PacketDone)
+    done = done_by(agent_end, tmp_path, entries, tasks)
     assert [result.task for result in done.results] == [10, 11]
     assert (tmp_path / "10").stat().st_size == done.results[0].size > 5000
 
@@ -166,13 +165,7 @@ def test_a_tree_is_kept_and_read_from_the_store(agent_end: socket.socket, tmp_pa
     (tmp_path / "made").write_text("by the task")
     entries = [(NewTree, (str(tmp_path / "made"),), ()), (len, (None,), (0,))]
     tasks = [PacketTask(10, 1, 0, 0, 0, [], 1, False), PacketTask(11, 1, 0, 1, 0, [10])]
-    packet = Packet(
-        3, [], [(1, blob(tmp_path / "blob", *entries))], tasks, str(tmp_path), 100, patience_s=60.0
-    )
-    assert said(agent_end) == ExecutorUp(os.getpid())
-    agent_end.send(msgspec.msgpack.encode(packet))
-    done = said(agent_end)
-    assert isinstance(done, PacketDone)
+    done = done_by(agent_end, tmp_path, entries, tasks)
     assert [(result.task, result.kind, result.size > 0) for result in done.results] == [(10, "", True)]
     assert done.given_back == [11]
 
@@ -193,13 +186,7 @@ def test_what_a_child_makes_is_kept_and_it_takes_what_is_passed_on(
         PacketTask(11, 1, 0, 1, 0, [10], 1, False),
         PacketTask(12, 1, 0, 2, 0, [11]),
     ]
-    packet = Packet(
-        3, [], [(1, blob(tmp_path / "blob", *entries))], tasks, str(tmp_path), 100, patience_s=60.0
-    )
-    assert said(agent_end) == ExecutorUp(os.getpid())
-    agent_end.send(msgspec.msgpack.encode(packet))
-    done = said(agent_end)
-    assert isinstance(done, PacketDone)
+    done = done_by(agent_end, tmp_path, entries, tasks)
     assert [(result.task, result.kind, result.text) for result in done.results] == [
         (10, "", ""),
         (11, "", ""),

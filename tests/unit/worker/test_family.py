@@ -243,8 +243,7 @@ def test_a_failure_in_the_middle() -> None:
     bench.finish_one(number, "raised")
     bench.finish_one(number)
     assert [failure.task for failure in bench.failed] == [2]
-    bench.core.on_recall([4])
-    bench.turn()
+    bench.recall(4)
     bench.run_all()
     # 1 has run again, and is kept for whoever makes 2.
     assert set(bench.done) == {1, 3}
@@ -254,8 +253,7 @@ def test_a_failure_in_the_middle() -> None:
 
 def test_what_is_called_back_takes_with_it_what_follows() -> None:
     bench = bench_with(used(1, 8), used(1, 9, 8), used(1, 1), used(1, 2, 1))
-    bench.core.on_recall([1])
-    bench.turn()
+    bench.recall(1)
     bench.run_all()
     assert set(bench.returned()) == {1, 2}
     assert set(bench.done) == {8, 9}
@@ -265,7 +263,6 @@ def test_cancelled_with_its_executor() -> None:
     bench = bench_with(used(1, 1), used(1, 2, 1), mean_s=0.1)
     (number,) = bench.executors
     bench.finish_one(number)
-    bench.core.on_cancel([1, 2], bench.now)
-    bench.turn()
+    bench.cancel(1, 2)
     assert bench.killed == [number]
     assert not bench.core._queue.jobs

@@ -226,8 +226,7 @@ def test_cancelled_and_recalled_tasks_of_a_held_lane_are_gone(ready_first: bool)
     if ready_first:
         bench.zygote_ready(key)
     bench.core.on_cancel([1], bench.now)
-    bench.core.on_recall([2])
-    bench.turn()
+    bench.recall(2)
     assert bench.returned() == [2]
     if not ready_first:
         bench.zygote_ready(key)
