@@ -6,8 +6,8 @@ import sys
 
 
 class Line:
-    """``environment``: what is packed. ``shown``: None for wherever somebody looks on. There is nothing before
-    it is called first, nor after the ``with`` block."""
+    """``environment``: what is packed. ``shown``: None for wherever somebody looks on. There is nothing
+    before it is called first, nor after the ``with`` block."""
 
     def __init__(self, environment: str, shown: bool | None = None) -> None:
         self._title = f"packing environment {environment}"
