@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import sys
 import tarfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import pytest
+from tests.integration.conftest import StartWorker
+from tests.web import Handler, Source, source
 
 import graphvine as vine
 from graphvine.manager.manager import Manager
+
+__all__ = ["source"]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -88,6 +93,74 @@ def test_one_that_fails_says_why(m: Manager) -> None:
             assert m.wait(60) is task
             assert task.result == "input missing"
             assert why in task.reason
+
+
+def test_a_source_is_asked_by_a_few_on_all_nodes_together(
+    bare_manager: Manager,
+    start_worker: StartWorker,
+    source: Source,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    m, names = bare_manager, ("a", "b", "c")
+    for name in names:
+        # What processes of one node share, these do not.
+        monkeypatch.setenv("GRAPHVINE_CACHE_DIR", str(tmp_path / f"cache-{name}"))
+        start_worker(m, 1, name, "--feature", name)
+    alone, another = threading.Lock(), threading.Event()
+
+    def answer(handler: Handler) -> None:
+        if not alone.acquire(blocking=False):
+            another.set()
+            handler.say(500)
+            return
+        try:
+            another.wait(0.5)
+            handler.say(200, b"content")
+        finally:
+            alone.release()
+
+    source.answers["/f"] = answer
+    assert m.tune("file-source-max-transfers", 1) == 0
+    file = m.declare_url(source.url("/f"), cache=True, peer_transfer=False)
+    tasks: list[Any] = [on(name, "cat f") for name in names]
+    tasks.append(vine.PythonTask(lambda: Path("f").read_text()))
+    tasks[-1].set_cores(1)
+    tasks[-1].add_feature("c")
+    for task in tasks:
+        task.add_input(file, "f")
+    finish(m, *tasks)
+    assert {task.output for task in tasks} == {"content"}
+    assert not another.is_set()
+    assert sum(method == "GET" for method, _, _ in source.seen) == len(names)
+
+
+def test_a_turn_at_a_source_ends_with_who_has_it(m: Manager, source: Source) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold(handler: Handler) -> None:
+        begun.set()
+        go_on.wait(60)
+        handler.say(200, b"content")
+
+    source.answers["/held"] = hold
+    source.answers["/f"] = lambda handler: handler.say(200, b"content")
+    assert m.tune("file-source-max-transfers", 1) == 0
+    holds = on("a", "cat f")
+    holds.add_input(m.declare_url(source.url("/held"), peer_transfer=False), "f")
+    m.submit(holds)
+    assert begun.wait(60)
+    waits, given_up = on("b", "cat f"), on("b", "cat f")
+    for task in (given_up, waits):
+        task.add_input(m.declare_url(source.url("/f"), peer_transfer=False), "f")
+        m.submit(task)
+    assert m.cancel_by_task_id(given_up.id) == 1
+    assert m.wait_for_task_id(given_up.id, 60) is given_up
+    assert m.cancel_by_task_id(holds.id) == 1
+    assert m.wait_for_task_id(holds.id, 60) is holds
+    assert m.wait(60) is waits
+    assert waits.output == "content", waits.reason
+    go_on.set()
 
 
 def test_what_is_packed_is_unpacked_on_each(m: Manager, tmp_path: Path) -> None:

@@ -141,7 +141,8 @@ def check_limits(state: State) -> None:
     for name, limit in state.limits.items():
         waiting = {key & KEY_MASK for key in limit.waiting}
         ready = {number for number in waiting if limits.is_ready(state, number)} - limit.running
-        assert not ready or len(limit.running) >= limit.count, f"tasks wait for {name!r} in vain"
+        wanted = ready or any(limits.runs(state, runner) for runner, _ in limit.asking)
+        assert not wanted or not limit.has_room(), f"tasks wait for {name!r} in vain"
         for table in state.plans.values():
             for index in table.in_state(DISPATCHED):
                 if pool_of(table, index).limit == name:

@@ -56,6 +56,7 @@ from graphvine.protocol.messages import (
     Leaving,
     Report,
     ToManager,
+    Turn,
     Welcome,
 )
 
@@ -130,6 +131,8 @@ class Core:
             reports.on_report(self.state, speaker, message)
         elif type(message) is Heartbeat:
             speaker.stored = message.store_mb * 2**20
+        elif type(message) is Turn:
+            limits.on_turn(self.state, speaker, message)
         elif type(message) is Leaving:
             departures.on_leaving(self.state, speaker, message)
         elif type(message) is Goodbye:

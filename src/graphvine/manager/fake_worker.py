@@ -29,6 +29,7 @@ from graphvine.protocol.messages import (
     TaskFailed,
     TaskOrder,
     ToWorker,
+    TurnGiven,
     Welcome,
 )
 from graphvine.protocol.zygotes import zygote_key
@@ -70,6 +71,8 @@ class FakeWorker:
         self.peers: set[int] = set()
         #: Files to be fetched: where from. None: asked for and no answer yet.
         self.fetching: dict[int, Source | None] = {}
+        #: Answers to tasks that asked for their turn.
+        self.turns: list[str] = []
         self.report = Report()
         self.ran: list[int] = []
 
@@ -89,6 +92,8 @@ class FakeWorker:
                 self.fetching.pop(file, None)
         elif isinstance(message, Probe):
             self.peers.update(message.peers)
+        elif isinstance(message, TurnGiven):
+            self.turns += message.replies
         elif isinstance(message, Recall):
             self._give_back(message.tasks)
         elif isinstance(message, Cancel):

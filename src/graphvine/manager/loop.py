@@ -67,6 +67,7 @@ from graphvine.protocol.messages import (
     Told,
     ToManager,
     ToWorker,
+    Turn,
 )
 
 log = logging.getLogger("graphvine.manager")
@@ -406,7 +407,7 @@ class Loop:
             self._core.on_heard(worker, time.monotonic())
             self._pass_on(worker, message)
         else:
-            assert isinstance(message, Report | Heartbeat | Leaving | Goodbye)
+            assert isinstance(message, Report | Heartbeat | Turn | Leaving | Goodbye)
             self._core.on_message(worker, message, time.monotonic())
             if isinstance(message, Goodbye):
                 self._part(worker, message.reason)

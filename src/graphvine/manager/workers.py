@@ -28,6 +28,7 @@ from graphvine.protocol.messages import (
     Sources,
     TaskOrder,
     ToWorker,
+    TurnGiven,
     cores_of,
     is_light,
 )
@@ -188,6 +189,7 @@ class Rest:
         "recalls",
         "requests",
         "sources",
+        "turns",
         "update_values",
         "updates",
         "values",
@@ -198,6 +200,7 @@ class Rest:
         self.cancels: list[int] = []
         self.recalls: list[int] = []
         self.probes: list[int] = []
+        self.turns: list[str] = []
         self.updates: list[Source] = []
         self.update_values: dict[int, bytes] = {}
         self.blobs: list[BlobData] = []
@@ -278,6 +281,9 @@ class Outbox:
         if rest.probes:
             messages.append(Probe(rest.probes, rest.new_peers))
             rest.probes, rest.new_peers = [], {}
+        if rest.turns:
+            messages.append(TurnGiven(rest.turns))
+            rest.turns = []
         if rest.updates or rest.update_values:
             messages.append(Sources(rest.updates, rest.new_peers, rest.update_values))
             rest.updates, rest.update_values, rest.new_peers = [], {}, {}

@@ -226,6 +226,12 @@ class Cancel(msgspec.Struct, tag="cancel"):
     tasks: list[int]
 
 
+class TurnGiven(msgspec.Struct, tag="turn-given"):
+    """Tasks that asked for their turn (``Turn``), by their ``reply``, have it."""
+
+    replies: list[str]
+
+
 class Leave(msgspec.Struct, tag="leave"):
     """The manager is done with this worker: stop everything and exit. ``closing``: with all workers, for it
     closes."""
@@ -451,6 +457,15 @@ class Told(msgspec.Struct, tag="told"):
     data: bytes
 
 
+class Turn(msgspec.Struct, tag="turn"):
+    """A running task wants to count under a limit from now on: ``TurnGiven`` with this ``reply`` lets it go
+    on. An empty ``reply``: it counts no more."""
+
+    task: int
+    limit: str
+    reply: str
+
+
 # -- both ways: bytes that cannot go from peer to peer --------------------------------------------------
 
 
@@ -485,9 +500,33 @@ class Piece(msgspec.Struct, tag="piece"):
 
 
 ToWorker = (
-    Welcome | Refused | Rejoin | Assign | Sources | Probe | Drop | Recall | Cancel | Leave | Pull | Piece
+    Welcome
+    | Refused
+    | Rejoin
+    | Assign
+    | Sources
+    | Probe
+    | Drop
+    | Recall
+    | Cancel
+    | TurnGiven
+    | Leave
+    | Pull
+    | Piece
 )
 ToFactory = Demand | Refused | Rejoin | Leave
 ToManager = (
-    Hello | Attend | Retire | Report | Heartbeat | Output | Told | Leaving | Goodbye | Pull | Piece | Taken
+    Hello
+    | Attend
+    | Retire
+    | Report
+    | Heartbeat
+    | Output
+    | Told
+    | Turn
+    | Leaving
+    | Goodbye
+    | Pull
+    | Piece
+    | Taken
 )

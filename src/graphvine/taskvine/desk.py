@@ -337,7 +337,7 @@ class Desk:
 
     def _builder(self) -> Builder:
         limits = self._category_limits
-        return Builder(self._staging, self.defaults, limits, self.enforces, self._source_transfers)
+        return Builder(self._staging, self.defaults, limits, self.enforces)
 
     def _hand_over_before(self, task: Task) -> None:
         """What makes an environment cannot run in it, so it is not of the same plan. Raises

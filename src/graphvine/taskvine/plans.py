@@ -86,17 +86,14 @@ class Builder:
         defaults: Mapping[str, Summary] | None = None,
         limits: Mapping[str, str] | None = None,
         enforced: bool = False,
-        source_transfers: int = 0,
     ) -> None:
         """``staging``: a directory for the content of large buffers. ``defaults``: by category, what tasks
         ask for that do not say; ``limits``: the limits of categories that have one. ``enforced``: tasks that
-        use more memory or disk than was stated are stopped. ``source_transfers``: how many read from one
-        source at a time on a node, where each worker does so for itself."""
+        use more memory or disk than was stated are stopped."""
         self._staging = staging
         self._defaults = defaults or {}
         self._category_limits = limits or {}
         self._enforced = enforced
-        self._source_transfers = source_transfers
         self._inputs: list[tuple[int, ...]] = []
         self._keys: list[object] = []
         self._entries: list[Entry | None] = []
@@ -318,7 +315,8 @@ class Builder:
         self.limits.add(limit)
         request = sources.Request(file.url, kept_name(file), file.validator or sources.Validator())
         request.variables, request.mode = file.environment, mode_of(file)
-        request.at_once = 0 if file.peer_transfer else self._source_transfers
+        # What each worker fetches for itself is no task that could be let through.
+        request.limit = "" if file.peer_transfer else limit
         inputs = [self.input(file.proxy)] if file.proxy is not None else []
         options = msgspec.structs.replace(SMALL, limit=limit)
 

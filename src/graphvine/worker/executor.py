@@ -27,7 +27,7 @@ import msgspec
 from graphvine.protocol import payload, tree_files, values
 from graphvine.protocol.failures import describe, pickle_error
 from graphvine.protocol.trees import BadTreeError, NewTree, Tree
-from graphvine.worker import capture, scratch, spare
+from graphvine.worker import capture, scratch, spare, turns
 from graphvine.worker.deaths import OutOfMemoryKills, explain, tail
 from graphvine.worker.forking import run_in_child
 from graphvine.worker.marks import LAYOUT, NOTHING
@@ -43,6 +43,7 @@ from graphvine.worker.packets import (
     ResultKind,
     TaskResult,
     TaskTold,
+    TaskTurn,
 )
 from graphvine.worker.passing import refer, resolve
 from graphvine.worker.relief import Relief, UnderWay
@@ -184,6 +185,7 @@ class Executor:
         self._running = 0, 0
         """The task that runs, and which attempt at it."""
         listen(self._tell)
+        turns.listen(self._ask_for_turn)
 
     def serve(self) -> None:
         """Run packets until the agent closes its end."""
@@ -198,6 +200,9 @@ class Executor:
     def _tell(self, data: bytes) -> None:
         """Called in any thread of the running task."""
         self._say(TaskTold(*self._running, data))
+
+    def _ask_for_turn(self, limit: str, reply: str) -> None:
+        self._say(TaskTurn(self._running[0], limit, reply))
 
     def _run_packet(self, packet: Packet) -> None:
         for ref in packet.contexts:

@@ -15,14 +15,15 @@ from graphvine.protocol.messages import (
     Rejoin,
     Sources,
     ToWorker,
+    TurnGiven,
     Welcome,
 )
 from graphvine.worker.core import Core
 
 
-def hear(core: Core, message: ToWorker, now: float) -> Welcome | Rejoin | Refused | Leave | None:
-    """Tell the core. What is about the worker's joining and leaving comes back: it is for whoever stands
-    around the core."""
+def hear(core: Core, message: ToWorker, now: float) -> Welcome | Rejoin | Refused | TurnGiven | Leave | None:
+    """Tell the core. What is about the worker's joining and leaving comes back, and what is for a running
+    task: it is for whoever stands around the core."""
     core.on_clock(now)
     match message:
         case Assign():
@@ -41,6 +42,6 @@ def hear(core: Core, message: ToWorker, now: float) -> Welcome | Rejoin | Refuse
             core.on_pull(message)
         case Piece():
             core.on_piece(message)
-        case Welcome() | Rejoin() | Refused() | Leave():
+        case Welcome() | Rejoin() | Refused() | TurnGiven() | Leave():
             return message
     return None

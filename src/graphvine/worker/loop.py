@@ -35,9 +35,12 @@ from graphvine.protocol.messages import (
     Told,
     ToManager,
     ToWorker,
+    Turn,
+    TurnGiven,
     Welcome,
 )
 from graphvine.protocol.node import node_id
+from graphvine.worker import turns
 from graphvine.worker.arrivals import Arrival, Arrivals
 from graphvine.worker.carry import Hands
 from graphvine.worker.core import Core
@@ -45,7 +48,7 @@ from graphvine.worker.gpus import offered
 from graphvine.worker.hearing import hear
 from graphvine.worker.node import capacity, resident_mb
 from graphvine.worker.output import Allowance, Printed
-from graphvine.worker.packets import TaskTold
+from graphvine.worker.packets import TaskTold, TaskTurn
 from graphvine.worker.pool import Pool
 from graphvine.worker.pool_events import (
     ExecutorDied,
@@ -318,6 +321,9 @@ class Loop:
                 self._on_rejoin(now)
             case Refused(reason):
                 self._ending = Ending(f"the manager refused this worker: {reason}", clean=False)
+            case TurnGiven(replies):
+                for reply in replies:
+                    turns.answer(reply)
             case Leave(reason, closing):
                 text = f"the manager sent this worker away: {reason}"
                 if self._farewell is not None:
@@ -463,6 +469,9 @@ class Loop:
             elif isinstance(event, TaskTold):
                 if self._joined:
                     self._say([Told(event.task, event.attempt, event.data)])
+            elif isinstance(event, TaskTurn):
+                if self._joined:
+                    self._say([Turn(event.task, event.limit, event.reply)])
             elif isinstance(event, ExecutorReady):
                 core.on_executor_ready(event.executor)
             elif isinstance(event, ExecutorDied):

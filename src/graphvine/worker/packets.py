@@ -119,4 +119,13 @@ class TaskTold(msgspec.Struct, array_like=True, tag=2):
     data: bytes
 
 
-FromExecutor = PacketDone | ExecutorUp | TaskTold
+class TaskTurn(msgspec.Struct, array_like=True, tag=3):
+    """The running task wants to be let through by a limit, and is answered at ``reply``; "": its turn is over
+    (``turns.turn``)."""
+
+    task: int
+    limit: str
+    reply: str
+
+
+FromExecutor = PacketDone | ExecutorUp | TaskTold | TaskTurn

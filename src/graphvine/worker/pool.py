@@ -34,6 +34,7 @@ from graphvine.worker.packets import (
     PacketDone,
     PacketHead,
     TaskTold,
+    TaskTurn,
 )
 from graphvine.worker.passing import forget, refer, resolve
 from graphvine.worker.pool_events import (
@@ -344,7 +345,7 @@ class Pool:
             if isinstance(message, ExecutorUp):
                 self._on_pid(executor, message.pid)
                 events.append(ExecutorReady(executor.number, message.pid))
-            elif isinstance(message, TaskTold):
+            elif isinstance(message, TaskTold | TaskTurn):
                 events.append(message)
             else:
                 if any(result.kind == "killed" for result in message.results):

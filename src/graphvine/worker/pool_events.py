@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from graphvine.worker.output import Printed
-from graphvine.worker.packets import PacketDone, TaskTold
+from graphvine.worker.packets import PacketDone, TaskTold, TaskTurn
 
 
 class ExecutorReady(msgspec.Struct):
@@ -61,6 +61,7 @@ PoolEvent = (
     ExecutorReady
     | ResultsArrived
     | TaskTold
+    | TaskTurn
     | Printed
     | ExecutorDied
     | ZygoteDied

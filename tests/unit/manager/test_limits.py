@@ -5,6 +5,7 @@ from __future__ import annotations
 from graphvine.manager import rehearsal
 from graphvine.manager.plan import Plan, TaskOptions
 from graphvine.manager.rehearsal import Rehearsal
+from graphvine.protocol.messages import Turn
 
 SLOW = TaskOptions(limit="server")
 
@@ -96,3 +97,80 @@ def test_a_name_without_a_limit_lets_everybody_through(cluster: Rehearsal) -> No
     cluster.join(cores=4)
     cluster.run(plan_of([()] * 3, dict.fromkeys(range(3), SLOW)))
     assert len(given_out(cluster)) == 3
+
+
+def ask(cluster: Rehearsal, task: int, reply: str = "") -> None:
+    """A task that was given away asks for its turn, or gives it back."""
+    worker = given_out(cluster)[task]
+    cluster.core.on_message(worker, Turn(task, "server", reply), cluster.now)
+
+
+def answered(cluster: Rehearsal) -> list[str]:
+    given_out(cluster)
+    return [reply for worker in cluster.workers.values() for reply in worker.turns]
+
+
+def test_running_tasks_take_turns(cluster: Rehearsal) -> None:
+    cluster.join(cores=3)
+    cluster.core.on_limit("server", 1, 0.0)
+    base = cluster.run(plan_of([()] * 3, {}))
+    for task in range(3):
+        ask(cluster, base + task, f"of {task}")
+    assert answered(cluster) == ["of 0"]
+    ask(cluster, base + 0)
+    assert answered(cluster) == ["of 0", "of 1"]
+    # One that ends without a word has no turn any more.
+    end(cluster, base + 1)
+    assert answered(cluster) == ["of 0", "of 1", "of 2"]
+    ask(cluster, base + 0, "again")
+    assert "again" not in answered(cluster)
+    ask(cluster, base + 2)
+    assert "again" in answered(cluster)
+    cluster.settle()
+
+
+def test_who_has_its_turn_counts_with_those_who_were_let_through_before(cluster: Rehearsal) -> None:
+    cluster.join(cores=4)
+    cluster.core.on_limit("server", 2, 0.0)
+    base = cluster.run(plan_of([()] * 4, {1: SLOW, 2: SLOW, 3: SLOW}))
+    assert sorted(given_out(cluster)) == [base, base + 1, base + 2]
+    ask(cluster, base, "mine")
+    assert answered(cluster) == []
+    end(cluster, base + 1)
+    assert answered(cluster) == ["mine"]
+    assert sorted(given_out(cluster)) == [base, base + 2], "who asks goes first"
+    ask(cluster, base)
+    assert sorted(given_out(cluster)) == [base, base + 2, base + 3]
+    cluster.settle()
+
+
+def test_turns_of_lost_workers_and_cancelled_tasks_are_over(cluster: Rehearsal) -> None:
+    first = cluster.join(cores=2)
+    cluster.core.on_limit("server", 1, 0.0)
+    base = cluster.run(plan_of([()] * 2, {}, separate=True))
+    given_out(cluster)
+    second = cluster.join(cores=2)
+    other = cluster.run(plan_of([()], {}))
+    assert given_out(cluster) == {base: first.number, base + 1: first.number, other: second.number}
+    for task in (base, base + 1, other):
+        ask(cluster, task, f"of {task}")
+    assert answered(cluster) == [f"of {base}"]
+    cluster.core.on_cancel_tasks([base + 1], cluster.now)
+    cluster.kill(first.number)
+    given_out(cluster)
+    assert second.turns == [f"of {other}"]
+    cluster.settle()
+
+
+def test_without_a_limit_it_is_everybodys_turn(cluster: Rehearsal) -> None:
+    cluster.join(cores=2)
+    base = cluster.run(plan_of([()] * 2, {}))
+    ask(cluster, base, "first")
+    assert answered(cluster) == ["first"]
+    cluster.core.on_limit("server", 1, 0.0)
+    ask(cluster, base, "second")
+    ask(cluster, base + 1, "third")
+    assert answered(cluster) == ["first", "second"]
+    cluster.core.on_limit("server", None, 0.0)
+    assert answered(cluster) == ["first", "second", "third"]
+    cluster.settle()

@@ -29,9 +29,9 @@ from graphvine.envs.cache import is_full
 from graphvine.taskvine.remote.addresses import sendable, shown
 from graphvine.taskvine.remote.cache import NodeCache
 from graphvine.taskvine.remote.contents import Made, make, place, resolved, telling_full_disks
-from graphvine.taskvine.remote.turns import turn
 from graphvine.worker import scratch
 from graphvine.worker.notes import set_note
+from graphvine.worker.turns import turn
 
 #: A source that says nothing for so long is given up, and asked again.
 STALL_S = 60.0
@@ -75,8 +75,8 @@ class Request(msgspec.Struct, array_like=True):
     """Of the environment, for what reads it."""
     headers: dict[str, str] = {}
     mode: int = 0o644
-    at_once: int = 0
-    """So many of this node read from one source at a time; 0: the manager sees to that."""
+    limit: str = ""
+    """Under which its reader counts while it reads; "": it was let through already."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -100,7 +100,7 @@ def fetch(inputs: Sequence[Any], encoded: bytes) -> Made:
     if inputs:
         os.environ["X509_USER_PROXY"] = _certificate(resolved(inputs[0]))
     os.environ.update(request.variables)
-    with turn(host_of(request.url), request.at_once) if request.at_once else nullcontext():
+    with turn(request.limit) if request.limit else nullcontext():
         validator = download(request, target)
     if os.path.isfile(target):
         os.chmod(target, request.mode)
