@@ -133,6 +133,8 @@ def test_a_source_is_asked_by_a_few_on_all_nodes_together(
     assert {task.output for task in tasks} == {"content"}
     assert not another.is_set()
     assert sum(method == "GET" for method, _, _ in source.seen) == len(names)
+    # What is fetched by a task of its own counts once.
+    assert m.declare_url(source.url("/f"), peer_transfer=False).contents() == b"content"
 
 
 def test_a_turn_at_a_source_ends_with_who_has_it(m: Manager, source: Source) -> None:

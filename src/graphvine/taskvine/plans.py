@@ -218,7 +218,7 @@ class Builder:
     def making(self, file: File) -> tuple[bytes, tuple[int, ...]]:
         """How a file is made, for workers that do so for themselves: the pickled function and arguments of
         its entry, which is not added, and the inputs of that. Raises MissingInputError."""
-        self._made(file)
+        self._made(file, apart=True)
         entry, inputs = self._entries.pop(), self._inputs.pop()
         assert entry is not None, "it is made by a task"
         number = len(self._inputs)
@@ -231,13 +231,14 @@ class Builder:
     def _external(self, number: int) -> int:
         return -1 - self._externals.setdefault(number, len(self._externals))
 
-    def _made(self, file: File) -> int:
+    def _made(self, file: File, *, apart: bool = False) -> int:
+        """``apart``: as a part of other tasks."""
         if isinstance(file, LocalFile):
             return self._given_path(file)
         if isinstance(file, Buffer):
             return self._given_buffer(file)
         if isinstance(file, Url):
-            return self._fetched(file)
+            return self._fetched(file, apart)
         if isinstance(file, MiniTask):
             return self._made_by(file)
         if isinstance(file, Unpacked):
@@ -309,14 +310,14 @@ class Builder:
             os.fchmod(stream.fileno(), mode_of(file))
         return self.give(GivenFile(path, len(file.data), stamp=stamp_of(path)), file.label)
 
-    def _fetched(self, file: Url) -> int:
+    def _fetched(self, file: Url, apart: bool) -> int:
         host = sources.host_of(file.url)
         limit = f"source {host}"
         self.limits.add(limit)
         request = sources.Request(file.url, kept_name(file), file.validator or sources.Validator())
         request.variables, request.mode = file.environment, mode_of(file)
-        # What each worker fetches for itself is no task that could be let through.
-        request.limit = "" if file.peer_transfer else limit
+        # As a task it is let through before it begins.
+        request.limit = limit if apart else ""
         inputs = [self.input(file.proxy)] if file.proxy is not None else []
         options = msgspec.structs.replace(SMALL, limit=limit)
 
