@@ -8,6 +8,7 @@ left. What its submissions need lies in a directory of its own, which goes when 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import sys
 import tempfile
@@ -21,6 +22,7 @@ import msgspec
 from graphvine.deploy.batch import BatchSystem
 from graphvine.deploy.errors import DeployError
 from graphvine.deploy.fleet import Limits
+from graphvine.deploy.options import OF_SPEC
 from graphvine.deploy.scaling import Policy
 from graphvine.deploy.spec import WorkerSpec, make_spec, parse_s
 from graphvine.deploy.supervisor import ClusterStatus, Supervisor
@@ -28,6 +30,7 @@ from graphvine.protocol.connection import state_directory
 from graphvine.protocol.directories import OwnedDirectory, sweep
 from graphvine.protocol.errors import ManagerClosedError
 from graphvine.protocol.messages import Demand
+from graphvine.protocol.usage import meant
 
 #: Workers on this machine start at once, and their end is soon known.
 LOCAL_LIMITS = Limits(ask_s=0.5, ask_most_s=5.0, ask_calm_s=5.0, first_wait_s=1.0)
@@ -171,7 +174,7 @@ class LocalCluster(Cluster):
         ``deploy.spec.make_spec``. Raises DeployError."""
         from graphvine.deploy.local import Local
 
-        spec = make_spec(cores=cores, memory=memory, disk=disk, python=python, **more)
+        spec = _spec_of(type(self), more, cores=cores, memory=memory, disk=disk, python=python)
         super().__init__(Local(bound=True), spec, scratch_dir=scratch_dir, limits=limits or LOCAL_LIMITS)
 
 
@@ -205,7 +208,7 @@ class HTCondorCluster(Cluster):
 
         if not more.get("python"):
             more["environment"] = environment
-        spec = make_spec(cores=cores, memory=memory, disk=disk, **more)
+        spec = _spec_of(type(self), more, cores=cores, memory=memory, disk=disk)
         system = HTCondor(
             tools=tools,
             config=config,
@@ -241,7 +244,7 @@ class SlurmCluster(Cluster):
         from graphvine.deploy.slurm import Slurm
 
         more.setdefault("queue", partition)
-        spec = make_spec(cores=cores, memory=memory, disk=disk, **more)
+        spec = _spec_of(type(self), more, cores=cores, memory=memory, disk=disk)
         system = Slurm(shared=shared, cluster=cluster)
         super().__init__(system, spec, scratch_dir=scratch_dir, keep=keep, limits=limits)
 
@@ -266,10 +269,21 @@ class TemplateCluster(Cluster):
         ``deploy.spec.make_spec``. Raises DeployError."""
         from graphvine.deploy.templated import Templated
 
-        spec = make_spec(cores=cores, memory=memory, disk=disk, **more)
+        spec = _spec_of(type(self), more, cores=cores, memory=memory, disk=disk)
         super().__init__(
             Templated(template, options), spec, scratch_dir=scratch_dir, keep=keep, limits=limits
         )
+
+
+def _spec_of(cluster: type[Cluster], more: Mapping[str, Any], **said: Any) -> WorkerSpec:
+    """What each worker is. Raises DeployError, and TypeError for what none of them can be told."""
+    unknown = next((name for name in more if name not in OF_SPEC), None)
+    if unknown is not None:
+        known = sorted(OF_SPEC | inspect.signature(cluster).parameters.keys() - {"more"})
+        raise TypeError(
+            f"{cluster.__name__} has no option {unknown}{meant(unknown, known) or '.'} There are: {', '.join(known)}"
+        )
+    return make_spec(**said, **more)
 
 
 class _Running:

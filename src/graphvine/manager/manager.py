@@ -87,6 +87,7 @@ class Manager(TaskClient, DaskClient):
         if name is not None:
             _check_name(name)
         _check_security(security, encrypted, password_file is not None)
+        _check_cluster(cluster)
         password = "" if password_file is None else _password_in(password_file)
         keyless = security == "none"
         public = keyless or port is not None or name is not None or (cluster is not None and cluster.remote)
@@ -321,6 +322,12 @@ def _check_security(security: Any, encrypted: bool, has_password: bool) -> None:
         raise ValueError('a password needs security="curve": without it nobody has to prove anything')
     if encrypted and security == "none":
         raise ValueError('encrypt_transfers needs security="curve": without it everybody is told the secret')
+
+
+def _check_cluster(cluster: Any) -> None:
+    if isinstance(cluster, type) or not (cluster is None or hasattr(cluster, "attach")):
+        said = cluster.__name__ if isinstance(cluster, type) else repr(cluster)
+        raise TypeError(f"cluster={said}: make one first, such as graphvine.SlurmCluster(cores=4)")
 
 
 def _password_in(file: str | os.PathLike[str]) -> str:

@@ -54,7 +54,7 @@ def meant(name: str, known: Iterable[str]) -> str:
     """ "; did you mean ...?", or nothing when none of the known names is near."""
     import difflib
 
-    nearest = difflib.get_close_matches(name, known, 1, 0.5)
+    nearest = difflib.get_close_matches(name, known, 1)
     return f"; did you mean {nearest[0]}?" if nearest else ""
 
 

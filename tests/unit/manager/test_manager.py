@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from graphvine.deploy.cluster import SlurmCluster
 from graphvine.manager.manager import Manager
 
 
@@ -21,3 +22,11 @@ def test_the_class_is_there_before_what_it_is_made_of() -> None:
 def test_an_option_that_there_is_not_is_answered_with_those_that_there_are() -> None:
     with pytest.raises(TypeError, match=r"no option prot; there are: port, name, .*cluster.*, ssl, run_info"):
         Manager(prot=9123)
+
+
+@pytest.mark.parametrize("cluster", ["slurm", SlurmCluster])
+def test_what_is_no_cluster_is_told_how_to_make_one(cluster: object) -> None:
+    with pytest.raises(
+        TypeError, match=r"cluster='?[sS]lurm.*: make one first, such as graphvine.SlurmCluster"
+    ):
+        Manager(cluster=cluster)  # type: ignore[arg-type]
