@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import zipapp
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -324,3 +325,25 @@ def test_less_than_one_local_core_is_refused_at_once() -> None:
 def test_local_workers_that_are_no_number_of_cores_are_refused(cores: float) -> None:
     with pytest.raises(ValueError, match="number of cores"):
         Manager(local_workers=cores)
+
+
+def test_an_application_in_a_zip_file_whose_user_trusts_no_directory(tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/inside.py").write_text("def twice(x): return 2 * x\n")
+    script = """
+        import graphvine, inside
+        with graphvine.Manager(local_workers=1) as manager, manager.executor() as executor:
+            print(list(executor.map(inside.twice, [1, 2])), executor.submit(lambda: inside.twice(3)).result())
+        """
+    (tmp_path / "app/__main__.py").write_text(textwrap.dedent(script))
+    zipapp.create_archive(tmp_path / "app", tmp_path / "app.pyz")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "app.pyz"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONSAFEPATH": "1"},
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("[2, 4] 6\n", "")

@@ -280,9 +280,8 @@ def _spec_of(cluster: type[Cluster], more: Mapping[str, Any], **said: Any) -> Wo
     unknown = next((name for name in more if name not in OF_SPEC), None)
     if unknown is not None:
         known = sorted(OF_SPEC | inspect.signature(cluster).parameters.keys() - {"more"})
-        raise TypeError(
-            f"{cluster.__name__} has no option {unknown}{meant(unknown, known) or '.'} There are: {', '.join(known)}"
-        )
+        there_are = f"{meant(unknown, known) or '.'} There are: {', '.join(known)}"
+        raise TypeError(f"{cluster.__name__} has no option {unknown}{there_are}")
     return make_spec(**said, **more)
 
 

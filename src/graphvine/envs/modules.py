@@ -10,6 +10,8 @@ Rules:
   only the ``.py`` files.
 - A package with compiled extensions cannot be imported from an archive: a pointer to it travels in its place
   (see ``pointers``), and it has to be installed where the workers run, or lie there at the same path.
+- Modules in zip files (a script's own, ``python app.pyz``, or on ``sys.path``) travel as others do, if they
+  are sources (see ``zipped``).
 - A module that exists in memory only is named in ``by_value``: its functions have to be pickled by value.
 - The archive's bytes depend on names and contents only, so the same code has the same name everywhere. Files
   are looked at again at every call (by size and time), and packed again when one has changed.
@@ -37,6 +39,7 @@ from types import FunctionType, ModuleType
 
 import msgspec
 
+from graphvine.envs import zipped
 from graphvine.envs.pointers import MARK, pointer_to
 
 logger = logging.getLogger("graphvine.modules")
@@ -70,8 +73,8 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Source(msgspec.Struct, frozen=True):
-    """One file to pack: where it lies, where in the archive, and what tells that it has changed. ``text``:
-    its content, where that is not the file's."""
+    """One file to pack: where it lies (perhaps in a zip file), where in the archive, and what tells that it
+    has changed. ``text``: its content, where that is not the file's."""
 
     inside: str
     path: str
@@ -130,7 +133,7 @@ class Finder:
                 self._resolve(name, os.path.dirname(script), homes, queue)
         while queue:
             name, home = queue.pop()
-            if not os.path.exists(home):
+            if not _exists(home):
                 continue  # imported once, and gone since
             files = list(_files_of(home, name))
             if self._is_compiled(name, files):
@@ -153,7 +156,7 @@ class Finder:
         if known not in self._resolved:
             self._resolved[known] = _look_for(name, directory)
         home = self._resolved[known]
-        if home and os.path.exists(home):
+        if home and _exists(home):
             homes[name] = home
             queue.append((name, home))
 
@@ -169,16 +172,14 @@ class Finder:
 
     def _names_in(self, path: str) -> frozenset[str]:
         try:
-            status = os.stat(path)
+            return self._imports_of(_source("", path))
         except OSError:
             return frozenset()
-        return self._imports_of(Source("", path, status.st_size, status.st_mtime_ns))
 
     def _imports_of(self, source: Source) -> frozenset[str]:
         found = self._imports.get(source)
         if found is None:
-            with open(source.path, "rb") as file:
-                found = self._imports[source] = imported_names(file.read())
+            found = self._imports[source] = imported_names(_content(source))
         return found
 
     # -- the archive -----------------------------------------------------------------------------------
@@ -243,8 +244,11 @@ def pack(sources: Iterable[Source]) -> bytes:
 def _content(source: Source) -> bytes:
     if source.text:
         return source.text.encode()
-    with open(source.path, "rb") as file:
-        return file.read()
+    try:
+        with open(source.path, "rb") as file:
+            return file.read()
+    except NotADirectoryError:  # it leads into an archive
+        return zipped.read(source.path)
 
 
 def _parents(inside: str) -> Iterator[str]:
@@ -278,7 +282,7 @@ def _find_home(name: str, module: ModuleType) -> str | None:
     path = os.path.abspath(str(path))
     if _is_installed(path) or _is_standard(path):
         return ""
-    if not os.path.exists(path):
+    if not _exists(path):
         return None if spec is None or not getattr(spec, "has_location", False) else ""
     return os.path.dirname(path) if os.path.basename(path) == "__init__.py" else path
 
@@ -288,7 +292,8 @@ def _namespace_home(module: ModuleType, spec: object) -> str | None:
     places = [str(place) for place in getattr(module, "__path__", ())]
     if places:
         home = os.path.abspath(places[0])
-        return home if os.path.isdir(home) and not _is_installed(home + os.sep) else ""
+        there = os.path.isdir(home) or zipped.holds(home)
+        return home if there and not _is_installed(home + os.sep) else ""
     loader = getattr(spec, "loader", None)
     return None if loader is None and isinstance(module, ModuleType) else ""
 
@@ -305,7 +310,7 @@ def _has_code(name: str, module: ModuleType) -> bool:
 def _look_for(name: str, directory: str) -> str | None:
     """Where a module that was not imported yet lies, if it is the user's own."""
     for path in (os.path.join(directory, name, "__init__.py"), os.path.join(directory, f"{name}.py")):
-        if os.path.isfile(path) and not _is_installed(path):
+        if _exists(path) and not _is_installed(path):
             return os.path.dirname(path) if path.endswith("__init__.py") else path
     try:
         spec = importlib.util.find_spec(name)
@@ -314,7 +319,7 @@ def _look_for(name: str, directory: str) -> str | None:
     if spec is None or spec.origin is None or not spec.has_location:
         return None
     path = os.path.abspath(spec.origin)
-    if _is_installed(path) or _is_standard(path) or not os.path.isfile(path):
+    if _is_installed(path) or _is_standard(path) or not _exists(path):
         return None
     return os.path.dirname(path) if os.path.basename(path) == "__init__.py" else path
 
@@ -322,7 +327,10 @@ def _look_for(name: str, directory: str) -> str | None:
 def _files_of(home: str, name: str) -> Iterator[Source]:
     """The files of a module: one, or those of its directory."""
     if not os.path.isdir(home):
-        yield _source(name + _suffix(home), home)
+        if os.path.exists(home):
+            yield _source(name + _suffix(home), home)
+        else:
+            yield from _files_in_zip(home, name)
         return
     regular = os.path.exists(os.path.join(home, "__init__.py"))
     stack: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(home, name, frozenset())]
@@ -338,6 +346,28 @@ def _files_of(home: str, name: str) -> Iterator[Source]:
                     stack.append((entry.path, f"{inside}/{entry.name}", above | {here}))
             elif _is_readable(entry) and _travels(entry, regular):
                 yield _source(f"{inside}/{entry.name}", entry.path)
+
+
+def _files_in_zip(home: str, name: str) -> Iterator[Source]:
+    """The files of a module in a zip file."""
+    found = zipped.split(home)
+    if found is None:
+        return
+    archive, inside = found
+    sizes = zipped.sizes(archive)
+    if inside in sizes:
+        if inside.endswith(".py"):
+            yield _source(f"{name}.py", f"{archive}/{inside}")
+        return
+    regular = f"{inside}/__init__.py" in sizes
+    for member in sizes:
+        if not member.startswith(f"{inside}/"):
+            continue
+        *directories, last = member.removeprefix(f"{inside}/").split("/")
+        # What is compiled can't be imported from there either.
+        wanted = not last.endswith(_EXTENSIONS) and _is_wanted(last, sizes[member], regular)
+        if wanted and all(map(_is_part, directories)):
+            yield _source("/".join([name, *directories, last]), f"{archive}/{member}")
 
 
 def _entries(directory: str) -> list[os.DirEntry[str]]:
@@ -384,15 +414,25 @@ def _is_part(directory: str) -> bool:
 
 
 def _travels(entry: os.DirEntry[str], with_data: bool) -> bool:
-    if entry.name.endswith(".py"):
-        return True
     if entry.name.endswith(_EXTENSIONS):
         return with_data
-    return with_data and not entry.name.startswith(".") and entry.stat().st_size <= MAX_DATA_FILE_BYTES
+    return entry.name.endswith(".py") or _is_wanted(entry.name, entry.stat().st_size, with_data)
+
+
+def _is_wanted(name: str, size: int, with_data: bool) -> bool:
+    data = with_data and not name.startswith(".") and size <= MAX_DATA_FILE_BYTES
+    return data or name.endswith(".py")
+
+
+def _exists(path: str) -> bool:
+    return os.path.exists(path) or zipped.holds(path)
 
 
 def _source(inside: str, path: str) -> Source:
-    status = os.stat(path)
+    try:
+        status = os.stat(path)
+    except NotADirectoryError:  # it leads into an archive
+        return Source(inside, path, *zipped.state(path))
     return Source(inside, path, status.st_size, status.st_mtime_ns)
 
 

@@ -95,6 +95,40 @@ def test_a_directory_without_init(home: Path, finder: Finder) -> None:
     assert names_in(finder.find().modules) == ["gv_ns/a.py", "gv_ns/b.py"]
 
 
+def test_modules_in_a_zip_file(home: Path, finder: Finder, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(home / "app", gv_zipped="import gv_zipped_late\n", gv_zipped_late="", gv_zipped_other="")
+    write(home / "app", gv_zpkg__a="", gv_zpkg__sub__b="", gv_zspace__c="", gv_zpkg__tests__d="")
+    (home / "app/gv_zpkg/__init__.py").write_text("")
+    (home / "app/gv_zpkg/table.json").write_text("{}")
+    (home / "app/gv_zpkg/huge.bin").write_bytes(bytes(modules.MAX_DATA_FILE_BYTES + 1))
+    (home / "app/gv_zpkg/.hidden").mkdir()
+    (home / "app/gv_zpkg/.hidden/x.py").write_text("")
+    shutil.make_archive(str(home / "app"), "zip", home / "app")
+    monkeypatch.syspath_prepend(str(home / "app.zip"))
+    for name in ("gv_zipped", "gv_zpkg.sub.b", "gv_zspace.c"):
+        importlib.import_module(name)
+    found = finder.find()
+    wanted = ["gv_zipped.py", "gv_zipped_late.py", "gv_zpkg/__init__.py", "gv_zpkg/a.py", "gv_zpkg/sub/b.py"]
+    wanted += ["gv_zpkg/table.json", "gv_zpkg/tests/d.py", "gv_zspace/c.py"]
+    assert names_in(found.modules) == wanted
+    assert finder.find().name == found.name
+    (home / "app/gv_zipped_late.py").write_text("changed = 1\n")
+    shutil.make_archive(str(home / "app"), "zip", home / "app")
+    assert finder.find().name != found.name
+    (home / "app.zip").write_bytes(b"no archive any more")
+    assert finder.find().modules == b""
+    (home / "app.zip").unlink()
+    assert finder.find().modules == b""
+
+
+def test_what_the_script_of_an_application_imports_late(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(home / "app", main="def f():\n    import gv_app_late\n", gv_app_late="", gv_app_other="")
+    shutil.make_archive(str(home / "app"), "zip", home / "app")
+    monkeypatch.setattr(modules, "_find_home", lambda name, module: "")
+    monkeypatch.setattr(modules, "_script", lambda: str(home / "app.zip/main.py"))
+    assert names_in(Finder().find().modules) == ["gv_app_late.py"]
+
+
 def test_what_is_imported_late(home: Path, finder: Finder) -> None:
     write(
         home,
