@@ -23,7 +23,8 @@ from graphvine.deploy.spec import WorkerSpec
 
 #: Beside the directories of submissions.
 ENVIRONMENTS = "environments"
-_CONNECTION = "connection.json"
+#: In each of them.
+CONNECTION = "connection.json"
 _PROXY = "proxy"
 _TOKEN = "token"
 
@@ -52,7 +53,7 @@ def place(spec: WorkerSpec, directory: Path) -> Inputs:
     try:
         directory.chmod(0o700)
         return Inputs(
-            connection_file=_private_copy(spec.connection_file, directory / _CONNECTION),
+            connection_file=_private_copy(spec.connection_file, directory / CONNECTION),
             archive=_archive(spec.archive, directory.parent / ENVIRONMENTS) if spec.archive else "",
             proxy=_private_copy(spec.proxy, directory / _PROXY) if spec.proxy else "",
             token=_private_copy(spec.token, directory / _TOKEN) if spec.token else "",
@@ -97,7 +98,7 @@ def _replace(source: str, target: Path) -> None:
 def planned(spec: WorkerSpec, directory: Path) -> Inputs:
     """What ``place`` would return; nothing is done."""
     return Inputs(
-        connection_file=str(directory / _CONNECTION),
+        connection_file=str(directory / CONNECTION),
         archive=str(directory.parent / ENVIRONMENTS / Path(spec.archive).name) if spec.archive else "",
         proxy=str(directory / _PROXY) if spec.proxy else "",
         token=str(directory / _TOKEN) if spec.token else "",

@@ -11,12 +11,14 @@ import shlex
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from graphvine.deploy.credentials import look_at
 from graphvine.deploy.environments import prepared
 from graphvine.deploy.errors import DeployError
+from graphvine.deploy.leftovers import sweep_submissions
 from graphvine.deploy.options import OF_SPEC, add_job_options
 from graphvine.deploy.spec import WorkerSpec, make_spec
 from graphvine.deploy.systems import System, by_hand, make_system, names
@@ -129,10 +131,12 @@ def _parent(stated: str | None) -> Path:
 
 
 def _make_directory(stated: str | None, manager: str) -> Path:
-    """A new directory that only its owner may enter. Raises DeployError."""
+    """A new directory that only its owner may enter; those that nobody needs any more go. Raises
+    DeployError."""
     parent = _parent(stated)
     try:
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        sweep_submissions(parent, time.time())
         return Path(tempfile.mkdtemp(prefix=f"{manager}-", dir=parent))
     except OSError as error:
         raise DeployError(f"can't make a directory for the jobs in {parent}: {error.strerror}") from error

@@ -30,6 +30,16 @@ def manager(state: Path) -> Path:
     return path
 
 
+def test_what_earlier_submissions_left_goes(
+    manager: Path, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept: list[Path] = []
+    monkeypatch.setattr("graphvine.deploy.submit.sweep_submissions", lambda parent, now: swept.append(parent))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert main(["submit", "pbs", "-M", "analysis", "--python", "/p", "2"]) == 1
+    assert swept == [state / "jobs"]
+
+
 SITE = ["--cores", "4", "--memory", "8GB", "--disk", "20GB", "--wall-time", "2h", "--gpus", "1"]
 SITE += ["--account", "hep", "--queue", "short", "--python", "/cvmfs/env/bin/python", "--env", "A=b=c"]
 
