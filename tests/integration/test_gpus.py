@@ -7,12 +7,10 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import dask
 import pytest
 
@@ -23,12 +21,7 @@ from graphvine.manager.manager import Manager
 NAMES = ("GPU-aaaa", "MIG-bbbb")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _by_value() -> Iterator[None]:
-    """The executors cannot import this module."""
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+pytestmark = pytest.mark.usefixtures("by_value")
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,7 @@ from graphvine.protocol.libraries import Setup, dump_setup
 from graphvine.worker import library
 from graphvine.worker.library import load_variable
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _by_value() -> Iterator[None]:
-    """The executors cannot import this module."""
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+pytestmark = pytest.mark.usefixtures("by_value")
 
 
 def calls(code: Code, *entries: tuple[Callable[..., Any], tuple[Any, ...]]) -> Plan:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import psutil
 import pytest
 from tests.integration.conftest import StartWorker, family
@@ -17,13 +15,7 @@ from tests.integration.conftest import StartWorker, family
 import graphvine as vine
 from graphvine.manager.manager import Manager
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _by_value() -> Iterator[None]:
-    """The executors cannot import this module."""
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+pytestmark = pytest.mark.usefixtures("by_value")
 
 
 def set_up(counter: str) -> dict[str, Any]:

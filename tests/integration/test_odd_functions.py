@@ -9,24 +9,16 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import pytest
 from tests.integration.test_failures import wait_for
 
 import graphvine as vine
 from graphvine.manager.manager import Manager
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _by_value() -> Iterator[None]:
-    """The executors cannot import this module."""
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+pytestmark = pytest.mark.usefixtures("by_value")
 
 
 def run(m: Manager, function: Any, *args: Any, **kwargs: Any) -> Any:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import pytest
 from tests.integration.conftest import StartWorker
 from tests.web import Handler, Source, source
@@ -19,13 +17,7 @@ from graphvine.manager.manager import Manager
 
 __all__ = ["source"]
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _by_value() -> Iterator[None]:
-    """The executors cannot import this module."""
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+pytestmark = pytest.mark.usefixtures("by_value")
 
 
 @pytest.fixture

@@ -15,20 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import pytest
 
 import graphvine as vine
 from graphvine.manager.manager import Manager
 from graphvine.protocol.errors import LibraryError, RemoteTraceback, TaskKilledError
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _by_value() -> Iterator[None]:
-    """The executors cannot import this module."""
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+pytestmark = pytest.mark.usefixtures("by_value")
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ import os
 import pickle
 import queue
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,7 @@ from graphvine.worker.scratch import set_note
 Call = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def by_value() -> Iterator[None]:
-    """The workers of these tests don't find this module."""
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+pytestmark = pytest.mark.usefixtures("by_value")
 
 
 def plan_of(calls: Sequence[Call], inputs: Sequence[tuple[int, ...]] | None = None, **more: Any) -> Plan:

@@ -4,18 +4,7 @@ from __future__ import annotations
 
 import resource
 
-import pytest
-
 from graphvine.manager.descriptors import RESERVE, no_room
-
-
-@pytest.fixture
-def limits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Soft and hard."""
-    limits = [1024, 4096]
-    monkeypatch.setattr(resource, "getrlimit", lambda kind: tuple(limits))
-    monkeypatch.setattr(resource, "setrlimit", lambda kind, new: limits.__setitem__(slice(None), new))
-    return limits
 
 
 def test_the_limit_is_raised_when_it_is_needed(limits: list[int]) -> None:
