@@ -64,3 +64,35 @@ def test_a_task_raises_within_a_family(manager: gv.Manager) -> None:
     manager.get(graph()[0], "sum")
     with pytest.raises(ValueError, match="this chunk is no good"):
         manager.get(graph((count_or_raise,))[0], "sum")
+
+
+def add(*numbers: list[int]) -> list[int]:
+    return [sum(column) for column in zip(*numbers, strict=True)]
+
+
+def add_or_raise(*numbers: list[int]) -> list[int]:
+    raise ValueError("these do not add up")
+
+
+def tree(function: Any = add) -> tuple[dict[Any, Any], list[int]]:
+    """What is read of each chunk is used by one task only; ``function`` takes the place of one of these."""
+    dsk: dict[Any, Any] = {("read", chunk): (read, chunk) for chunk in range(CHUNKS)}
+    sums = range(CHUNKS // 4)
+    dsk |= {("add", i): (add, *(("read", 4 * i + k) for k in range(4))) for i in sums}
+    dsk["add", 7] = (function, *dsk["add", 7][1:])
+    dsk["sum"] = (add, *(("add", i) for i in sums))
+    return dsk, add(*(read(chunk) for chunk in range(CHUNKS)))
+
+
+def test_joins_give_the_right_answer_time_after_time(manager: gv.Manager) -> None:
+    dsk, expected = tree()
+    for _ in range(3):
+        assert manager.get(dsk, "sum") == expected
+
+
+def test_a_join_raises(manager: gv.Manager) -> None:
+    dsk, expected = tree()
+    assert manager.get(dsk, "sum") == expected
+    with pytest.raises(ValueError, match="these do not add up"):
+        manager.get(tree(add_or_raise)[0], "sum")
+    assert manager.get(dsk, "sum") == expected

@@ -1,9 +1,9 @@
-"""Families: a task and all tasks that lead back to nothing but it.
+"""Families: a task and all tasks that lead back to nothing but it; or one with all that is made for it alone.
 
-A chunk of events is read, and a dozen tasks each take a look at what was read. Run one after the other by one
-executor, they hand each other their values as they are; spread over a plan in any other order, each value is
-pickled, written, kept and read. So what follows in a family goes before what begins one, and a worker is
-given ahead whole families while they are short.
+A chunk of events is read, and a dozen tasks each take a look at what was read; or eight arrays are made, and
+one task adds them. Run one after the other by one executor, they hand each other their values as they are;
+spread over a plan in any other order, each value is pickled, written, kept and read. So what follows in a
+family goes before what begins one, and a worker is given ahead whole families while they are short.
 
 Rules:
 
@@ -11,6 +11,8 @@ Rules:
   from other plans, do not count.
 - Only a family of at least two matters. It costs one pass over the plan, and nothing per task where there is
   none.
+- A plan without such families perhaps has *joins*: tasks with several inputs that nobody else needs. Then
+  each is a family with those. The plan's own order has them side by side; nothing goes before.
 """
 
 from __future__ import annotations
@@ -24,12 +26,16 @@ _PER_CORE = 2.0
 
 
 class Families:
-    """The families of one plan. ``follows[t]``: task ``t`` is in one, and not its head."""
+    """The families of one plan. ``follows[t]``: task ``t`` is in one, and goes before what begins the next.
+    ``joins``: they are tasks with what is made for them alone."""
 
-    __slots__ = ("_counts", "_number", "follows", "tasks")
+    __slots__ = ("_counts", "_number", "follows", "joins", "tasks")
 
-    def __init__(self, follows: bytearray, number: int, counts: dict[int, int]) -> None:
+    def __init__(
+        self, follows: bytearray, number: int, counts: dict[int, int], *, joins: bool = False
+    ) -> None:
         self.follows = follows
+        self.joins = joins
         self._number = number
         self._counts = counts
         """Tasks of all families, by category."""
@@ -54,7 +60,7 @@ def find(
     category_of: Sequence[int],
     wide: int,
 ) -> Families | None:
-    """The families of a plan, whose tasks come after their inputs; None when there are none."""
+    """The families of a plan, whose tasks come after their inputs, or its joins; None when it has neither."""
     heads = list(range(len(inputs)))
     follows = bytearray(len(inputs))
     for task, names in enumerate(inputs):
@@ -70,10 +76,26 @@ def find(
                 heads[task] = head
                 follows[task] = 1
     if not any(follows):
-        return None
+        return _find_joins(inputs, consumers, category_of, wide)
     many = {heads[task] for task in range(len(heads)) if follows[task]}
     counts: dict[int, int] = {}
     for task, head in enumerate(heads):
         if head in many:
             counts[category_of[task]] = counts.get(category_of[task], 0) + 1
     return Families(follows, len(many), counts)
+
+
+def _find_joins(
+    inputs: Sequence[tuple[int, ...]],
+    consumers: Sequence[Sequence[int]],
+    category_of: Sequence[int],
+    wide: int,
+) -> Families | None:
+    counts: dict[int, int] = {}
+    number = 0
+    for task, names in enumerate(inputs):
+        if 1 < len(names) <= wide and all(name >= 0 and len(consumers[name]) == 1 for name in names):
+            number += 1
+            for member in (task, *names):
+                counts[category_of[member]] = counts.get(category_of[member], 0) + 1
+    return Families(bytearray(len(inputs)), number, counts, joins=True) if number else None

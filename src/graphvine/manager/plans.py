@@ -57,7 +57,8 @@ def count_ahead(state: State, table: PlanTable) -> None:
     if table.families is not None:
         count, mean = state.category_count, state.category_mean
         means = {local: mean[c] for local, c in enumerate(table.categories) if count[c]}
-        state.ahead = table.families.ahead(means, state.settings.family_s, state.cores)
+        longest_s = state.settings.join_s if table.families.joins else state.settings.family_s
+        state.ahead = table.families.ahead(means, longest_s, state.cores)
 
 
 def take_given(table: PlanTable) -> None:

@@ -21,6 +21,8 @@ class Settings(msgspec.Struct, frozen=True):
     family_s: float = 1.0
     """While families (tasks that lead back to one) take no longer than this on average, workers are given as
     many of them ahead as of single tasks."""
+    join_s: float = 0.25
+    """... and where families are tasks with what is made for them alone, no longer than this."""
     floor_s: float = 50e-6
     """No task is expected to take less than this: what running one costs by itself."""
     wide: int = 32

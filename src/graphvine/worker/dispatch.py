@@ -13,7 +13,7 @@ import msgspec
 
 from graphvine.protocol.messages import Resources, TaskOrder
 from graphvine.worker.crew import Bundle, Crew, Executor
-from graphvine.worker.family import follow, mark_passed
+from graphvine.worker.family import follow, gather, mark_passed
 from graphvine.worker.files import STORED, Files
 from graphvine.worker.instructions import KillExecutor, RunPacket, SpawnExecutor, TakeBack
 from graphvine.worker.nursery import Nursery
@@ -157,8 +157,11 @@ class Dispatcher:
     def _give(self, executor: Executor, lane: Lane, takers: int, now: float) -> None:
         load = fill(lane, share_of(lane, takers), self.durations.means, self._settings)
         head = load.jobs[0] if load.jobs else None
-        if head is not None and head.order.uses and not head.max_s and self._enough_for_others(lane):
-            follow(load, lane, self._files.waiters, self.durations.means, self._settings)
+        others = self._crew.most_at_once(lane.request) - 1
+        if head is not None and head.order.uses and not head.max_s and lane.size >= others:
+            waiters, means, settings = self._files.waiters, self.durations.means, self._settings
+            gather(load, lane, others, self._queue.jobs, waiters, means, settings)
+            follow(load, lane, waiters, means, settings)
         run = self._make_packet(executor, load)
         if not run.packet.tasks:
             if not executor.bundles:
@@ -173,10 +176,6 @@ class Dispatcher:
         if jobs[0].max_s:
             executor.expires_at = now + jobs[0].max_s
         self._outbox.instructions.append(run)
-
-    def _enough_for_others(self, lane: Lane) -> bool:
-        """Whether everybody else who could work for a lane finds a ready job in it."""
-        return lane.size >= self._crew.most_at_once(lane.request) - 1
 
     def _make_packet(self, executor: Executor, load: Load) -> RunPacket:
         """The packet of a load; jobs that lack an input after all, or are too much for it, go back."""

@@ -14,6 +14,7 @@ import contextlib
 import mmap
 import os
 import pickle
+import select
 import socket
 import sys
 import time
@@ -27,7 +28,7 @@ import msgspec
 from graphvine.protocol import payload, tree_files, values
 from graphvine.protocol.failures import describe, pickle_error
 from graphvine.protocol.trees import BadTreeError, NewTree, Tree
-from graphvine.worker import capture, scratch, spare, turns
+from graphvine.worker import capture, heap, scratch, spare, turns
 from graphvine.worker.deaths import OutOfMemoryKills, explain, tail
 from graphvine.worker.forking import run_in_child
 from graphvine.worker.marks import LAYOUT, NOTHING
@@ -191,8 +192,15 @@ class Executor:
         """Run packets until the agent closes its end."""
         self._say(ExecutorUp(os.getpid()))
         buffer = memoryview(bytearray(MAX_MESSAGE_BYTES))
-        while length := self._link.recv_into(buffer):
+        poll = select.poll()
+        poll.register(self._link, select.POLLIN)
+        while length := self._receive(poll, buffer):
             self._run_packet(self._decode(resolve(buffer[:length])))
+
+    def _receive(self, poll: select.poll, buffer: memoryview) -> int:
+        if not poll.poll(heap.IDLE_S * 1000):
+            heap.give_back()
+        return self._link.recv_into(buffer)
 
     def _say(self, message: FromExecutor) -> None:
         self._link.send(refer(self._encode(message), self._passing))

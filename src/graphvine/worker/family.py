@@ -1,9 +1,11 @@
 """Tasks that follow others in one packet, and take their values as they are.
 
 A job whose missing inputs are all made in the packet that is being filled may follow in it (``follow``; part
-of the agent's core). A value that is used nowhere else is not kept at all: no pickle, no file. Rules:
+of the agent's core). A value that is used nowhere else is not kept at all: no pickle, no file. Where some of
+those inputs lie in the packet, and the rest is next in the lane, the rest is taken along (``gather``). Rules:
 
 - A task whose time is limited goes alone.
+- Only so much is taken along that everybody else who could work finds as many ready jobs.
 - Only tasks follow whose duration is known, up to ``Settings.family_s`` in all, and only while everybody else
   who could work has a ready job to begin: at the end of a graph tasks go one by one again.
 - What is passed on is told only when the packet ends, and only when all that needed it has run. Otherwise it
@@ -15,7 +17,7 @@ of the agent's core). A value that is used nowhere else is not kept at all: no p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from heapq import heappop, heappush
 from typing import Any
 
@@ -23,6 +25,54 @@ from graphvine.worker.packets import PacketTask, TaskResult
 from graphvine.worker.packing import Load
 from graphvine.worker.settings import Settings
 from graphvine.worker.tasks import QUEUED, Job, Lane
+
+
+def gather(
+    load: Load,
+    lane: Lane,
+    others: int,
+    jobs: Mapping[int, Job],
+    waiters: Mapping[int, list[Job]],
+    means: Mapping[int, float],
+    settings: Settings,
+) -> None:
+    """Add to a load what comes next in its lane, when that is all that is missing for a job that needs the
+    last of the load, and nobody else needs that. ``others``: how many executors might want as much."""
+    last = load.jobs[-1].order
+    waiting = waiters.get(last.task, ()) if last.uses == 1 else ()
+    if len(waiting) != 1 or waiting[0].packet != QUEUED or waiting[0].lane is not lane:
+        return
+    join = waiting[0].order
+    if waiting[0].max_s or len(join.inputs) > settings.packet_tasks - len(load.jobs):
+        return
+    rest = {file for file in join.inputs if file in jobs} - {job.order.task for job in load.jobs}
+    if not rest or lane.size - len(rest) < others * len(load.jobs):
+        return
+    expected = _expected_s((*(jobs[task] for task in rest), waiting[0]), means, settings)
+    if load.expected_s + expected > settings.join_s:
+        return
+    taken = _take_next(lane, rest)
+    load.jobs += taken
+    load.expected_s += _expected_s(taken, means, settings)
+    load.long = load.long or load.expected_s >= settings.ahead_s
+
+
+def _expected_s(jobs: Iterable[Job], means: Mapping[int, float], settings: Settings) -> float:
+    never = float("inf")
+    return sum(means.get(job.order.category, never) + settings.task_overhead_s for job in jobs)
+
+
+def _take_next(lane: Lane, wanted: Set[int]) -> list[Job]:
+    """All the wanted tasks, where they are next in the lane in some order; else none."""
+    taken: list[Job] = []
+    while len(taken) < len(wanted):
+        job = lane.front()
+        if job is None or job.order.task not in wanted or job.max_s:
+            for other in taken:
+                lane.wake(other)
+            return []
+        taken.append(lane.take())
+    return taken
 
 
 def follow(

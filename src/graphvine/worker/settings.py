@@ -23,6 +23,8 @@ class Settings(msgspec.Struct, frozen=True):
 
     family_s: float = 1.0
     """Tasks follow in the packet that makes their inputs up to about this much work."""
+    join_s: float = 0.25
+    """What else a task needs is made in one packet with it up to about this much work."""
 
     gather_s: float = 0.002
     """Results wait so long for others to be reported with, while there is more to do than can be begun."""

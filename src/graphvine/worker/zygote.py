@@ -37,7 +37,7 @@ import msgspec
 from graphvine.protocol.failures import describe, pickle_error
 from graphvine.protocol.node import become_task_runner
 from graphvine.worker import executor as executor_module
-from graphvine.worker import library, scratch, sigterm
+from graphvine.worker import heap, library, scratch, sigterm
 from graphvine.worker.forking import die_with, fork, opened_gpu, reseed
 from graphvine.worker.marks import map_page
 from graphvine.worker.modules import Contexts
@@ -443,6 +443,7 @@ def _is_here(path: str) -> bool:
 def serve(control: socket.socket) -> None:
     """Be a zygote until the agent, at the other end of ``control``, is gone."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    heap.keep_freed()
     become_task_runner()
     for name in WARM:
         importlib.import_module(name)

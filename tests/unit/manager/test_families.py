@@ -34,7 +34,9 @@ def test_who_follows_leads_back_to_one_task(graph: Graph, follows: list[int]) ->
     assert list(found.follows) == follows
 
 
-@pytest.mark.parametrize("graph", [[], [(), ()], [(), (), (0, 1)], [(), *[(0,)] * 40]])
+@pytest.mark.parametrize(
+    "graph", [[], [(), ()], [(), (), (0, 1), (0, 1)], [(), (-1,), (0, 1, -1)], [(), *[(0,)] * 40]]
+)
 def test_where_nobody_follows_there_are_none(graph: Graph) -> None:
     assert families_of(graph) is None
 
@@ -58,6 +60,33 @@ def test_as_many_short_families_are_given_ahead_as_single_tasks() -> None:
     assert found.ahead({}, longest_s=0.3, cores=4) == 1
 
 
+def test_else_a_join_is_one_with_what_is_made_for_it() -> None:
+    graph: Graph = [(), (), (0, 1), (), (), (3, 4), (2, 5), *[()] * 40, tuple(range(7, 47))]
+    categories = [0, 0, 1, 0, 0, 1, 1, *[2] * 40, 2]
+    found = find(graph, consumers_of(graph), categories, 32)
+    assert found is not None
+    assert found.joins
+    # In the plan's own order each comes right behind what it needs.
+    assert not any(found.follows)
+    assert found.tasks == 3
+    assert found.expected_s({0: 0.3, 1: 0.6, 2: 100.0}) == pytest.approx(4 * 0.3 / 3 + 5 * 0.6 / 3)
+
+
+@pytest.mark.parametrize(("took_s", "ahead"), [(0.02, 8), (0.2, 2)])
+def test_joins_are_given_ahead_whole_while_they_are_short(
+    cluster: Rehearsal, took_s: float, ahead: int
+) -> None:
+    cluster.join(cores=1)
+    groups = [graph for base in range(0, 20, 4) for graph in ((), (), (), (base, base + 1, base + 2))]
+    cluster.run(plan_of(groups, wanted=list(range(3, 20, 4))))
+    given = orders(cluster.turn(), 1)
+    done = [TaskDone(task, 1, b"x", 0.0, took_s) for task in given]
+    cluster.core.on_message(1, Report(done=done), 0.0)
+    cluster.turn()
+    assert len(given) == 8
+    assert len(cluster.core.state.workers[1].queue) == ahead
+
+
 def test_a_family_is_given_whole_before_the_next_one_begins(cluster: Rehearsal) -> None:
     cluster.join(cores=1)
     # Four chunks are read; then each is looked at, way by way.
@@ -77,7 +106,7 @@ def test_an_order_tells_how_often_its_result_is_used(cluster: Rehearsal) -> None
 
 def test_without_families_nothing_is_told(cluster: Rehearsal) -> None:
     cluster.join(cores=1)
-    cluster.run(plan_of([(), (), (0, 1)]))
+    cluster.run(plan_of([(), (), (0, 1), (0, 1)], wanted=[2, 3]))
     assign = assigned(cluster.turn(), 1)
     assert assign is not None
     assert {order.uses for order in assign.orders} == {0}

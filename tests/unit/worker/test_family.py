@@ -211,6 +211,51 @@ def test_nobody_follows_while_others_would_have_nothing_to_do() -> None:
     assert packets == [[1, 2, 3], [4]]
 
 
+#: Three are made for the first join, two for the second.
+JOINS = [used(1, 1), used(1, 2), used(1, 3), used(1, 8, 1, 2, 3), used(1, 4), used(1, 5), used(1, 9, 4, 5)]
+
+
+def test_what_else_a_task_needs_is_made_in_the_same_packet() -> None:
+    bench = bench_with(*JOINS)
+    (number,) = bench.executors
+    made = {task: ([], 1, False) for task in (1, 2, 3)}
+    assert packet_of(bench, number) == {**made, 8: ([1, 2, 3], 0, True)}
+    bench.run_all()
+    assert set(bench.done) == {1, 2, 3, 4, 5, 8, 9}
+    assert not bench.core._queue.jobs
+
+
+@pytest.mark.parametrize(
+    ("orders", "chosen"),
+    [
+        pytest.param([used(2, 1), used(1, 2), used(1, 8, 1, 2)], {}, id="another needs it too"),
+        pytest.param([used(1, 1), used(1, 2, category=5), used(1, 8, 1, 2)], {}, id="not measured"),
+        pytest.param([used(1, 1), used(1, 2), used(1, 8, 1, 2)], {"join_s": 0.025}, id="too long"),
+        pytest.param([used(1, 1), used(1, 4), used(1, 2), used(1, 8, 1, 2)], {}, id="not next"),
+        pytest.param([used(1, 1), used(1, 2, 77), used(1, 8, 1, 2)], {}, id="not ready"),
+        pytest.param(
+            [used(1, 1), *(used(1, n) for n in range(2, 200)), used(1, 999, *range(1, 200))],
+            {"join_s": 9.0},
+            id="too many",
+        ),
+    ],
+)
+def test_nothing_is_taken_along_in_vain(orders: list[TaskOrder], chosen: dict[str, float]) -> None:
+    bench = bench_with(*orders, **chosen)
+    (number,) = bench.executors
+    assert list(packet_of(bench, number)) == [1]
+    bench.run_all()
+    ready = [given.task for given in orders if not given.inputs]
+    assert [task for task in bench.done if task in ready] == ready
+
+
+def test_others_find_as_much_as_one_had_before() -> None:
+    bench = bench_with(*JOINS[:4], cores=2)
+    assert [list(packet_of(bench, number)) for number in sorted(bench.executors)] == [[1], [2]]
+    bench = bench_with(*JOINS, cores=2)
+    assert [list(packet_of(bench, number)) for number in sorted(bench.executors)] == [[1, 2, 3, 8], [4]]
+
+
 def test_a_family_ends_whole() -> None:
     bench = bench_with(used(2, 1), used(1, 2, 1), used(1, 3, 1, 2))
     bench.run_all()
