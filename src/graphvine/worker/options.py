@@ -20,6 +20,8 @@ from graphvine.protocol.usage import Parser, argument
 GRACE_S = 25.0
 #: TaskVine's: how long a worker that looks for its manager by name stays without work, or without a manager.
 TIMEOUT_S = 900.0
+#: Each is some processes of its own: more are a mistake, which would bring the machine to its knees.
+MOST_WORKERS = 1000
 
 #: TaskVine's options that there is nothing to do for: whether they take a value, and why.
 NOTHING_TO_DO: dict[tuple[str, ...], tuple[bool, str]] = {
@@ -96,8 +98,8 @@ def _cores(text: str) -> float:
 
 
 def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 upward")
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_WORKERS):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MOST_WORKERS}")
     return int(text)
 
 
