@@ -108,6 +108,40 @@ def test_an_execution_context_of_a_mini_task(m):
     assert (task.output, task.exit_code) == ("within\nYes\n", 4)
 
 
+def test_what_is_no_execution_context_is_said(m, tmp_path):
+    (tmp_path / "empty").mkdir()
+    runner = tmp_path / "forgotten" / "bin" / "run_in_env"
+    runner.parent.mkdir(parents=True)
+    runner.write_text('#!/bin/sh\nexec "$@"\n')
+    for name, why in (("empty", "it has no bin"), ("forgotten", "run_in_env is not executable")):
+        task = vine.Task("echo ran", cores=1)
+        task.add_execution_context(m.declare_file(tmp_path / name))
+        m.submit(task)
+        assert m.wait(60) is task
+        assert (task.result, task.output) == ("input missing", "")
+        assert why in task.reason
+
+
+def test_a_starch_package(m, tmp_path):
+    package = tmp_path / "package.sfx"
+    package.write_text(
+        """#!/bin/sh
+        [ "$SFX_EXTRACT_ONLY" = 1 ] || exit 9
+        mkdir -p $SFX_DIR/bin $SFX_DIR/lib $SFX_DIR/env
+        printf '#!/bin/sh\\necho tool with $SETTING, $LD_LIBRARY_PATH\\n' > $SFX_DIR/bin/tool
+        printf 'export SETTING=set\\n' > $SFX_DIR/env/settings
+        printf '#!/bin/sh\\n' > $SFX_DIR/run.sh
+        chmod 755 $SFX_DIR/bin/tool $SFX_DIR/run.sh
+        """
+    )
+    package.chmod(0o755)
+    task = vine.Task("tool | sed s,/.*/,,; exit 3", cores=1)
+    task.add_starch_package(m.declare_starch(str(package)))
+    m.submit(task)
+    assert m.wait(60) is task
+    assert (task.output, task.exit_code) == ("tool with set, lib\n", 3), task.reason
+
+
 def inside() -> tuple[int, str]:
     import inside  # type: ignore[import-not-found]
 

@@ -350,6 +350,12 @@ def test_mini_tasks_run_where_their_file_is_needed(m):
     task.add_input(failing, "x")
     done(m, task)
     assert task.result == "input missing"
+    assert "the command did not make 'out'" in task.reason
+    assert task.reason.endswith("; the command ended with exit code 1 and said: no luck")
+    late = vine.Task("sleep 60", time_max=1)
+    task = vine.Task("cat x", cores=1)
+    task.add_input(m.declare_minitask(late, "out"), "x")
+    assert done(m, task).reason.endswith("; it was stopped after 1 s")
 
 
 def test_what_is_undeclared_is_gone(m, tmp_path):

@@ -577,7 +577,8 @@ def _take(sandbox: str, names: Sequence[str], position: int, collected: Collecte
     path = os.path.realpath(path)
     if not os.path.isfile(path) and not os.path.isdir(path):
         status.missing.append(name)
-        return Absent(f"the command did not make {name!r} (or no file and no directory)")
+        why = f"; {status.reason}" if status.reason else _said(status)
+        return Absent(f"the command did not make {name!r} (or no file and no directory){why}")
     if is_small(path):
         return make(path)
     unfit = _unfit(path, sandbox)

@@ -1,7 +1,8 @@
 """Archives unpacked where they are needed: tar, plain or compressed, and zip.
 
-An archive comes from anywhere, so nothing of it may leave its directory: absolute names, ``..`` and links
-that lead out are refused (``tarfile``'s filter "data"; PEP 706).
+An archive comes from anywhere, so nothing of it may be written beyond its directory: absolute names, ``..``,
+hard links that lead out, and what would be written through a symbolic link are refused (``tarfile``'s filter
+"data"; PEP 706). A symbolic link itself may lead anywhere, as it does where ``tar`` unpacks.
 """
 
 from __future__ import annotations
@@ -76,6 +77,8 @@ def unpack(path: str, target: str) -> None:
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, zlib.error) as error:
         # tarfile lists what it tried, a line for each.
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if text.startswith("file could not be opened"):
+            text = "it is no tar (plain, or compressed with gzip, bzip2, xz or zstd), and no zip"
         raise BadArchiveError(f"the archive cannot be unpacked: {text}") from error
     except OSError as error:
         # gzip and bzip2 say so of a wrong checksum; what the system says has a number.
@@ -101,7 +104,18 @@ def _unpack_zstandard(path: str, target: str) -> None:
 
 
 def _extract(tar: tarfile.TarFile, target: str) -> None:
-    tar.extractall(target, filter="data")
+    tar.extractall(target, filter=_admitted)
     # Checksums stand at the end of compressed streams, beyond what the archive itself needs.
     while tar.fileobj is not None and tar.fileobj.read(_BLOCK):
         pass
+
+
+def _admitted(member: tarfile.TarInfo, target: str) -> tarfile.TarInfo | None:
+    """What of a member is unpacked. Raises tarfile.FilterError."""
+    try:
+        return tarfile.data_filter(member, target)
+    except (tarfile.AbsoluteLinkError, tarfile.LinkOutsideDestinationError):
+        if not member.issym():
+            raise
+    link = tarfile.tar_filter(member, target)
+    return link.replace(uid=None, gid=None, uname=None, gname=None, deep=False)  # type: ignore[arg-type]

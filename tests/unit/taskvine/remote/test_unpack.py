@@ -47,8 +47,8 @@ def test_zip(tmp_path):
     "info",
     [
         named("../out-of-it"),
-        named("link", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
-        named("link", type=tarfile.SYMTYPE, linkname="../../x"),
+        named("link", type=tarfile.LNKTYPE, linkname="/etc/passwd"),
+        named("link", type=tarfile.LNKTYPE, linkname="../../x"),
         named("pipe", type=tarfile.FIFOTYPE),
     ],
     ids=["parent", "absolute link", "link out", "pipe"],
@@ -59,6 +59,22 @@ def test_what_leads_out_is_refused(tmp_path, info):
     with pytest.raises(BadArchiveError):
         unpack(path, str(tmp_path / "out"))
     assert sorted(os.listdir(tmp_path)) == ["a", "out"]
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_symbolic_links_are_what_they_are_and_nothing_is_written_through_them(tmp_path, mode):
+    (tmp_path / "elsewhere").mkdir()
+    targets = {"absolute": str(tmp_path / "elsewhere"), "out": "../elsewhere", "in": "x"}
+    links = [(named(name, type=tarfile.SYMTYPE, linkname=target), b"") for name, target in targets.items()]
+    unpack(archive(tmp_path / "a", mode, *links, (named("x"), b"1")), str(tmp_path / "good"))
+    assert {
+        path.name: os.readlink(path) for path in (tmp_path / "good").iterdir() if path.is_symlink()
+    } == targets
+    assert (tmp_path / "good" / "in").read_bytes() == b"1"
+    for through in ("absolute/y", "out/y"):
+        with pytest.raises(BadArchiveError, match="outside the destination"):
+            unpack(archive(tmp_path / "b", mode, *links, (named(through), b"2")), str(tmp_path / "bad"))
+    assert os.listdir(tmp_path / "elsewhere") == []
 
 
 @pytest.mark.parametrize("damage", ["rubbish", "cut", "flipped", "empty"])
@@ -82,4 +98,4 @@ def test_what_is_no_archive_is_said_in_one_line(tmp_path):
     with pytest.raises(BadArchiveError) as caught:
         unpack(str(tmp_path / "no.tar"), str(tmp_path / "out"))
     assert "\n" not in str(caught.value)
-    assert "could not be opened" in str(caught.value)
+    assert "it is no tar (plain, or compressed with" in str(caught.value)
