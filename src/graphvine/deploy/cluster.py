@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import operator
 import os
 import sys
 import tempfile
@@ -79,9 +80,10 @@ class Cluster:
 
     def scale(self, workers: int) -> None:
         """Have so many workers. Raises ValueError."""
-        if workers < 0:
-            raise ValueError(f"scale({workers!r}): give a number from 0 upward")
-        self._want(lambda supervisor: supervisor.scale(workers))
+        count = _count(workers)
+        if count is None:
+            raise ValueError(f"scale({workers!r}): give a whole number from 0 upward")
+        self._want(lambda supervisor: supervisor.scale(count))
 
     def adapt(
         self,
@@ -97,13 +99,14 @@ class Cluster:
         ``target_duration``: as many as finish all known work in so long ("10m", or seconds). ``hold``: a
         worker is let go when it was not needed for so long; ``lull``: or for so long, if much work waits that
         can't begin yet. Raises ValueError, DeployError."""
-        if not 0 <= minimum <= maximum or not maximum:
+        least, most = _count(minimum), _count(maximum)
+        if least is None or not most or least > most:
             raise ValueError(
-                f"adapt({minimum!r}, {maximum!r}): give two numbers from 0 upward, the smaller first"
+                f"adapt({minimum!r}, {maximum!r}): give two whole numbers from 0 upward, the smaller first"
             )
         policy = Policy(
-            minimum=minimum,
-            maximum=maximum,
+            minimum=least,
+            maximum=most,
             finish_s=parse_s(target_duration),
             hold_s=parse_s(hold),
             lull_s=parse_s(lull),
@@ -152,6 +155,15 @@ class Cluster:
         from graphvine.deploy.environments import prepared
 
         return prepared(self._spec)
+
+
+def _count(number: object) -> int | None:
+    """A whole number from 0 upward, of whatever type; None if it is none."""
+    try:
+        count = operator.index(number)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+    return count if count >= 0 else None
 
 
 class LocalCluster(Cluster):
@@ -243,6 +255,8 @@ class SlurmCluster(Cluster):
         ``gpus``, ``account``, ``requirements``, ``prologue``, ``directives``, ...). Raises DeployError."""
         from graphvine.deploy.slurm import Slurm
 
+        if partition and more.get("queue", partition) != partition:
+            raise DeployError("partition and queue are two words for the same: give one of them")
         more.setdefault("queue", partition)
         spec = _spec_of(type(self), more, cores=cores, memory=memory, disk=disk)
         system = Slurm(shared=shared, cluster=cluster)

@@ -29,6 +29,8 @@ JOB_ID = "${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
 #: Variables by which users change what the tools show, and by which sbatch changes what a script says.
 _OF_SBATCH = "ERROR INPUT OUTPUT OPEN_MODE ARRAY_INX SIGNAL WAIT"
 PERSONAL = rf"SQUEUE_\w+|SCANCEL_\w+|SACCT_\w+|SLURM_TMPDIR|SBATCH_({_OF_SBATCH.replace(' ', '|')})"
+#: Jobs have the variables of who submits them; which GPUs those may use says nothing of the job's node.
+_DEVICES = r"(CUDA|ROCR|HIP)_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL|ZE_AFFINITY_MASK"
 #: The latter, for what a spec may leave open: then they hold, as a user or a site means them to.
 _DEFAULTS = {
     "account": "SBATCH_ACCOUNT",
@@ -113,7 +115,7 @@ def render_directives(spec: WorkerSpec, output: str, directory: str) -> list[str
 def overridden(spec: WorkerSpec) -> str:
     """A pattern of the variables that sbatch must not see: they count for more than a script's lines."""
     stated = [pattern for field, pattern in _DEFAULTS.items() if getattr(spec, field)]
-    return "|".join([PERSONAL, *stated])
+    return "|".join([PERSONAL, _DEVICES, *stated])
 
 
 def directive(line: str) -> str:

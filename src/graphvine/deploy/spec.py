@@ -136,6 +136,7 @@ def make_spec(
         proxy=proxy,
         token=token,
     )
+    problems.found += [f"variable {key} is None" for key, value in (variables or {}).items() if value is None]
     problems.found += complaints(spec)
     if problems.found:
         raise DeployError("; ".join(problems.found))

@@ -33,3 +33,21 @@ def test_sizes_and_times_are_quoted_as_they_were_written():
         DeployError, match=r"memory: '5XB' is no size: .*; wall_time: '2x' is no time: write 7200"
     ):
         SlurmCluster(memory="5XB", wall_time="2x")
+
+
+@pytest.mark.parametrize("wrong", [-1, "3", 2.5, None])
+def test_so_many_workers_is_a_whole_number(wrong):
+    cluster = LocalCluster()
+    with pytest.raises(ValueError, match=r"scale\(.*\): give a whole number from 0 upward"):
+        cluster.scale(wrong)
+    for bounds in ((wrong, 5), (0, wrong), (3, 1), (0, 0)):
+        with pytest.raises(ValueError, match=r"adapt\(.*\): give two whole numbers from 0 upward"):
+            cluster.adapt(*bounds)
+
+
+def test_what_is_said_twice_or_not_at_all():
+    with pytest.raises(DeployError, match="partition and queue are two words for the same"):
+        SlurmCluster(partition="long", queue="short")
+    SlurmCluster(partition="long", queue="long")
+    with pytest.raises(DeployError, match="variable A is None"):
+        SlurmCluster(variables={"A": None, "B": 1})

@@ -95,6 +95,7 @@ def test_what_users_set_for_their_own_looks_at_the_queue_changes_nothing(
         "SBATCH_OUTPUT": "x",
         "SBATCH_WAIT": "1",
         "SBATCH_ACCOUNT": "other",
+        "CUDA_VISIBLE_DEVICES": "3",
     }
     for name, value in {**kept, **dropped}.items():
         monkeypatch.setenv(name, value)
@@ -111,4 +112,4 @@ def test_what_users_set_for_their_own_looks_at_the_queue_changes_nothing(
     for lines in seen.values():
         assert {f"{name}={value}" for name, value in kept.items()} <= set(lines)
         assert not [line for line in lines if line.startswith(("SQUEUE_", "SBATCH_OUTPUT", "SBATCH_WAIT"))]
-    assert not [line for line in seen["sbatch"] if line.startswith("SBATCH_ACCOUNT")]
+    assert not [line for line in seen["sbatch"] if line.startswith(("SBATCH_ACCOUNT", "CUDA_"))]
