@@ -138,6 +138,14 @@ def test_it_ends_when_no_manager_comes(start_factory: StartFactory, tmp_path: Pa
     factory = start_factory("--manager", "nobody", "--factory-timeout", "0.5")
     assert factory.wait(TIMEOUT_S) == 0
     assert "no manager was there for 0.5 s" in log_of(tmp_path)
+    assert log_of(tmp_path).count("waiting for a manager named nobody") == 1
+
+
+def test_it_says_which_connection_file_it_waits_for(start_factory: StartFactory, tmp_path: Path):
+    missing = tmp_path / "theirs.json"
+    factory = start_factory("--connection-file", str(missing), "--factory-timeout", "0.5")
+    assert factory.wait(TIMEOUT_S) == 0
+    assert f"waiting for the manager of {missing}\n" in log_of(tmp_path)
 
 
 def test_what_makes_no_sense_is_one_line(start_factory: StartFactory, tmp_path: Path):

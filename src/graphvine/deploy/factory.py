@@ -82,6 +82,8 @@ class Factory:
         self._avoided: dict[tuple[object, ...], float] = {}
         """Managers that could not be served, and until when they are left alone."""
         self._told: set[str] = set()
+        self._waiting = False
+        """For a manager, and it was said."""
         self._seen_at = time.monotonic()
 
     def run(self) -> str:
@@ -185,7 +187,11 @@ class Factory:
                 self._warn_once(f"manager {connection.name} can't be served yet: {error}")
                 self._avoided[_identity(connection)] = now + _AVOID_S
                 continue
+            self._waiting = False
             return None
+        if not self._waiting:
+            self._waiting = True
+            log.info("waiting for %s", self.options.whose())
         patience = self.options.factory_timeout
         if patience is not None and now - self._seen_at >= parse_s(patience):
             return f"no manager was there for {parse_s(patience):g} s"

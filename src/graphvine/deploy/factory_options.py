@@ -139,6 +139,12 @@ class FactoryOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                 f"{self.manager_name!r} is no name, and no regular expression: {error}"
             ) from None
 
+    def whose(self) -> str:
+        """In words: whose workers these are."""
+        if self.connection_file:
+            return f"the manager of {self.connection_file}"
+        return f"a manager named {self.manager_name}"
+
     def check(self) -> FactoryOptions:
         """Itself, when it makes sense. Raises DeployError."""
         if not self.manager_name and not self.connection_file:

@@ -71,7 +71,8 @@ def _one_line() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise PackedEnvironmentError(str(error)) from error
+        told = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+        raise PackedEnvironmentError(told) from error
 
 
 class _Bar:

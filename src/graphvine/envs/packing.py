@@ -15,6 +15,7 @@ environment that did not change since it was packed is not packed again (``envs.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sys
@@ -66,7 +67,7 @@ def pack(
     The archive goes to ``output``, by default into the user's cache. ``compression``: "zst" or "gz", by
     default as ``output`` says, else "zst". ``progress`` is called with what is done, how much of it, and of
     how much. Raises PackingError, OSError."""
-    wanted = None if output is None else os.path.abspath(output)
+    wanted = None if output is None else _writable(os.path.abspath(output))
     chosen = _compression(compression, wanted)
     path = sys.prefix if source == "current" else os.path.abspath(os.path.expanduser(source))
     if os.path.isfile(path):
@@ -85,6 +86,20 @@ def pack(
         ) from error
 
 
+def _writable(output: str) -> str:
+    """The place for an archive, when one can be put there: packing takes a while. Raises PackingError."""
+    parent, code = os.path.dirname(output), 0
+    if os.path.isdir(output):
+        code = errno.EISDIR
+    elif not os.path.isdir(parent):
+        code = errno.ENOENT
+    elif not os.access(parent, os.W_OK | os.X_OK):
+        code = errno.EACCES
+    if code:
+        raise PackingError(f"the archive can't be written to {output}: {os.strerror(code)}")
+    return output
+
+
 def _compression(told: str, output: str | None) -> str:
     if not told:
         told = "gz" if output is not None and output.endswith((".gz", ".tgz")) else "zst"
@@ -99,10 +114,15 @@ def _to_output(packed: PackedEnvironment, output: str | None) -> PackedEnvironme
         return packed
     temporary = f"{output}.{os.getpid()}.part"
     try:
-        os.link(packed.path, temporary)
-    except OSError:
-        shutil.copyfile(packed.path, temporary)
-    os.replace(temporary, output)
+        try:
+            os.link(packed.path, temporary)
+        except OSError:
+            shutil.copyfile(packed.path, temporary)
+        os.replace(temporary, output)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
     return msgspec.structs.replace(packed, path=output)
 
 

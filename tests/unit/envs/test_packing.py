@@ -418,3 +418,18 @@ def test_the_command_line(packed, environment, tmp_path, capsys):
         assert capsys.readouterr().err.startswith("graphvine: ")
     with pytest.raises(SystemExit):
         cli.main(["env"])
+
+
+def test_a_place_for_the_archive_that_cannot_be_is_told_before_anything_is_packed(tmp_path, capsys):
+    # An environment that isn't there would be told of first, if it were looked at.
+    for output, why in (("none/x.tar.zst", "No such file or directory"), (".", "Is a directory")):
+        assert cli.main(["env", "pack", str(tmp_path / "nothing"), "-o", f"{tmp_path}/{output}"]) == 1
+        told = capsys.readouterr().err
+        assert told.startswith(f"graphvine: the archive can't be written to {tmp_path}")
+        assert told.endswith(f": {why}\n")
+
+
+def test_an_archive_that_is_not_there_is_named_without_an_error_number(tmp_path, capsys):
+    for command in (["inspect"], ["unpack"]):
+        assert cli.main(["env", *command, str(tmp_path / "nothing")]) == 1
+        assert capsys.readouterr().err == f"graphvine: {tmp_path}/nothing: No such file or directory\n"
