@@ -3,8 +3,8 @@
 The script is the same everywhere. Jobs bring the environment that runs it; nodes need nothing.
 """
 
+import argparse
 import random
-import sys
 
 import dask
 
@@ -20,7 +20,9 @@ def hits(seed: int, throws: int) -> int:
 
 
 if __name__ == "__main__":
-    cluster = CLUSTERS[sys.argv[1] if len(sys.argv) > 1 else "local"](cores=1, memory="1GB")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("system", nargs="?", default="local", choices=CLUSTERS)
+    cluster = CLUSTERS[parser.parse_args().system](cores=1, memory="1GB")
     cluster.adapt(0, 4)  # as many as there is work for
     throws, parts = 50_000, 40
     with gv.Manager(cluster=cluster) as m:

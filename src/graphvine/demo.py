@@ -284,11 +284,11 @@ def run_demo(
     graph = spectrum_graph(events, chunks, seed)
     tasks = len(graph.__dask_graph__())
     print(
-        f"{events:,} proton collisions in {min(chunks, events):,} chunks: a graph of {tasks:,} tasks"
-        " (those that only follow each other run as one)."
+        f"{events:,} proton collisions in {min(chunks, events):,} chunks: {tasks:,} tasks"
+        " (chains of them run as one)."
     )
     sys.stdout.flush()
-    with graphvine.Manager(name="demo", local_workers=True if cores is None else cores) as manager:
+    with graphvine.Manager(local_workers=True if cores is None else cores) as manager:
         began = perf_counter()
         # Where there is no terminal to repaint, a bar would only be noise: None lets the display decide.
         spectrum = graph.compute(scheduler=manager.get, progress=None if progress else False)
@@ -310,11 +310,11 @@ def _report(spectrum: Spectrum, tasks: int, took: float, cores: int) -> list[str
         "",
         f"Pairs kept  {spectrum.pairs:,} of {spectrum.collisions:,} collisions",
         f"Peaks at    {peaks + ' GeV' if peaks else 'none stands out: try more --events'}",
-        f"Ran         {tasks:,} tasks in {took:.1f} s, the start of the worker included, on 1 worker with"
-        f" {cores} core{'' if cores == 1 else 's'}:",
+        f"Ran         {tasks:,} tasks in {took:.1f} s, the worker's start included, on {cores}"
+        f" core{'' if cores == 1 else 's'}:",
         f"            {tasks / took:,.0f} tasks/s, {spectrum.collisions / took:,.0f} collisions/s",
         "",
-        "Next: your own dask graph, with result.compute(scheduler=manager.get); the README has an example.",
+        "Next: your own dask graph, with result.compute(scheduler=manager.get), as in the README.",
     ]
 
 

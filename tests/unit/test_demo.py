@@ -10,7 +10,7 @@ import sys
 import dask
 import pytest
 
-from graphvine import demo
+from graphvine import Manager, demo
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +93,12 @@ def test_the_command():
 def test_the_command_on_an_ascii_terminal():
     done = run_command("--events=5000", "--chunks=4", "--cores=1", encoding="ascii")
     assert done.returncode == 0, done.stderr
+
+
+def test_it_runs_beside_another_one(capsys):
+    with Manager(name="demo", local_workers=0):
+        assert demo.run_demo(events=100, chunks=2, cores=1, progress=False, seed=1) == 0
+    assert "100 proton collisions in 2 chunks: " in capsys.readouterr().out
 
 
 def test_the_graph_is_a_dask_collection():
