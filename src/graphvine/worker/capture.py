@@ -16,7 +16,8 @@ import sys
 
 from graphvine.worker import scratch
 
-_libc = ctypes.CDLL(None)
+#: Looked for here, once: in a child, each would look for it anew.
+_flush_c = ctypes.CDLL(None).fflush
 _STANDARD = (1, 2)
 #: Out of the way of those who close everything up to some small number.
 _FROM = 100
@@ -132,4 +133,4 @@ def _flush() -> None:
         with contextlib.suppress(Exception):
             stream.flush()
     # What was printed by libraries that are not Python.
-    _libc.fflush(None)
+    _flush_c(None)

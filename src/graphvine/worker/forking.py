@@ -62,6 +62,8 @@ def fork() -> int:
     """``os.fork`` with nothing left in the buffers of the standard streams."""
     sys.stdout.flush()
     sys.stderr.flush()
+    if sys.version_info < (3, 12):
+        return os.fork()
     with warnings.catch_warnings():
         # Threads of the parent do not exist in the child, and are not missed there.
         warnings.simplefilter("ignore", DeprecationWarning)
