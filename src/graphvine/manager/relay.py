@@ -104,6 +104,10 @@ class Relay:
     def on_taken(self, worker: int, pieces: int) -> None:
         """A worker has taken pieces in."""
         self._land(worker, pieces)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Fewer pieces are under way: ask those who had to wait for that."""
         while self._stalled and self._total < self._most:
             holder = self._stalled.popleft()
             way = self._ways.get(holder)
@@ -120,8 +124,12 @@ class Relay:
         """A worker is gone, and the core knows: what it was asked for is asked of others."""
         self._land(worker, self._under_way.get(worker, 0))
         way = self._ways.pop(worker, None)
-        if way is None:
-            return
+        if way is not None:
+            self._ask_others(way)
+        # What was on its way to this worker will never be said to be there.
+        self._go_on()
+
+    def _ask_others(self, way: _Way) -> None:
         asked = [question for question, _ in way.asked.values()]
         for question in asked:
             self._land(question.requester, 1)
