@@ -467,6 +467,7 @@ def test_numbers_and_settings(m):
     stats = m.stats
     assert (stats.tasks_submitted, stats.tasks_done, stats.tasks_failed, stats.tasks_waiting) == (5, 5, 0, 0)
     assert (stats.workers_connected, stats.total_cores) == (1, 2)
+    assert (stats.workers_joined, stats.workers_removed, stats.workers_lost) == (1, 0, 0)
     assert m.stats_category("small").tasks_done == 5
     assert m.stats_category("other").tasks_done == 0
     assert m.status("categories")[0]["tasks_done"] == 5

@@ -125,6 +125,14 @@ def _is_resources_mode(name: str, value: Any) -> None:
         raise ValueError(f'{name}={value!r}: there are "fixed" and None')
 
 
+def _are_library_resources(name: str, value: Any) -> None:
+    """With them goes how many calls a library takes at a time."""
+    if isinstance(value, Mapping):
+        _is_count("slots", value.get("slots", 1))
+        value = {resource: amount for resource, amount in value.items() if resource != "slots"}
+    _is_resources(name, value)
+
+
 def _is_resources(name: str, value: Any) -> None:
     try:
         as_resources(value)
@@ -172,7 +180,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     "task_mode": _is_one_of(*_TASK_MODES),
     "submit_per_cycle": _is_count,
     "max_pending": _is_count,
-    "lib_resources": _is_resources,
+    "lib_resources": _are_library_resources,
     "lib_command": _is_text,
     "lib_modules": _are_modules,
     "lib_extra_functions": _are_functions,

@@ -85,6 +85,7 @@ class Core:
             starving.on_first_worker(state)
         state.workers[worker] = joined
         state.cores += joined.cores
+        state.joined += 1
         state.heard[worker] = now
         for name in {hello.name, hello.host}:
             state.named.setdefault(name, {})[worker] = joined

@@ -99,6 +99,7 @@ def retire_some(state: State, count: int, reason: str) -> int:
 def send_away(state: State, worker: Worker, reason: str) -> None:
     """Nothing of a worker is needed any more."""
     state.tell(SendAway(worker.number, reason))
+    state.released += 1
     recovery.lose_worker(state, worker, blame=False)
 
 

@@ -103,6 +103,14 @@ class Stats(msgspec.Struct):
     done: int
     """Done, of the plans that are not gone."""
     plans: int
+    joined: int = 0
+    """Workers that ever joined: all but those that are there are gone."""
+    released: int = 0
+    """... that were sent away, as they were not needed or were to leave."""
+    lost: int = 0
+    """... that were gone without a word."""
+    blocked: int = 0
+    """Workers that are there and get no tasks."""
 
 
 class Run(Protocol):

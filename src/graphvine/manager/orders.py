@@ -66,4 +66,8 @@ def stats(state: State) -> Stats:
         running=counts[DISPATCHED],
         done=counts[DONE] + counts[RELEASED],
         plans=sum(not table.over for table in state.plans.values()),
+        joined=state.joined,
+        released=state.released,
+        lost=state.lost,
+        blocked=sum(worker.blocked for worker in state.workers.values()),
     )

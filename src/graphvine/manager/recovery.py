@@ -208,6 +208,7 @@ def lose_worker(state: State, worker: Worker, blame: bool) -> None:
     number = worker.number
     demand.note_lost(state, worker)
     leaves = state.departures.pop(number, None) is not None
+    state.lost += blame and not leaves
     worker.give_up_taking()
     del state.workers[number]
     del state.heard[number]

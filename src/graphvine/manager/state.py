@@ -42,6 +42,10 @@ class State:
         self.tables: list[PlanTable] = []
         self.workers: dict[int, Worker] = {}
         self.cores = 0.0
+        #: Workers that ever joined, that were sent away, and that were gone without a word.
+        self.joined = 0
+        self.released = 0
+        self.lost = 0
         #: Workers that are about to leave.
         self.departures: dict[int, Departure] = {}
         #: Workers by name and by host.

@@ -116,6 +116,9 @@ def of_engine(stats: Stats, engine: EngineStats, workers: Sequence[WorkerSize] =
     stats.workers_connected = stats.workers_able = engine.workers
     stats.workers_busy = min(engine.workers, running)
     stats.workers_idle = engine.workers - stats.workers_busy
+    stats.workers_joined, stats.workers_removed = engine.joined, engine.joined - engine.workers
+    stats.workers_released, stats.workers_lost = engine.released, engine.lost
+    stats.workers_blocked = engine.blocked
     stats.total_cores = stats.capacity_cores = round(engine.cores)
     stats.capacity_tasks = stats.capacity_instantaneous = stats.capacity_weighted = round(engine.cores)
     there = [whole(worker.capacity) for worker in workers]

@@ -272,3 +272,15 @@ def test_workers_retire_by_name_by_job_and_by_number(cluster: Rehearsal) -> None
     assert len(gone(cluster)) == 3
     assert runs(third, fourth) == [base, base + 1]
     assert cluster.core.on_retire_some(5, "too many", 0.0) == 1
+
+
+def test_who_came_and_went_is_counted(cluster: Rehearsal) -> None:
+    killed, left, leaver, stays = (cluster.join() for _ in range(4))
+    cluster.core.on_block_host(stays.hello.host, None, 0.0)
+    cluster.kill(killed.number)
+    cluster.leave(left.number)
+    cluster.go_away(leaver.number)
+    cluster.settle()
+    stats = cluster.core.stats()
+    assert (stats.joined, stats.workers) == (4, 1)
+    assert (stats.lost, stats.released, stats.blocked) == (1, 1, 1)
