@@ -97,6 +97,27 @@ def test_no_process_is_left_after_a_sudden_exit(tmp_path: Path, state: Path) -> 
     sweep(state)
 
 
+def test_no_process_is_left_though_a_child_of_the_users_lives_on(tmp_path: Path, state: Path) -> None:
+    body = """
+    workers = [p.pid for p in __import__("psutil").Process().children(True)]
+    child = os.fork()
+    if child == 0:
+        os.closerange(1, 3)
+        threading.Event().wait()
+    print(child, *workers, flush=True)
+    os._exit(0)
+    """
+    script = Script(body, tmp_path)
+    out, _ = script.process.communicate(timeout=60)
+    child, *workers = map(int, out.split())
+    try:
+        assert len(workers) >= 3
+        wait_until_gone(workers)
+    finally:
+        os.kill(child, signal.SIGKILL)
+    sweep(state)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_no_process_is_left_when_it_is_killed(number: signal.Signals, tmp_path: Path, state: Path) -> None:
     script = Script('manager.get({"b": (block, str(ready))}, "b")', tmp_path)

@@ -21,6 +21,7 @@ from graphvine.deploy.errors import DeployError
 from graphvine.deploy.inputs import around, place, planned
 from graphvine.deploy.script import render_script
 from graphvine.deploy.spec import WorkerSpec
+from graphvine.protocol import lifelines
 from graphvine.protocol.interpreter import own_environment
 
 #: How long a worker has to end after it was asked to, where the spec does not say.
@@ -115,6 +116,8 @@ class Local:
                 env=own_environment() | {_PLACE: str(place)},
                 start_new_session=True,
             )
+        if self._bound:
+            lifelines.hold(process)
         grace_s = KILL_WAIT_S if spec.grace_s is None else spec.grace_s
         self._jobs[str(process.pid)] = _Job(process, output, scratch, grace_s, place)
         return str(process.pid)

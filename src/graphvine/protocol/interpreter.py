@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from graphvine.protocol import lifelines
+
 
 def own_environment() -> dict[str, str]:
     """The user's environment, made so that this interpreter finds this very graphvine."""
@@ -31,7 +33,7 @@ def start_bound(command: Sequence[str], output: int | None) -> subprocess.Popen[
     """A process that reads the end of its standard input when this one is gone. ``output``: a descriptor for
     all that it says; None for this process's own. Raises OSError."""
     # A session of its own: Ctrl-C at the user's terminal is for the user's process, which then ends this.
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=output,
@@ -39,3 +41,5 @@ def start_bound(command: Sequence[str], output: int | None) -> subprocess.Popen[
         env=own_environment(),
         start_new_session=True,
     )
+    lifelines.hold(process)
+    return process
