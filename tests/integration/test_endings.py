@@ -13,9 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.integration.conftest import family
+from dask import delayed
+from tests.integration.conftest import StartWorker, family
 
-from graphvine.manager.local import LocalWorker
+from graphvine.manager.local import LocalWish, LocalWorker
 from graphvine.manager.manager import Manager
 from graphvine.protocol.connection import sweep_connections
 
@@ -196,3 +197,44 @@ def test_a_local_worker_that_ends_before_it_is_told_of_its_manager(
     assert ended.get(timeout=60) == "exit code 3"
     worker.on_ended() if how == "on_ended" else worker.stop(60)
     assert worker.pid is None
+
+
+def test_only_starts_that_led_nowhere_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graphvine.manager.local._START", "raise SystemExit(3)")
+    worker = LocalWorker(1, tmp_path)
+    hopeless = []
+    for joined in (False, False, True, False, False, False):
+        worker.launch()
+        assert worker.pid is not None
+        if joined:
+            worker.on_joined(worker.pid)
+        assert worker._process is not None
+        assert worker._process.wait() == 3
+        worker.on_ended()
+        hopeless.append(worker.hopeless)
+    assert hopeless == [False] * 5 + [True]
+
+
+def wait_for_file(path: str) -> int:
+    while not os.path.exists(path):
+        os.sched_yield()
+    return 1
+
+
+def test_where_others_work_no_graph_fails_for_a_local_worker_that_does_not_start(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    start_worker: StartWorker,
+) -> None:
+    with Manager(local_workers=0) as manager:
+        start_worker(manager)
+        assert manager.get({"a": (abs, -1)}, "a", progress=False) == 1
+        monkeypatch.setattr("graphvine.manager.local._START", "raise SystemExit(3)")
+        manager._opening.embedded._wish = LocalWish("always", 1.0)
+        future = manager.compute(delayed(wait_for_file)(str(tmp_path / "go")))
+        while not any("as soon as it starts" in record.message for record in caplog.records):
+            assert not future.done()
+            os.sched_yield()
+        (tmp_path / "go").touch()
+        assert future.result(60) == 1

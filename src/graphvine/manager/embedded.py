@@ -71,12 +71,15 @@ class Embedded:
         if not self._loop.has_work():
             return
         if self._worker.hopeless:
-            self._loop.fail_all(
-                NoWorkerError(
-                    f"the local worker ends as soon as it starts ({how}):\n{self._worker.log_tail()}"
-                )
-            )
+            self._despair(f"the local worker ends as soon as it starts ({how}):\n{self._worker.log_tail()}")
             return
         said = self._worker.log_tail()
         log.warning("the local worker ended (%s); starting it again. It said:\n%s", how, said)
         self.on_work()
+
+    def _despair(self, why: str) -> None:
+        """It is not started again for the work there is."""
+        if self._loop.workers():
+            log.error("%s", why)
+        else:
+            self._loop.fail_all(NoWorkerError(why))

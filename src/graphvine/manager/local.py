@@ -68,6 +68,7 @@ class LocalWorker:
         self._log_begin = 0
         """Where in the log the words of the present process begin."""
         self._false_starts = 0
+        self._has_joined = False
 
     @property
     def pid(self) -> int | None:
@@ -111,11 +112,12 @@ class LocalWorker:
 
     def on_joined(self, pid: int) -> None:
         if pid == self.pid:
-            self._false_starts = 0
+            self._has_joined = True
 
     def on_ended(self) -> None:
         """Its end was seen; ``join`` may be called again unless ``hopeless``."""
-        self._false_starts += 1
+        self._false_starts = 0 if self._has_joined else self._false_starts + 1
+        self._has_joined = False
         if self._process is not None:
             _close_input(self._process)
         self._process = self._waiter = None

@@ -1,7 +1,7 @@
 """Pipes by whose end other processes know that this one is gone.
 
-A child that this process forks (a pool of the user's, say) would hold them open for as long as it lives, which
-may be longer: so it lets go of them at once.
+A child that this process forks (a pool of the user's, say) would hold them open for as long as it lives, and
+that may be longer: so it lets go of them at once.
 """
 
 from __future__ import annotations
