@@ -19,6 +19,11 @@ import graphvine
 from graphvine.deploy.script import Surroundings, render_script
 from graphvine.deploy.spec import make_spec
 from graphvine.envs import cache as caches
+from graphvine.envs import writer
+from graphvine.envs.cache import BEGUN
+from graphvine.envs.front import end_of
+from graphvine.envs.items import data_item
+from graphvine.envs.metadata import MEMBER, Metadata, encode
 
 NAME = "env-0123456789abcdef"
 #: In place of an environment's interpreter: a real one for all but the worker, in whose place it tells where
@@ -260,6 +265,92 @@ def test_a_damaged_archive_leaves_nothing(node: Node) -> None:
     assert job.returncode == 71
     assert "can't be unpacked in" in said
     assert sorted(path.name for path in node.cache.iterdir()) == [f"{NAME}.lock", f"{NAME}.use"]
+
+
+# -- archives with a front -----------------------------------------------------------------------------------
+
+#: In place of a worker that unpacks the rest: tells what it was told.
+TELLS_REST = PYTHON.replace(
+    'echo "prefix', 'while [ "$1" != --rest ]; do shift; done; shift; echo "rest: $2 $3 $4 $5"; echo "prefix'
+)
+#: As a worker does that has unpacked it.
+TELLS_REST += """[ -z "$GIVES_BACK" ] || { exec 8>&-; flock -w 20 "$GIVES_BACK" echo nobody has its lock; }
+"""
+
+
+def with_front(node: Node) -> int:
+    """Pack an archive with a front, and say how much of it that is."""
+    (front, rest) = (
+        data_item("bin/python", TELLS_REST.encode(), 0o755),
+        data_item("lib/more", b"more", 0o644),
+    )
+    begin = writer.compressed([front], lambda item: None)
+    description = Metadata(front_bytes=len(begin), files=2, unpacked_bytes=front.size + rest.size)
+    before = writer.compressed([data_item(MEMBER, encode(description))], lambda item: None) + begin
+    writer.write(str(node.archive), [rest], "gz", lambda item: None, before=before)
+    return end_of(str(node.archive))
+
+
+def script_with_front(node: Node, first: int, **options: object) -> str:
+    return node.script(**options).replace("gv_front=\n", f"gv_front={first}\n")
+
+
+def test_jobs_start_from_the_front_and_one_has_to_unpack_the_rest(node: Node) -> None:
+    first = with_front(node)
+    for name in ("hangs", "ends"):
+        os.mkfifo(node.root / name)
+    script = script_with_front(node, first)
+    rest = f"rest: {first} {node.cache / NAME} {node.cache / NAME}"
+    with node.start("a", script, HANGS=str(node.root / "hangs"), ENDS=str(node.root / "ends")) as begins:
+        (node.root / "hangs").read_text()
+        assert sorted(os.listdir(node.cache / NAME)) == [BEGUN, MEMBER, "bin"]
+        jobs = [node.start(name, script) for name in "bcd"]
+        assert [job.communicate()[1] for job in jobs] == [f"{rest} \n{node.shared}"] * 3
+        # Who does not know of fronts waits.
+        with pytest.raises(BlockingIOError):
+            caches.lock(caches.Place(str(node.cache), NAME), exclusive=False, wait=False)
+        (node.root / "ends").write_text("end\n")
+        assert begins.communicate()[1] == f"{rest} 8\n{node.shared}"
+    # It ended before the rest was there: the next one begins anew.
+    assert node.run("e", script) == f"{rest} 8\n{node.shared}"
+
+
+def test_the_script_that_stays_keeps_no_lock(node: Node) -> None:
+    first = with_front(node)
+    script = script_with_front(node, first).replace('gv_scratch="$SCRATCH"', "gv_scratch=")
+    said = node.run("job", script, TMPDIR=str(node.root / "job"), GIVES_BACK=f"{node.cache / NAME}.lock")
+    assert f"rest: {first} " in said
+    assert "nobody has its lock" in said
+
+
+def test_a_front_without_a_cache(node: Node) -> None:
+    first = with_front(node)
+    own = f"{node.root}/job/graphvine-environment"
+    said = node.run("job", script_with_front(node, first, node_cache=False))
+    assert said.startswith(f"rest: {first} {own}  \n{node.alone('job')}")
+
+
+def test_a_front_that_does_not_do_is_not_used(node: Node) -> None:
+    with_front(node)
+    node.pack({"bin/python": PYTHON})
+    said = node.run("job", script_with_front(node, 20))
+    assert said.endswith(node.shared)
+
+
+def test_who_runs_lines_of_his_own_has_all_of_it_before(node: Node) -> None:
+    spec = make_spec(environment=str(node.archive), prologue="true")
+    around = Surroundings(connection_file="c", archive="a", scratch="s")
+    for prologue, front in ((("true",), ""), ((), "1234")):
+        changed = msgspec.structs.replace(spec, archive_front=1234, prologue=prologue)
+        assert f"\ngv_front={front}\n" in render_script(changed, around)
+
+
+def test_an_archive_that_was_cut_short_between_two_files_is_not_taken(node: Node) -> None:
+    with_front(node)
+    node.archive.write_bytes(node.archive.read_bytes()[: end_of(str(node.archive))])
+    said = node.run("job", node.script().replace("graphvine.worker", "--rest"))
+    assert "was cut short" in said
+    assert not (node.cache / NAME).exists()
 
 
 def test_jobs_may_be_told_to_leave_nothing(node: Node) -> None:

@@ -19,6 +19,7 @@ from graphvine import __version__
 from graphvine.deploy.errors import DeployError
 from graphvine.deploy.spec import WorkerSpec
 from graphvine.envs.errors import PackedEnvironmentError
+from graphvine.envs.front import end_of
 from graphvine.envs.line import Line
 from graphvine.envs.metadata import Metadata, minor
 from graphvine.envs.packing import OnProgress, PackedEnvironment, pack
@@ -46,7 +47,9 @@ def prepared(spec: WorkerSpec) -> WorkerSpec:
             line(what, done, size)
 
         packed = packed_for_jobs(environment, tell)
-    return msgspec.structs.replace(spec, archive=packed.path, archive_name=packed.name)
+    return msgspec.structs.replace(
+        spec, archive=packed.path, archive_name=packed.name, archive_front=end_of(packed.path)
+    )
 
 
 def archive_of(environment: str, progress: OnProgress | None = None) -> str:

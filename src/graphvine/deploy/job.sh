@@ -75,6 +75,7 @@ gv_run() {
         exec "$@"
     ) &
     gv_child=$!
+    exec 8>&-
     [ -z "$gv_told" ] || kill -TERM "$gv_child" 2>/dev/null
     # A signal ends the first wait; its process is not waited for until it is gone.
     while :; do
@@ -139,28 +140,49 @@ gv_use_cache() {
 }
 
 # One copy of the environment for all jobs of this user on this node, by the rules at the top of envs/cache.py.
-# Descriptor 8 is the lock of who makes an entry, 9 of who uses it: the worker inherits that one.
+# Descriptor 8 is the lock of who makes an entry, 9 of who uses it: the worker inherits that one. 7 is that of who
+# makes the front of an entry: the others wait for no more. Whose worker has to unpack the rest inherits 8, too.
 gv_share() {
     [ -n "$gv_cache" ] && command -v flock >/dev/null || return 1
     gv_entry=$gv_cache/$gv_name
-    if gv_lock && { gv_is_whole || gv_make; } && gv_hold; then
-        exec 8>&-
-        return
+    if gv_enter && gv_hold; then
+        exec 7>&-
+        [ -n "$gv_makes" ] || exec 8>&-
+        # Others need not wait for that.
+        ! "$gv_prefix/bin/python" -S -c "" || return 0
     fi
-    exec 8>&- 9>&-
+    gv_partial= gv_makes=
+    exec 7>&- 8>&- 9>&-
     printf 'graphvine: the environment is unpacked for this job alone: %s will not do\n' "$gv_entry"
     return 1
 }
 
-# A lock file that was removed meanwhile is none. Who makes an entry may have been stopped: nobody waits for ever.
+gv_enter() {
+    # Of what is whole already all may convince themselves at the same time.
+    if [ -e "$gv_entry.json" ] && gv_lock 8 "$gv_entry.lock" -s && gv_is_whole; then return; fi
+    if [ -n "$gv_front" ]; then
+        gv_lock 7 "$gv_entry.front.lock" || return 1
+        if ! gv_lock 8 "$gv_entry.lock" -n; then
+            [ ! -e "$gv_entry/.graphvine-begun" ] || { gv_partial=1 && return; }
+            exec 7>&-
+            gv_lock 8 "$gv_entry.lock" || return 1
+        fi
+    else
+        gv_lock 8 "$gv_entry.lock" || return 1
+    fi
+    gv_is_whole || gv_make
+}
+
+# gv_lock DESCRIPTOR FILE [-s | -n]: a lock file that was removed meanwhile is none. Who makes an entry may have been
+# stopped: nobody waits for ever.
 gv_lock() {
     for gv_try in 1 2 3 4 5 6 7 8 9; do
-        touch "$gv_entry.lock" && exec 8>>"$gv_entry.lock" || return 1
-        flock -w 900 8 &
+        touch "$2" && eval "exec $1>>\"\$2\"" || return 1
+        flock ${3:-} -w 900 "$1" &
         gv_waits=$!
         wait "$gv_waits" || return 1
         gv_waits=
-        [ ! "$gv_entry.lock" -ef /proc/self/fd/8 ] || return 0
+        [ ! "$2" -ef "/proc/self/fd/$1" ] || return 0
     done
     return 1
 }
@@ -172,8 +194,7 @@ gv_is_whole() {
 }
 
 gv_hold() {
-    touch "$gv_entry.use" && exec 9>>"$gv_entry.use" && flock -s -n 9 && gv_find_prefix "$gv_entry" &&
-        "$gv_prefix/bin/python" -S -c ""
+    touch "$gv_entry.use" && exec 9>>"$gv_entry.use" && flock -s -n 9 && gv_find_prefix "$gv_entry"
 }
 
 # Unpacked beside its place; the environment's own Python then makes it fit for that, and marks it as whole.
@@ -181,14 +202,22 @@ gv_make() {
     # What is not whole any more may be in use.
     touch "$gv_entry.use" && exec 9>>"$gv_entry.use" && flock -n 9 || return 1
     gv_clear
-    if gv_has_room && (umask 077 && mkdir "$gv_entry.making") &&
-        tar -xzof "$gv_archive" -C "$gv_entry.making" && mv "$gv_entry.making" "$gv_entry" &&
-        gv_find_prefix "$gv_entry" &&
-        "$gv_prefix/bin/python" -I -m graphvine.envs.adopt "$gv_name" "$gv_cache"; then
-        return
+    if gv_has_room && (umask 077 && mkdir "$gv_entry.making"); then
+        if gv_untar_front "$gv_entry.making"; then
+            : >"$gv_entry.making/.graphvine-begun" && mv "$gv_entry.making" "$gv_entry" && gv_makes=8 && return
+        elif tar -xzof "$gv_archive" -C "$gv_entry.making" && mv "$gv_entry.making" "$gv_entry" &&
+            gv_find_prefix "$gv_entry" &&
+            "$gv_prefix/bin/python" -I -m graphvine.envs.adopt "$gv_name" "$gv_cache"; then
+            return
+        fi
     fi
     gv_clear
     return 1
+}
+
+# From that alone a worker starts; it unpacks the rest then.
+gv_untar_front() {
+    [ -n "$gv_front" ] && head -c "$gv_front" "$gv_archive" | tar -xzof - -C "$1" && [ -e "$1/bin/python" ] && gv_partial=1
 }
 
 gv_clear() { rm -rf "$gv_entry.json" "$gv_entry" "$gv_entry.making" "$gv_entry.removing"; }
@@ -206,9 +235,9 @@ gv_unpack() {
     gv_arrived "$gv_archive" "the environment" 71
     gv_need tar
     gv_need gzip
-    gv_is_shared=
+    gv_is_shared= gv_partial= gv_makes=
     if [ -n "$gv_name" ] && gv_share; then gv_is_shared=1; else gv_unpack_here; fi
-    [ -z "$gv_archive_is_a_copy" ] || rm -f "$gv_archive"
+    [ -n "$gv_partial" ] || [ -z "$gv_archive_is_a_copy" ] || rm -f "$gv_archive"
     gv_python=$gv_prefix/bin/python
     # What leads a Python astray, or to packages of another one.
     unset PYTHONHOME PYTHONPATH PYTHONSTARTUP
@@ -221,7 +250,7 @@ gv_unpack() {
 
 gv_unpack_here() {
     gv_own=$gv_scratch/graphvine-environment
-    mkdir "$gv_own" && tar -xzof "$gv_archive" -C "$gv_own" ||
+    mkdir "$gv_own" && { gv_untar_front "$gv_own" || tar -xzof "$gv_archive" -C "$gv_own"; } ||
         gv_fail 71 "the environment can't be unpacked in $gv_scratch ($(df -Pk "$gv_scratch" | tail -n 1))"
     gv_find_prefix "$gv_own"
 }
@@ -300,6 +329,8 @@ gv_start() {
         [ "$gv_left_s" -le "$gv_wall_time_s" ] || gv_left_s=$gv_wall_time_s
         set -- --wall-time "$gv_left_s" "$@"
     fi
+    [ -z "$gv_partial" ] || set -- --rest "$gv_archive" "$gv_front" "$gv_prefix" "${gv_is_shared:+$gv_entry}" "$gv_makes" \
+        "$gv_archive_is_a_copy" "$@"
     gv_run "$gv_python" -m graphvine.worker --connection-file "$gv_connection_file" --workdir "$gv_scratch" "$@"
 }
 

@@ -119,6 +119,8 @@ def _words(spec: WorkerSpec, around: Surroundings) -> dict[str, str]:
         "job": around.job,
         "scratch": around.scratch,
         "archive": around.archive if spec.archive else "",
+        # The user's own lines may run anything that is in the environment.
+        "front": str(spec.archive_front) if spec.archive and spec.archive_front and not spec.prologue else "",
         "name": shlex.quote(spec.archive_name) if spec.archive and spec.node_cache else "",
         "keeps": "1" if spec.node_cache else "",
         "user": shlex.quote(_user() or "?"),

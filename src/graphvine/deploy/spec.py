@@ -48,6 +48,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     what that is made from."""
     archive_name: str = ""
     """What its content is called (``PackedEnvironment.name``): by that a node shares one unpacked copy."""
+    archive_front: int = 0
+    """So many bytes of it are its front (``envs.front``), from which workers start; 0: it has none."""
     node_cache: bool = True
     """A node may keep what jobs have unpacked there for those that come later, up to a cap."""
     python: str = ""

@@ -7,12 +7,14 @@ there when this fails.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
 from graphvine.envs import cache
-from graphvine.envs.cache import Place
-from graphvine.envs.errors import PackedEnvironmentError
+from graphvine.envs.cache import Marker, Place
+from graphvine.envs.errors import DamagedArchiveError, PackedEnvironmentError
+from graphvine.envs.metadata import MEMBER, decode
 from graphvine.envs.unpack import settled
 
 
@@ -20,7 +22,24 @@ def adopt(name: str, directory: str) -> None:
     """Make it fit for its place, and mark it as whole. Raises PackedEnvironmentError, OSError."""
     cache.check_trusted(directory)
     place = Place(directory, name)
-    place.write(settled(place, cache.default_cap()))
+    marker = settled(place, cache.default_cap())
+    _check(place, marker)
+    place.write(marker)
+
+
+def _check(place: Place, marker: Marker) -> None:
+    """tar takes the end of an archive that was cut short between two files for its end. (conda's files have
+    other sizes once they are mended.) Raises DamagedArchiveError, OSError."""
+    try:
+        with open(os.path.join(place.path, MEMBER), "rb") as file:
+            data = file.read()
+        told = decode(data)
+    except (FileNotFoundError, ValueError):
+        return
+    # It is no part of what it describes.
+    files, size = marker.files - 1, marker.total_bytes - len(data)
+    if told.kind != "conda" and (files < told.files or size < told.unpacked_bytes):
+        raise DamagedArchiveError(f"the archive of {place.path} was cut short: files are missing")
 
 
 def main(arguments: Sequence[str]) -> int:

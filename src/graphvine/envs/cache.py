@@ -37,6 +37,8 @@ from graphvine.envs.errors import CacheError
 
 #: How much the cache keeps of what nobody uses, unless told otherwise.
 DEFAULT_CAP_BYTES = 20 * 10**9
+#: A file in an entry whose front (``envs.front``) can be used, while somebody with its lock unpacks the rest.
+BEGUN = ".graphvine-begun"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 

@@ -18,7 +18,8 @@ FORMAT = 1
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     """``python``: full version. ``platform``: as ``this_platform`` says it. ``glibc``: the oldest C library
     that it runs with, "" when it asks for none. ``packages``: names and versions, sorted. ``unpacked_bytes``
-    and ``files``: sizes and number of all files; 0 when not known."""
+    and ``files``: sizes and number of all files; 0 when not known. ``front_bytes``: compressed size of the
+    front (``envs.front``), which comes after the description; 0 when it has none."""
 
     format: int = FORMAT
     kind: str = "unknown"
@@ -28,6 +29,7 @@ class Metadata(msgspec.Struct, frozen=True, kw_only=True):
     packages: tuple[tuple[str, str], ...] = ()
     unpacked_bytes: int = 0
     files: int = 0
+    front_bytes: int = 0
 
 
 def encode(metadata: Metadata) -> bytes:

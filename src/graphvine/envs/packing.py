@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
-from graphvine.envs import bytecode, cache, conda, index, libraries, packages, portable, writer
+from graphvine.envs import bytecode, cache, conda, front, index, libraries, packages, portable, writer
 from graphvine.envs.errors import ChangedError, NoSpaceError, PackingError
 from graphvine.envs.extract import read_metadata
 from graphvine.envs.index import Entry, Index
@@ -35,7 +35,7 @@ from graphvine.envs.stream import Stream
 from graphvine.envs.survey import survey
 
 #: Part of every fingerprint: changes when the same environment would be packed otherwise.
-_RECIPE = "3"
+_RECIPE = "4"
 _KEPT_UNUSED_S = 86_400.0
 _TRIES = 3
 _STAGING = ".staging-"
@@ -168,6 +168,7 @@ class _Packing:
         self._index = Index(self._directory)
         progress("looking at files", 0, 0)
         python = sys.executable if is_current else _python_in(prefix)
+        self._python, self._is_current = python, is_current
         self._survey = survey(python, with_python_path=is_current)
         self._is_conda = conda.is_conda(prefix)
         self._key = f"{prefix}\0{is_current}\0{compression}"
@@ -202,7 +203,7 @@ class _Packing:
             tempfile.TemporaryDirectory(dir=self._directory, prefix=_STAGING) as staging,
             self._complete(items, staging) as (complete, metadata, others),
         ):
-            path, name = self._write(complete, metadata, staging)
+            path, name = self._write(complete, self._front(items), metadata, staging)
         seen = tuple(index.see(other) for other in others)
         return Entry(fingerprint, index.see(path), name, metadata.python, metadata.platform, seen)
 
@@ -231,7 +232,13 @@ class _Packing:
             packages=tuple(sorted(versions.items())),
         )
 
-    def _write(self, items: list[Item], metadata: Metadata, staging: str) -> tuple[str, str]:
+    def _front(self, items: list[Item]) -> set[str]:
+        """Targets of what comes first. (conda's environments can't be used before all of them is mended.)"""
+        if self._is_conda or self._compression != "gz":
+            return set()
+        return front.files(self._python, self._survey, items, with_python_path=self._is_current)
+
+    def _write(self, items: list[Item], first: set[str], metadata: Metadata, staging: str) -> tuple[str, str]:
         """The archive's path and name."""
         compiled = os.path.join(staging, "compiled")
         os.mkdir(compiled)
@@ -241,21 +248,31 @@ class _Packing:
         everything = sorted([*items, *made.items], key=lambda item: item.target)
         files = [item for item in everything if not item.link]
         total = sum(item.size for item in files)
-        metadata = msgspec.structs.replace(metadata, unpacked_bytes=total, files=len(files))
-        description = data_item(MEMBER, encode(metadata))
-        total += description.size
 
         def contents(item: Item) -> bytes | None:
             reused = made.reused.get(item.target)
             return None if reused is None else bytecode.with_unchecked_header(reused, self._survey.magic)
 
+        begin = [item for item in everything if front.belongs(item, first)]
+        before = writer.compressed(begin, contents) if begin else b""
+        metadata = msgspec.structs.replace(
+            metadata, unpacked_bytes=total, files=len(files), front_bytes=len(before)
+        )
+        description = data_item(MEMBER, encode(metadata))
+        total += description.size
+        rest = [item for item in everything if not front.belongs(item, first)]
+        if before:
+            before = writer.compressed([description], contents) + before
+        else:
+            rest = [description, *rest]
         archive = os.path.join(staging, "archive")
         digest = writer.write(
             archive,
-            [description, *everything],
+            rest,
             self._compression,
             contents,
             lambda done: self._progress("packing", done, total),
+            before=before,
         )
         name = f"env-{digest}"
         path = os.path.join(self._directory, name + writer.SUFFIXES[self._compression])

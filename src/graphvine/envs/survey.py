@@ -76,16 +76,21 @@ class Survey(msgspec.Struct, frozen=True):
 
 def survey(python: str, *, with_python_path: bool) -> Survey:
     """Ask ``python``. With ``with_python_path`` what PYTHONPATH names counts. Raises PackingError."""
+    said = run_in(python, _SCRIPT, with_python_path=with_python_path)
+    try:
+        return msgspec.json.decode(said, type=Survey)
+    except msgspec.DecodeError as error:
+        raise PackingError(f"{python} can't be asked about itself: {error}") from error
+
+
+def run_in(python: str, script: str, *, with_python_path: bool) -> bytes:
+    """What a script prints in that Python, with what PYTHONPATH names if that counts. Raises PackingError."""
     environment = clean_environment()
     told = os.environ.get("PYTHONPATH")
     if told and with_python_path:
         parts = [os.path.abspath(part) for part in told.split(os.pathsep) if part]
         environment["PYTHONPATH"] = os.pathsep.join(parts)
-    said = _run([python, "-c", _SCRIPT], environment)
-    try:
-        return msgspec.json.decode(said, type=Survey)
-    except msgspec.DecodeError as error:
-        raise PackingError(f"{python} can't be asked about itself: {error}") from error
+    return _run([python, "-c", script], environment)
 
 
 def site_packages_of(python: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import gzip
+import io
 import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
@@ -41,20 +42,33 @@ def write(
     compression: str,
     contents: Contents,
     progress: Callable[[int], None] | None = None,
+    *,
+    before: bytes = b"",
 ) -> str:
     """Write the archive; returns the digest of its bytes, 32 hexadecimal digits. ``contents`` may give an
-    item other contents of the same size. ``progress`` is called with how many bytes went in. Raises
-    ChangedError, OSError."""
-    with _appearing(path) as output, _compressor(compression, output) as compressed:
-        _write_tar(compressed, items, contents, progress or (lambda size: None))
+    item other contents of the same size. ``progress`` is called with how many bytes went in. ``before``: what
+    the archive begins with, from ``compressed``. Raises ChangedError, OSError."""
+    with _appearing(path) as output:
+        output.write(before)
+        with _compressor(compression, output) as compressor:
+            _write_tar(compressor, items, contents, progress or (lambda size: None))
+            compressor.write(_END)
     return output.digest.hexdigest()
+
+
+def compressed(items: Iterable[Item], contents: Contents) -> bytes:
+    """These as the beginning of a gzip archive, in gzip members of their own. Raises as ``write``."""
+    output = io.BytesIO()
+    with _ParallelGzip(output) as compressor:
+        _write_tar(compressor, items, contents, lambda size: None)
+    return output.getvalue()
 
 
 def write_gzip(path: str, blocks: Iterable[bytes]) -> None:
     """A file of these bytes, compressed. Raises OSError, and what ``blocks`` raises."""
-    with _appearing(path) as output, _compressor("gz", output) as compressed:
+    with _appearing(path) as output, _compressor("gz", output) as compressor:
         for block in blocks:
-            compressed.write(block)
+            compressor.write(block)
 
 
 @contextlib.contextmanager
@@ -96,7 +110,6 @@ def _write_tar(
         output.write(bytes(-item.size % tarfile.BLOCKSIZE))
         done += item.size
         progress(done)
-    output.write(_END)
 
 
 def _header(item: Item) -> bytes:
@@ -199,7 +212,7 @@ class _Zstd(_Buffered):
 class _ParallelGzip(_Buffered):
     """Blocks compressed at once and written in order: gzip takes several members for one file."""
 
-    def __init__(self, output: _Digested) -> None:
+    def __init__(self, output: _Output) -> None:
         super().__init__(_GZIP_BLOCK_BYTES)
         self._output = output
         self._threads = len(os.sched_getaffinity(0))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from graphvine.protocol.connection import Connection
     from graphvine.worker.loop import Ending
     from graphvine.worker.pool import Pool
+    from graphvine.worker.rest import Rest
     from graphvine.worker.store import Store
 
 log = logging.getLogger("graphvine.worker")
@@ -53,6 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.workers > 1:
         from graphvine.worker.several import run_several
 
+        if options.rest:
+            from graphvine.worker.rest import complete
+
+            complete(options.rest)
+            options.rest = None
         share_out(options)
         return run_several(options.workers, lambda number: _serve_forked(numbered(options, number)))
     return _serve(options, forks=not options.embedded)
@@ -167,6 +173,12 @@ def _work(
     if options.memory_dir:
         with _usable("--memory-dir", options.memory_dir):
             os.listdir(options.memory_dir)
+    rest: Rest | None = None
+    if options.rest:
+        from graphvine.worker.rest import Rest, parse
+
+        rest = Rest(parse(options.rest))
+        options.rest = None  # a worker may work for several managers, one after the other
     memory_directory = options.memory_dir or os.environ.get("GRAPHVINE_MEMORY_DIR", _MEMORY_DIRECTORY)
     memory_mb = usable_memory_mb() if options.memory is None else options.memory
     workdir = options.workdir or os.environ.get("TMPDIR", "/tmp")
@@ -182,19 +194,29 @@ def _work(
         if forks:
             from graphvine.worker.several import ForkedZygote
 
-            launched = ForkedZygote(zygote_log(logs))
+            launched = ForkedZygote(zygote_log(logs), rest.descriptor if rest is not None else -1)
         pool = Pool(store.scratch, logs, watched=store.directories, zygote=launched)
         try:
             pool.start_zygote()
-            return _run(options, connection or _connection(options), store, pool, wake, until)
+            if rest is not None:
+                rest.start()
+            return _run(options, connection or _connection(options), store, pool, wake, until, rest)
         finally:
+            if rest is not None:
+                rest.close()
             pool.close()
     finally:
         store.close()
 
 
 def _run(
-    options: argparse.Namespace, connection: Connection, store: Store, pool: Pool, wake: int, until: float
+    options: argparse.Namespace,
+    connection: Connection,
+    store: Store,
+    pool: Pool,
+    wake: int,
+    until: float,
+    rest: Rest | None,
 ) -> Ending:
     from graphvine.worker.loop import Loop, Offer, Stay
     from graphvine.worker.settings import Settings
@@ -219,6 +241,8 @@ def _run(
     loop = Loop(connection, store, pool, offer, Settings(), stay)
     try:
         loop.watch_signals(wake)
+        if rest is not None:
+            loop.wait_for_rest(rest)
         if options.embedded or options.lifeline:
             loop.watch(sys.stdin.fileno(), "the manager's process is gone")
         return loop.run()
@@ -280,6 +304,12 @@ def start() -> int:
     except (ConnectionFileError, UnusablePlaceError) as error:
         print(f"graphvine: {error}", file=sys.stderr)
         return 1
+    except ImportError:
+        if "--rest" not in sys.argv:
+            raise
+        from graphvine.worker.rest import start_again
+
+        start_again()
 
 
 if __name__ == "__main__":

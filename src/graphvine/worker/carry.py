@@ -109,6 +109,8 @@ class Hands:
         """What comes through the manager."""
         self._readers: dict[int, Reader] = {}
         """Trees that were read last, for the manager."""
+        self._held_back: list[StartZygote | FindEnvironment] | None = None
+        """What waits for the rest of this worker's own environment."""
 
     def carry_out(self, now: float) -> None:
         """Let the core decide, and do what it says, until it says nothing more."""
@@ -132,6 +134,8 @@ class Hands:
                 self._store_context(context)
             case SpawnExecutor(executor, number, zygote, devices):
                 self._spawn(executor, number, zygote, devices)
+            case StartZygote() | FindEnvironment() if self._held_back is not None:
+                self._held_back.append(instruction)
             case StartZygote():
                 self._start_zygote(instruction, now)
             case FindEnvironment(zygote, name):
@@ -139,6 +143,7 @@ class Hands:
             case UnpackEnvironment(zygote, file):
                 self._unpack(zygote, file, now)
             case EndZygote(zygote):
+                self._forget_held_back(zygote)
                 self._pool.end(zygote)
             case KillExecutor(executor):
                 self._pool.kill(executor)
@@ -158,6 +163,20 @@ class Hands:
                 self._send_piece(instruction)
             case Note(level, text):
                 log.log(getattr(logging, level.upper()), "%s", text)
+
+    def hold_back(self) -> None:
+        """Start nothing that runs code of the user's, or what only users' code needs of the environment."""
+        self._held_back = []
+
+    def go_on(self, now: float) -> None:
+        """All of the environment is there."""
+        held, self._held_back = self._held_back or [], None
+        for instruction in held:
+            self._do(instruction, now)
+
+    def _forget_held_back(self, zygote: str) -> None:
+        if self._held_back is not None:
+            self._held_back = [one for one in self._held_back if one.zygote != zygote]
 
     # -- executors -------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import msgspec
 import zmq
@@ -62,6 +63,9 @@ from graphvine.worker.settings import Settings
 from graphvine.worker.store import SpillFailed, Store
 from graphvine.worker.transfer import Fetched, Fetcher, Probed
 from graphvine.worker.unpacking import Unpacking
+
+if TYPE_CHECKING:
+    from graphvine.worker.rest import Rest
 
 log = logging.getLogger("graphvine.worker")
 
@@ -179,6 +183,7 @@ class Loop:
         self._farewell: Farewell | None = None
         self._watched: dict[int, tuple[str, float]] = {}
         self._signals = -1
+        self._rest: Rest | None = None
         self._poller = zmq.Poller()
 
     # -- from outside ----------------------------------------------------------------------------------
@@ -194,6 +199,11 @@ class Loop:
         second one, unless that is SIGTERM, which says the same however often it comes."""
         self._watched[descriptor] = ("stopped by a signal", 1.0)
         self._signals = descriptor
+
+    def wait_for_rest(self, rest: Rest) -> None:
+        """Start no process in which code of the user's runs before the rest of the environment is there."""
+        self._rest = rest
+        self._hands.hold_back()
 
     def run(self) -> Ending:
         """Run until the end; then everything of this worker is gone but the pool and the store."""
@@ -226,6 +236,8 @@ class Loop:
             self._poller.register(descriptor, zmq.POLLIN)
         for descriptor in self._watched:
             self._poller.register(descriptor, zmq.POLLIN)
+        if self._rest is not None:
+            self._poller.register(self._rest.descriptor, zmq.POLLIN)
         self._register_link()
 
     def _register_link(self) -> None:
@@ -273,6 +285,8 @@ class Loop:
         elif source == self._unpacking.descriptor:
             for event in self._unpacking.completed():
                 self._hands.take_environment(event, now)
+        elif self._rest is not None and source == self._rest.descriptor:
+            self._on_rest(self._rest, now)
         elif isinstance(source, int):
             self._on_pool(source, now)
 
@@ -498,6 +512,15 @@ class Loop:
                 log.warning(
                     "file %d stays in memory, it could not be moved to disk: %s", event.file, event.reason
                 )
+
+    def _on_rest(self, rest: Rest, now: float) -> None:
+        self._poller.unregister(rest.descriptor)
+        self._rest = None
+        if rest.failure:
+            self._leave(rest.failure, 1.0)
+            self._ending = Ending(rest.failure, clean=False)
+        else:
+            self._hands.go_on(now)
 
     def _on_fetches(self) -> None:
         for event in self._fetcher.completed():

@@ -127,6 +127,8 @@ def make_parser() -> Parser:
     for hidden in ("--embedded", "--lifeline"):
         parser.add_argument(hidden, action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--fleet", default="", help=argparse.SUPPRESS)
+    # What a job's script says where it has unpacked no more than the front of an environment (worker.rest).
+    parser.add_argument("--rest", nargs=6, help=argparse.SUPPRESS)
     return parser
 
 

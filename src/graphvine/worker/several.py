@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import itertools
 import logging
 import os
 import select
@@ -123,14 +124,15 @@ class ForkedZygote:
     """The first zygote of a worker that was forked; as ``launch.Launched``. This process must not have any
     threads yet, nor sockets of libzmq."""
 
-    def __init__(self, log: str) -> None:
-        """Its output is appended to the file ``log``."""
+    def __init__(self, log: str, rest: int = -1) -> None:
+        """Its output is appended to the file ``log``. ``rest``: what it waits for (``worker.rest``), if
+        anything."""
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs, open(log, "ab") as output:
             self.log_begin = output.tell()
             pid = fork()
             if pid == 0:
-                _be_zygote(self.control, theirs, output.fileno())
+                _be_zygote(self.control, theirs, output.fileno(), rest)
         self.process = ForkedProcess(pid)
         self.control.setblocking(False)
 
@@ -146,7 +148,15 @@ def _leave_directory() -> None:
         del sys.path[0]
 
 
-def _be_zygote(ours: socket.socket, theirs: socket.socket, output: int) -> NoReturn:
+def _wait_for(rest: int) -> None:
+    """Until the rest of the environment is there, or the agent is gone. Modules that came since are found."""
+    while os.read(rest, 1):
+        pass
+    os.close(rest)
+    importlib.invalidate_caches()
+
+
+def _be_zygote(ours: socket.socket, theirs: socket.socket, output: int, rest: int) -> NoReturn:
     try:
         os.setsid()
         signal.set_wakeup_fd(-1)
@@ -156,14 +166,17 @@ def _be_zygote(ours: socket.socket, theirs: socket.socket, output: int) -> NoRet
         link = theirs.detach()
         ours.detach()
         # Nothing of the worker's is kept open: its end would not be noticed.
-        os.closerange(3, link)
-        os.closerange(link + 1, os.sysconf("SC_OPEN_MAX"))
+        kept = sorted({2, link, rest} - {-1})
+        for one, next_one in itertools.pairwise([*kept, os.sysconf("SC_OPEN_MAX")]):
+            os.closerange(one + 1, next_one)
         for name in ONE_THREAD:
             os.environ.setdefault(name, "1")
         _leave_directory()
         del sys.argv[1:]
         logging.getLogger().handlers.clear()
         logging.getLogger().setLevel(logging.WARNING)
+        if rest >= 0:
+            _wait_for(rest)
         zygote.serve(socket.socket(fileno=link))
     except BaseException:  # noqa: BLE001 -- must never return into the worker
         traceback.print_exc()
