@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import psutil
 import pytest
 from tests.integration.conftest import family
 
+from graphvine.deploy.factory import Factory
 from graphvine.manager.manager import Manager
 
 TIMEOUT_S = 60.0
@@ -202,3 +204,11 @@ def test_a_manager_that_was_killed_is_not_waited_for(start_factory: StartFactory
     with public("barbara") as manager, manager.executor() as executor:
         assert executor.submit(double, 2).result(TIMEOUT_S) == 4
     assert "manager barney: its process has ended without a word" in log_of(tmp_path)
+
+
+def test_it_looks_for_its_manager_before_it_waits(caplog: pytest.LogCaptureFixture):
+    told, end = os.pipe()
+    os.close(end)
+    with caplog.at_level(logging.INFO), os.fdopen(told):
+        assert Factory({"manager_name": "nobody"}, ends=[told]).run() == "it was told to end"
+    assert "waiting for a manager named nobody" in caplog.text

@@ -89,10 +89,10 @@ class Factory:
     def run(self) -> str:
         """Until it is told to end, or no manager was seen for the stated time. Returns why it ended."""
         try:
-            while True:
+            why = self._look_for_manager(time.monotonic())
+            while why is None:
                 why = self._turn()
-                if why is not None:
-                    return why
+            return why
         finally:
             self._end_session()
 
