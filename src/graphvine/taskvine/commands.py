@@ -18,8 +18,11 @@ from graphvine.taskvine.files import Environment, File, LocalFile, MiniTask, is_
 from graphvine.taskvine.naming import content_of, kept_name
 from graphvine.taskvine.plans import Builder, MissingInputError
 from graphvine.taskvine.remote import command as remote
+from graphvine.taskvine.remote import description
 from graphvine.taskvine.remote.cache import environment_name
+from graphvine.taskvine.remote.description import Command, Context, Mount, Outlet, Status
 from graphvine.taskvine.remote.here import Making
+from graphvine.taskvine.remote.outlets import output_of, pick
 from graphvine.taskvine.results import WORD_OF_KIND, Report, Summary
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ log = logging.getLogger("graphvine.tasks")
 
 def enter(builder: Builder, task: Task) -> None:
     """Add a task and its outputs. Raises MissingInputError."""
-    outlets = [remote.Outlet(output.name, output.when, output.watch) for output in task._outputs]
+    outlets = [Outlet(output.name, output.when, output.watch) for output in task._outputs]
     entry = _add(builder, task, outlets, task.id)
     files = [output.file for output in task._outputs]
     builder.begin(task, entry, _members(builder, entry, files, task))
@@ -39,7 +42,7 @@ def enter(builder: Builder, task: Task) -> None:
 
 def enter_minitask(builder: Builder, file: MiniTask) -> int:
     """Add what makes a mini-task's file; the entry that the file is. Raises MissingInputError."""
-    return _add(builder, file.task, [remote.Outlet(file.output, mode=file.mode or 0)], file.label, file)
+    return _add(builder, file.task, [Outlet(file.output, mode=file.mode or 0)], file.label, file)
 
 
 def _members(builder: Builder, entry: int, files: list[File], task: Task) -> list[tuple[File, int]]:
@@ -48,23 +51,21 @@ def _members(builder: Builder, entry: int, files: list[File], task: Task) -> lis
     return [
         (
             file,
-            builder.add(
-                (remote.pick, (position,), None), [entry], f"output {position} of task {task.id}", "pick"
-            ),
+            builder.add((pick, (position,), None), [entry], f"output {position} of task {task.id}", "pick"),
         )
         for position, file in enumerate(files)
     ]
 
 
 def _add(
-    builder: Builder, task: Task, outlets: list[remote.Outlet], key: object, file: MiniTask | None = None
+    builder: Builder, task: Task, outlets: list[Outlet], key: object, file: MiniTask | None = None
 ) -> int:
     slots: dict[int, int] = {}
     made: list[Making] = []
     # What is an output, too, will be written to.
     written = [outlet.name for outlet in outlets]
     mounts = [
-        remote.Mount(
+        Mount(
             slot(builder, mount.file, slots, mount.name, made),
             mount.name,
             any(name == mount.name or name.startswith(f"{mount.name}/") for name in written),
@@ -74,14 +75,14 @@ def _add(
         for mount in task._inputs
     ]
     contexts = [
-        remote.Context(
+        Context(
             slot(builder, file, slots, "its environment", made),
             environment_name(content_of(file.archive)) if isinstance(file, Environment) else "",
         )
         for file in task._contexts
     ]
     options = builder.options_of(task)
-    spec = remote.Command(
+    spec = Command(
         task.command,
         mounts,
         outlets,
@@ -93,7 +94,7 @@ def _add(
         builder.limits_of(options.request),
         made,
     )
-    entry: Entry = (remote.run, (remote.encode(spec),), None)
+    entry: Entry = (remote.run, (description.encode(spec),), None)
     if file is not None:
         entry = builder.kept(file, entry)
     return builder.add(entry, list(slots), key, task.category, options)
@@ -138,7 +139,7 @@ def read(task: Task, outcome: Outcome) -> Report:
         if outcome.ok:
             report.result, report.reason = "unknown", "the worker did not say what became of the command"
         return report
-    status = remote.decode_status(outcome.note)
+    status = description.decode_status(outcome.note)
     report.exit_code, report.output, report.exceeded = status.exit_code, status.output, status.exceeded
     report.measured = _measured(task, status)
     if outcome.ok or outcome.kind not in ("cancelled", "killed", "timeout"):
@@ -150,12 +151,12 @@ def read(task: Task, outcome: Outcome) -> Report:
 
 
 #: Makes the standard output of a command's own result, where it is too long for a status.
-OUTPUT_ENTRY: Entry = (remote.output_of, (), None)
+OUTPUT_ENTRY: Entry = (output_of, (), None)
 
 
 def awaits_output(outcome: Outcome) -> bool:
     """Whether a command's standard output is still to be fetched."""
-    return outcome.ok and bool(outcome.note) and remote.decode_status(outcome.note).kept_bytes > 0
+    return outcome.ok and bool(outcome.note) and description.decode_status(outcome.note).kept_bytes > 0
 
 
 def take_output(report: Report, value: Any, error: BaseException | None) -> None:
@@ -181,7 +182,7 @@ def report_of(outcome: Outcome) -> Report:
     return report
 
 
-def _measured(task: Task, status: remote.Status) -> Summary:
+def _measured(task: Task, status: Status) -> Summary:
     wall = max(0, status.ended - status.began)
     return Summary(
         category=task.category,

@@ -24,11 +24,13 @@ from graphvine.taskvine.commands import report_of, slot, write_summary
 from graphvine.taskvine.files import Environment, File, LocalFile
 from graphvine.taskvine.functions import dump_arguments, name_of
 from graphvine.taskvine.naming import content_of, kept_name
-from graphvine.taskvine.remote import calls, command
+from graphvine.taskvine.remote import calls
 from graphvine.taskvine.remote.cache import environment_name
 from graphvine.taskvine.remote.contents import last_line
+from graphvine.taskvine.remote.description import Mount, Outlet
 from graphvine.taskvine.remote.here import Making
 from graphvine.taskvine.remote.limits import STOPPED, Limits, exceeded_by
+from graphvine.taskvine.remote.outlets import pick
 from graphvine.taskvine.results import Report, Summary
 from graphvine.taskvine.task import Task
 
@@ -214,7 +216,7 @@ class PythonTask(Task):
             [
                 (
                     file,
-                    builder.add((command.pick, (position,), None), [entry], f"output of {self.id}", "pick"),
+                    builder.add((pick, (position,), None), [entry], f"output of {self.id}", "pick"),
                 )
                 for position, file in wanted
             ],
@@ -224,7 +226,7 @@ class PythonTask(Task):
         """What the call has beside its arguments; b"" where that is nothing. Raises MissingInputError."""
         made: list[Making] = []
         mounts = [
-            command.Mount(
+            Mount(
                 slot(builder, mount.file, slots, mount.name, made),
                 mount.name,
                 any(output.name == mount.name for output in self._outputs),
@@ -233,7 +235,7 @@ class PythonTask(Task):
             )
             for mount in self._inputs
         ]
-        outlets = [command.Outlet(output.name, output.when, output.watch) for output in self._outputs]
+        outlets = [Outlet(output.name, output.when, output.watch) for output in self._outputs]
         if not (mounts or outlets or self._variables or self._temp_output or limits):
             return b""
         raw = not self._serialized

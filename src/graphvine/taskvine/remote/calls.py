@@ -23,8 +23,9 @@ from graphvine.protocol.payload import in_child
 from graphvine.protocol.trees import NewTree, Tree
 
 # Nothing is imported later: that would be anew in every process that is forked for a call.
-from graphvine.taskvine.remote import command, guarding, setups
+from graphvine.taskvine.remote import guarding, mounting, outlets, setups
 from graphvine.taskvine.remote.contents import Absent, SmallFile, make, resolved
+from graphvine.taskvine.remote.description import Command, Mount, Outlet, Status
 from graphvine.taskvine.remote.here import Making, with_made
 from graphvine.taskvine.remote.home import OUTPUT, Home, here
 from graphvine.taskvine.remote.limits import Limits, keeping
@@ -47,8 +48,8 @@ class Spec(msgspec.Struct, array_like=True):
     """What a call has beside its function and arguments. A variable that is None is unset while it runs.
     ``as_file``: its result is a file; ``raw``: of the bytes that it returns, not of their pickle."""
 
-    inputs: list[command.Mount] = []
-    outputs: list[command.Outlet] = []
+    inputs: list[Mount] = []
+    outputs: list[Outlet] = []
     variables: dict[str, str | None] = {}
     as_file: bool = False
     raw: bool = False
@@ -181,8 +182,8 @@ class _Made:
 
 def _report(made: _Made, spec: Spec) -> Any:
     """The result of a call without outputs. Raises what it raised, unless its output is to go with that."""
-    if made.printed > command.SHORT_OUTPUT_BYTES:
-        return _with_rest(made, spec, command.Command(""), os.getcwd())
+    if made.printed > outlets.SHORT_OUTPUT_BYTES:
+        return _with_rest(made, spec, Command(""), os.getcwd())
     if made.printed:
         set_note(encode(Ended(output=capture.take())))
     if made.error is not None:
@@ -196,9 +197,9 @@ def _report(made: _Made, spec: Spec) -> Any:
     return _as_file(made.value, spec, os.path.join(scratch.directory(), _VALUE))
 
 
-def _with_rest(made: _Made, spec: Spec, mounted: command.Command, sandbox: str) -> Any:
+def _with_rest(made: _Made, spec: Spec, mounted: Command, sandbox: str) -> Any:
     """The result of a call together with its outputs, and with what it printed if that is long."""
-    collected = command.Collected(first=1)
+    collected = outlets.Collected(first=1)
     ended, error = Ended(), made.error
     first: Any = Absent("the function raised an exception")
     made.error = None
@@ -209,15 +210,15 @@ def _with_rest(made: _Made, spec: Spec, mounted: command.Command, sandbox: str) 
             error = caught
     if error is not None:
         _tell(error, ended, collected)
-    status = command.Status("success", exit_code=int(error is not None))
-    outputs = command.take_all(sandbox, collected, mounted, status)
+    status = Status("success", exit_code=int(error is not None))
+    outputs = outlets.take_all(sandbox, collected, mounted, status)
     if status.missing:
         ended.word = "output missing"
         ended.reason = f"not made: {', '.join(status.missing)}"[:_MAX_REASON]
-    if made.printed > command.SHORT_OUTPUT_BYTES:
+    if made.printed > outlets.SHORT_OUTPUT_BYTES:
         path = os.path.join(collected.path, OUTPUT)
         capture.move(path)
-        command.cut_output(path, made.printed)
+        outlets.cut_output(path, made.printed)
         ended.kept = True
     elif made.printed:
         ended.output = capture.take()
@@ -226,19 +227,19 @@ def _with_rest(made: _Made, spec: Spec, mounted: command.Command, sandbox: str) 
 
 
 def _together(
-    first: Any, outputs: Sequence[Any], collected: command.Collected, kept: bool
-) -> command.Bundle | NewTree:
+    first: Any, outputs: Sequence[Any], collected: outlets.Collected, kept: bool
+) -> outlets.Bundle | NewTree:
     all_made = [first, *outputs]
     if not kept and all(isinstance(one, (SmallFile, Absent)) for one in all_made):
-        return command.Bundle(all_made)
+        return outlets.Bundle(all_made)
     if not isinstance(first, (SmallFile, Absent)):
         os.rename(first.path, collected.target(0))
     if not outputs:
-        command.mark(collected.path)
+        outlets.mark(collected.path)
     return collected.whole(all_made)
 
 
-def _tell(error: BaseException, ended: Ended, collected: command.Collected) -> None:
+def _tell(error: BaseException, ended: Ended, collected: outlets.Collected) -> None:
     """What a function raised, in the note; an exception that is too long for that beside its outputs."""
     from graphvine.protocol.failures import describe, pickle_error
 
@@ -261,27 +262,27 @@ def _call_with_files(
 ) -> Any:
     spec = _decode(encoded)
     inputs = with_made(inputs, spec.made)
-    mounted = command.Command("", spec.inputs, spec.outputs)
-    lack = command.lacking(inputs, mounted)
+    mounted = Command("", spec.inputs, spec.outputs)
+    lack = mounting.lacking(inputs, mounted)
     if lack is not None:
         set_note(encode(Ended(lack.word, lack.reason)))
         return _absent(spec, lack.reason)
     process = os.getpid()
-    command.furnish(home, inputs, mounted)
+    mounting.furnish(home, inputs, mounted)
     sandbox = home.sandbox
     os.chdir(sandbox)
     restored = _set_variables(spec.variables)
-    before = guarding.stamps(command.linked(inputs, mounted))
+    before = guarding.stamps(mounting.linked(inputs, mounted))
     try:
         made = None
-        with keeping(spec.limits, sandbox) as monitor, watching(command.watched(sandbox, mounted)):
+        with keeping(spec.limits, sandbox) as monitor, watching(outlets.watched(sandbox, mounted)):
             made = _Made(find, arguments)
         if monitor.exceeded or made is None:
             if made is not None:
                 made.error = None
             capture.end()
             ended = Ended("resource exhaustion", monitor.reason, exceeded=monitor.exceeded)
-            ended.output = capture.take()[-command.SHORT_OUTPUT_BYTES :]
+            ended.output = capture.take()[-outlets.SHORT_OUTPUT_BYTES :]
             set_note(encode(ended))
             return _absent(spec, monitor.reason)
         return _with_rest(made, spec, mounted, sandbox) if spec.outputs else _report(made, spec)
@@ -293,7 +294,7 @@ def _call_with_files(
 
 def _absent(spec: Spec, reason: str) -> Any:
     if spec.outputs:
-        return command.Bundle([Absent(reason)] * (len(spec.outputs) + 1))
+        return outlets.Bundle([Absent(reason)] * (len(spec.outputs) + 1))
     return Absent(reason) if spec.as_file else None
 
 

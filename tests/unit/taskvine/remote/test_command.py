@@ -13,8 +13,18 @@ import pytest
 from graphvine.protocol.outcomes import Failed
 from graphvine.protocol.trees import NewTree, Tree
 from graphvine.taskvine.remote import command as commands
-from graphvine.taskvine.remote.command import Bundle, Command, Context, Mount, Outlet, Status
+from graphvine.taskvine.remote import outlets as taken
 from graphvine.taskvine.remote.contents import SMALL_BYTES, Absent, SmallFile, resolved
+from graphvine.taskvine.remote.description import (
+    Command,
+    Context,
+    Mount,
+    Outlet,
+    Status,
+    decode_status,
+    encode,
+)
+from graphvine.taskvine.remote.outlets import SHORT_OUTPUT_BYTES, Bundle, output_of, pick
 from graphvine.worker import scratch
 from graphvine.worker.notes import take_note
 
@@ -29,8 +39,8 @@ def executor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def run(line: str, *inputs: Any, **options: Any) -> tuple[Any, Status]:
-    made = commands.run(inputs, commands.encode(Command(line, **options)))
-    return made, commands.decode_status(take_note())
+    made = commands.run(inputs, encode(Command(line, **options)))
+    return made, decode_status(take_note())
 
 
 def outlets(*names: str) -> list[Outlet]:
@@ -57,15 +67,15 @@ def test_each_of_several_outputs_can_be_picked():
     assert status.missing == ["d"]
     assert status.word == "output missing"
     whole = Tree(made.path, 0)
-    a, b, c, d = (commands.pick([whole], position) for position in range(4))
+    a, b, c, d = (pick([whole], position) for position in range(4))
     assert isinstance(a, NewTree)
     assert os.path.getsize(a.path) == SMALL_BYTES + 1
     assert b == SmallFile(b"b\n")
     assert isinstance(c, NewTree)
     assert os.listdir(c.path) == ["c"]
     assert isinstance(d, Absent)
-    assert commands.pick([Bundle([SmallFile(b"x")])], 0) == SmallFile(b"x")
-    assert "why" in commands.pick([Failed("raised", "Traceback\nwhy\n")], 0).reason
+    assert pick([Bundle([SmallFile(b"x")])], 0) == SmallFile(b"x")
+    assert "why" in pick([Failed("raised", "Traceback\nwhy\n")], 0).reason
 
 
 def test_one_output_in_another(tmp_path):
@@ -150,20 +160,20 @@ def test_an_input_that_is_written_to_is_named(tmp_path, caplog):
 
 
 def test_long_output_is_kept_beside_the_file_that_consumers_get():
-    size = commands.SHORT_OUTPUT_BYTES + 1
+    size = SHORT_OUTPUT_BYTES + 1
     made, status = run(f"head -c {size} /dev/zero; echo x > x", outputs=outlets("x"))
     assert (status.output, status.kept_bytes) == (b"", size)
     whole = Tree(made.path, 0)
-    assert commands.output_of([whole]) == bytes(size)
+    assert output_of([whole]) == bytes(size)
     assert Path(resolved(whole).path).read_text() == "x\n"
     made, _ = run(f"head -c {size} /dev/zero", outputs=outlets("x"))
     assert isinstance(resolved(Tree(made.path, 0)), Absent)
 
 
 def test_output_is_bounded(monkeypatch):
-    monkeypatch.setattr(commands, "OUTPUT_BYTES", 50_000)
+    monkeypatch.setattr(taken, "OUTPUT_BYTES", 50_000)
     made, status = run("head -c 60000 /dev/zero")
-    output = commands.output_of([Tree(made.path, 0)])
+    output = output_of([Tree(made.path, 0)])
     assert status.kept_bytes == 60_000
     assert output[:50_000] == bytes(50_000)
     assert output[50_000:] == b"\n[standard output is cut here: it had 60000 bytes]\n"
