@@ -203,7 +203,8 @@ class Manager(TaskClient, DaskClient):
         loop.call(lambda: loop.peer_transfers(allowed))
 
     def block_host(self, host: str, seconds: float | None = None) -> None:
-        """Give no more tasks to workers of this host (or name), for so long (None: until unblocked)."""
+        """Give no more tasks to workers of this host (or name), for so many seconds (None: until
+        ``unblock_host``)."""
         loop = self._loop
         loop.call(lambda: loop.block_host(host, seconds))
 
@@ -284,6 +285,7 @@ class Manager(TaskClient, DaskClient):
 
     @property
     def closed(self) -> bool:
+        """Whether it was closed, and takes no more work."""
         return self._opening.closed
 
     def at_close(self, callback: Callable[[], None]) -> None:

@@ -71,11 +71,11 @@ class TaskClient(FileClient, SteeringClient, MapClient):
         return self._desk.wait(_seconds(timeout), None, None)
 
     def wait_for_tag(self, tag: str | None, timeout: Timeout = "wait_forever") -> Task | None:
-        """... with this tag (None: any)."""
+        """As ``wait``, for a task with this tag (None: any)."""
         return self._desk.wait(_seconds(timeout), tag, None)
 
     def wait_for_task_id(self, task_id: int, timeout: Timeout = "wait_forever") -> Task | None:
-        """... of this number (-1: any)."""
+        """As ``wait``, for the task of this number (-1: any)."""
         return self._desk.wait(_seconds(timeout), None, None if task_id == -1 else task_id)
 
     def empty(self) -> bool:

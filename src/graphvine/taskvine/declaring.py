@@ -67,7 +67,8 @@ class FileClient(DeskClient):
         peer_transfer: bool = True,
     ) -> Url:
         """A file of an xrootd server: ``root://host//path``. ``proxy``: an X.509 proxy certificate. ``env``:
-        variables for the transfer; an environment cannot be given (the worker's own needs fsspec-xrootd)."""
+        variables for the transfer; an environment cannot be given (the worker's own needs fsspec-xrootd).
+        Raises TypeError for one."""
         if isinstance(env, File):
             raise TypeError(
                 "env: the worker's own environment must have fsspec-xrootd; give variables, or None"
@@ -121,7 +122,8 @@ class FileClient(DeskClient):
         name: str = "minitask",
     ) -> MiniTask:
         """What the task leaves in its sandbox as ``source`` (None: its only output); it is run where and when
-        the file is needed. ``name``: nothing to do."""
+        the file is needed. ``name``: nothing to do. Raises TypeError for what is no command, ValueError for
+        a name that leads out of the sandbox, and when the task needs its own output."""
         from graphvine.taskvine.task import Task, _checked_name
 
         if not isinstance(minitask, Task):

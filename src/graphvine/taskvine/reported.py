@@ -41,14 +41,17 @@ class Reported:
 
     @property
     def command(self) -> str:
+        """Its command line; of a Python task the name of its function."""
         return self._command
 
     @property
     def tag(self) -> str | None:
+        """What ``set_tag`` said."""
         return self._tag
 
     @property
     def category(self) -> str:
+        """By which it is measured and counted (``set_category``; "default" unless stated)."""
         return self._category
 
     @property
@@ -106,10 +109,12 @@ class Reported:
 
     @property
     def resources_measured(self) -> Summary | None:
+        """What it used: microseconds, MB, -1 for what is not measured. None while it is not over."""
         return None if self._report is None else self._report.measured
 
     @property
     def resources_requested(self) -> Summary:
+        """What it asks for: cores, MB of memory and disk, gpus; -1 for what it does not state."""
         return self._asked
 
     @property

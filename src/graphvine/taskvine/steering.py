@@ -139,7 +139,8 @@ class SteeringClient(DeskClient):
         self.set_category_resources_max("default", rmd)
 
     def set_category_resources_max(self, category: str, rmd: Mapping[str, float]) -> None:
-        """What tasks of this category ask for that do not say: cores, memory and disk (MB), gpus."""
+        """What tasks of this category ask for that do not say: cores, memory and disk (MB), gpus. Raises
+        ValueError for other resources."""
         from graphvine.taskvine.results import Summary
 
         unknown = sorted(set(rmd or ()) - _RESOURCES)

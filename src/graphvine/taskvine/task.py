@@ -312,9 +312,11 @@ class Task(Reported):
         self.set_library_provided(library)
 
     def get_library_required(self) -> str | None:
+        """What ``set_library_required`` said."""
         return self._library_required
 
     def get_library_provided(self) -> str | None:
+        """What ``set_library_provided`` said."""
         return self._library_provided
 
     # As they are spelt there.
