@@ -1,4 +1,4 @@
-"""The parts of ``get``: its options, waiting, and results in the shape of the keys."""
+"""The parts of ``get``: waiting, and results in the shape of the keys."""
 
 from __future__ import annotations
 
@@ -8,32 +8,6 @@ from typing import Any
 
 from graphvine.dask_adapter.lower import Lowered
 from graphvine.manager.engine import Engine, Run
-
-#: What dask, or users of its other schedulers, pass to any scheduler; it means nothing here.
-_IGNORED = frozenset(
-    {
-        "num_workers",
-        "pool",
-        "chunksize",
-        "callbacks",
-        "cache",
-        "rerun_exceptions_locally",
-        "raise_exception",
-        "optimize_graph",
-        "optimize_function",
-        "func_dumps",
-        "func_loads",
-        "initializer",
-        "dumps",
-        "loads",
-        "sync",
-        "asynchronous",
-        "direct",
-        "traverse",
-    }
-)
-KNOWN_OPTIONS = ("resources", "retries", "priority", "environment", "env_vars", "progress")
-"""Ours; ``vine`` has TaskVine's."""
 
 
 def values_of(engine: Engine, lowered: Lowered, results: list[Any]) -> dict[Any, Any]:
@@ -64,16 +38,6 @@ def wait_for(run: Run, meanwhile: Callable[[], None] = lambda: None) -> list[Any
         with suppress(KeyboardInterrupt):
             run.cancel()
         raise
-
-
-def check_options(unknown: Mapping[str, Any]) -> None:
-    """Raises TypeError for options that nobody knows."""
-    wrong = sorted(set(unknown) - _IGNORED)
-    if wrong:
-        from graphvine.dask_adapter.vine import vine_names
-
-        known = ", ".join((*KNOWN_OPTIONS, *vine_names()))
-        raise TypeError(f"unknown option{'s' * (len(wrong) > 1)} {', '.join(wrong)}; known are {known}")
 
 
 def flatten(keys: Any) -> Iterator[Any]:

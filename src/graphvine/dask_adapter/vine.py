@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
-from graphvine.dask_adapter.get import check_options
 from graphvine.dask_adapter.options import as_resources
+from graphvine.protocol.usage import meant
 
 #: Ways to find out what tasks need, which come with allocation.
 _ALLOCATING = ("max", "max throughput", "min waste", "greedy bucketing", "exhaustive bucketing")
@@ -37,6 +37,31 @@ _WORKER_SCHEDULERS = ("fcfs", "files", "time", "random", "rand", "worst", "disk"
 _SCHEDULING_MODES = (*_WORKER_SCHEDULERS, *_PRIORITY_MODES)
 #: Only ``get`` knows how to.
 _OF_GET = ("checkpoint_fn", "wrapper", "wrapper_proc", "progress_disable")
+#: What dask, or users of its other schedulers, pass to any scheduler; it means nothing here.
+_IGNORED = frozenset(
+    {
+        "num_workers",
+        "pool",
+        "chunksize",
+        "callbacks",
+        "cache",
+        "rerun_exceptions_locally",
+        "raise_exception",
+        "optimize_graph",
+        "optimize_function",
+        "func_dumps",
+        "func_loads",
+        "initializer",
+        "dumps",
+        "loads",
+        "sync",
+        "asynchronous",
+        "direct",
+        "traverse",
+    }
+)
+#: Those that all ways to run a graph have.
+_OURS = ("resources", "retries", "priority", "environment", "env_vars", "progress")
 
 
 class VineOptions(msgspec.Struct, frozen=True):
@@ -57,7 +82,7 @@ class VineOptions(msgspec.Struct, frozen=True):
 def read_options(options: Mapping[str, Any], of_get: bool = True) -> VineOptions:
     """What ``get`` (or ``persist`` and ``compute``) was given beyond our own. Raises TypeError for options
     that nobody knows, TypeError or ValueError for values that make no sense, and NotImplementedError."""
-    check_options({name: value for name, value in options.items() if name not in _CHECKS})
+    _check_known(options)
     if not of_get:
         wrong = [name for name in _OF_GET if options.get(name) is not None]
         if wrong:
@@ -77,6 +102,14 @@ def read_options(options: Mapping[str, Any], of_get: bool = True) -> VineOptions
         wrapper=options.get("wrapper"),
         wrapper_proc=options.get("wrapper_proc") or print,
     )
+
+
+def _check_known(options: Mapping[str, Any]) -> None:
+    wrong = sorted(set(options) - _IGNORED - set(_CHECKS))
+    if wrong:
+        known = (*_OURS, *vine_names())
+        told = f"unknown option{'s' * (len(wrong) > 1)} {', '.join(wrong)}{meant(wrong[0], known) or ';'}"
+        raise TypeError(f"{told} known are {', '.join(known)}")
 
 
 def vine_names() -> tuple[str, ...]:

@@ -398,8 +398,8 @@ class FuturesExecutor(Executor):
         library_name: str | None = None,
         **_: Any,
     ) -> Gathered:
-        """Results of ``fn`` over the iterables: to be iterated over (which is what ``timeout``, in seconds, is
-        for), or, as a future, their list. ``chunk_size`` (or ``chunksize``): calls per task.
+        """Results of ``fn`` over the iterables: to be iterated over (which is what ``timeout``, in seconds,
+        is for), or, as a future, their list. ``chunk_size`` (or ``chunksize``): calls per task.
         ``library_name``: ``fn`` is a function of that library. Raises ValueError."""
         chunk_size = chunksize if chunk_size is None else chunk_size
         check_chunk_size("chunk_size", chunk_size)

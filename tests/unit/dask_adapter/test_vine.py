@@ -156,6 +156,10 @@ def test_wrong_values_are_named(
 
 
 def test_unknown_options_list_these_too(client: DaskClient) -> None:
+    with pytest.raises(
+        TypeError, match=r"unknown option retires; did you mean retries\? known are resources"
+    ):
+        read_options({"retires": 3, "num_workers": 4})
     with pytest.raises(TypeError, match=r"unknown option colour; known are .*task_mode.*wrapper"):
         client.get({"a": (add, 1, 2)}, "a", colour="red")
 
