@@ -290,6 +290,50 @@ def test_cancelling_what_has_not_begun(m):
     assert results <= {"cancelled", "success"}
 
 
+def test_who_needs_what_is_not_made_is_told_why(m):
+    cancelled, raising = vine.Task("sleep 60", cores=1), vine.PythonTask(divmod, 1, 0)
+    reasons = []
+    for producer in (cancelled, raising):
+        temp = m.declare_temp()
+        producer.add_output(temp, "made")
+        consumer = vine.Task("cat x", cores=1)
+        consumer.add_input(temp, "x")
+        m.submit(producer)
+        m.submit(consumer)
+        if producer is cancelled:
+            assert m.cancel_by_task_id(producer.id) == 1
+        assert m.wait_for_task_id(consumer.id, 60).result == "input missing"
+        reasons.append(consumer.reason)
+    assert reasons[0] == "x: the task that makes it was cancelled"
+    assert "; ZeroDivisionError: " in reasons[1]
+
+
+def test_who_waits_for_what_will_not_be_made_is_told(m):
+    temp, never = m.declare_temp(), m.declare_temp()
+    producer = vine.Task("cat never > made", cores=1)
+    producer.add_input(never, "never")
+    producer.add_output(temp, "made")
+    consumers = [vine.Task("cat x", cores=1) for _ in range(3)]
+    for consumer in consumers:
+        consumer.add_input(temp, "x")
+    m.submit(consumers[0])
+    m.submit(producer)
+    m.submit(consumers[1])
+    # It waits itself, so it is not handed over.
+    assert m.wait(0.2) is None
+    assert m.cancel_by_task_id(producer.id) == 1
+    assert {m.wait(60) for _ in range(3)} == {producer, consumers[0], consumers[1]}
+    m.submit(consumers[2])
+    assert m.wait(60) is consumers[2]
+    for consumer in consumers:
+        assert consumer.reason == "x: the task that makes it was cancelled"
+    again = vine.Task("echo 1 > made", cores=1)
+    again.add_output(temp, "made")
+    m.submit(again)
+    m.submit(consumers[2])
+    assert m.wait_for_task_id(consumers[2].id, 60).output == "1\n"
+
+
 def test_long_standard_output_and_a_file_beside_it(m):
     temp = m.declare_temp()
     task = vine.Task("yes 0123456789 | head -c 200000; echo made > out", cores=1)

@@ -85,6 +85,9 @@ class Books:
         """A task is over that was not handed over."""
         report = Report(result=word, reason=reason, exit_code=-1)
         task._take_failure(report)
+        for file in task.output_files():
+            if isinstance(file, Temp) and file.number is None:
+                file.unmade = "the task that makes it was cancelled" if word == results.CANCELLED else reason
         self.end([(task, report)])
 
     def end(self, over: Sequence[tuple[Task, Report]]) -> None:

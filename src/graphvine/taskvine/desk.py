@@ -22,7 +22,7 @@ from graphvine.protocol.errors import LibraryError, ManagerClosedError
 from graphvine.taskvine import results
 from graphvine.taskvine.books import Books, UnderWay, now_us
 from graphvine.taskvine.delivery import Delivery
-from graphvine.taskvine.files import File, all_needed, check_acyclic, glances
+from graphvine.taskvine.files import File, Temp, all_needed, check_acyclic, glances
 from graphvine.taskvine.holding import Holding, check_makeable
 from graphvine.taskvine.ledger import Ledger
 from graphvine.taskvine.plans import Begun, Builder, Listener, MissingInputError
@@ -104,6 +104,8 @@ class Desk:
             for file in outputs:
                 if file not in inputs:
                     file.producer = task
+                if isinstance(file, Temp):
+                    file.unmade = ""
             for file in needed:
                 file.users += 1
             self._submitted.append(task)

@@ -192,6 +192,9 @@ class Temp(File):
 
     kind = "temp"
 
+    unmade = ""
+    """Why the task that was to make it did not even begin to; "" while another one may."""
+
 
 class Url(File):
     """What a worker reads from somewhere else. ``proxy``: a certificate that it needs for that."""

@@ -248,7 +248,7 @@ def _is_unmade(file: File) -> bool:
 def _is_lacking(file: File, is_known: Callable[[int], bool]) -> bool:
     if file.producer is not None:
         return not is_known(file.producer.id)
-    return isinstance(file, Temp) and file.number is None
+    return isinstance(file, Temp) and file.number is None and not file.unmade
 
 
 def _now_us() -> int:

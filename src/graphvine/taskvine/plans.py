@@ -35,6 +35,7 @@ from graphvine.taskvine.files import (
     Glance,
     LocalFile,
     MiniTask,
+    Temp,
     Unpacked,
     Url,
     glance,
@@ -244,6 +245,8 @@ class Builder:
         if isinstance(file, Unpacked):
             archive = self.input(file.archive)
             return self.add(self.kept(file, (unpack.untar, (), None)), [archive], file.label, "untar")
+        if isinstance(file, Temp) and file.unmade:
+            raise MissingInputError(file.unmade)
         raise MissingInputError(
             f"{file.label} was undeclared" if file.undeclared else f"{file.label} is made by no task"
         )

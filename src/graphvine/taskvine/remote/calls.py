@@ -211,6 +211,8 @@ def _with_rest(made: _Made, spec: Spec, mounted: Command, sandbox: str) -> Any:
     if error is not None:
         _tell(error, ended, collected)
     status = Status("success", exit_code=int(error is not None))
+    if error is not None:
+        status.reason = f"{type(error).__name__}: {error}"
     outputs = outlets.take_all(sandbox, collected, mounted, status)
     if status.missing:
         ended.word = "output missing"

@@ -64,6 +64,8 @@ def reason_absent(value: Any) -> str:
     if isinstance(value, Absent):
         return value.reason
     if isinstance(value, Failed):
+        if value.kind == "cancelled":
+            return "the task that makes it was cancelled"
         line = last_line(value.text)
         return _OUR_ERROR.sub("", line) or f"what makes it failed ({value.kind})"
     return ""
