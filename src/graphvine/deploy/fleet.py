@@ -18,6 +18,8 @@ and hands back what came of it. Rules:
 - A batch system that knows nothing of a job may be wrong: a tool that prints nothing, a daemon that has just
   been started. So that is believed when it is said twice, or where it was to be expected, and never of a job
   that is connected. A worker that says it is a job of ours is one, even if nobody told of that job.
+- Workers that left by themselves, as there was nothing to do for them (``idle_s``), are missed only when
+  there is something to do: until then they are *at rest*, and count as if they were there.
 - What went wrong is said once for each reason, with the end of the job's own output.
 """
 
@@ -73,13 +75,17 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class Fleet:
     """See the module. Times are those of any clock that does not go back."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, idle_s: float | None = None) -> None:
+        """``idle_s``: workers that had nothing to do for so long leave by themselves."""
         self._limits = limits
+        self.idle_s = idle_s
         self.jobs: dict[str, Job] = {}
         self._target = 0
         self._most = 0
         self._closing = False
         self._submitting = 0
+        self.at_rest = 0
+        """Workers that have left, and are to come back when there is something to do."""
         #: Workers that said they are jobs that we do not know (yet).
         self._early: dict[str, WorkerNews] = {}
         #: Jobs that are over for certain, and those that are said to be gone.
@@ -116,8 +122,8 @@ class Fleet:
 
     @property
     def have(self) -> int:
-        """Jobs that are workers, or are to become some."""
-        return sum(job.active for job in self.jobs.values()) + self._submitting
+        """Jobs that are workers, or are to become some; with those at rest."""
+        return sum(job.active for job in self.jobs.values()) + self._submitting + self.at_rest
 
     @property
     def _room(self) -> int:
@@ -125,10 +131,12 @@ class Fleet:
         stuck = sum(job.cancels >= self._limits.cancels and not job.worker for job in self.jobs.values())
         return min(self._most + stuck, 2 * self._most) - self.alive
 
-    def on_target(self, count: int, most: int, now: float) -> None:
-        """So many workers are wanted, and there may never be more than ``most`` jobs."""
+    def on_target(self, count: int, most: int, now: float, busy: int = 0) -> None:
+        """So many workers are wanted, and there may never be more than ``most`` jobs. ``busy``: for so many
+        there is something to do."""
         self._now = now
         self._target, self._most = min(count, most), most
+        self.at_rest = min(self.at_rest, max(0, self._target - busy))
 
     def on_limits(self, limits: Limits) -> None:
         """From now on this patient."""
@@ -137,6 +145,7 @@ class Fleet:
     def on_wish(self) -> None:
         """The user wants something else now: whatever failed before, try again at once."""
         self._forgive()
+        self.at_rest = 0
         self._failures.clear()
         self._said.clear()
 
@@ -252,6 +261,9 @@ class Fleet:
         (self._gone if status.state is JobState.GONE else self._over).add(job.name)
         if job.leaving_at is not None or self._closing:
             return
+        if not status.exit_code and self._has_idled(job):
+            self.at_rest += 1  # the batch system was quicker to tell than the manager
+            return
         since = job.connected_at
         if since is not None and (job.lost_at or self._now) - since >= self._limits.short_s:
             return
@@ -340,8 +352,17 @@ class Fleet:
                 self._on_connected(job, worker)
             job.idle_since = None if worker.idle_s < 0 else self._now - worker.idle_s
         elif job.worker == worker.worker:
+            if self._has_idled(job):
+                job.leaving_at = self._now
+                self.at_rest += 1
             job.worker, job.idle_since, job.lost_at = 0, None, self._now
             self._hurry()
+
+    def _has_idled(self, job: Job) -> bool:
+        """Whether a worker that is gone has left as there was nothing to do (from when it knew of that)."""
+        if self.idle_s is None or job.idle_since is None or job.leaving_at is not None:
+            return False
+        return self._now - job.idle_since >= self.idle_s / 2
 
     def _on_connected(self, job: Job, worker: WorkerNews) -> None:
         job.worker, job.worker_name, job.host = worker.worker, worker.name, worker.host
@@ -371,6 +392,8 @@ class Fleet:
         if not self._closing:
             self._take_back()
             surplus = self.have - self._target
+            awake = min(self.at_rest, max(0, surplus))
+            self.at_rest, surplus = self.at_rest - awake, surplus - awake
             if surplus > 0:
                 self._let_go(surplus)
             elif surplus < 0:

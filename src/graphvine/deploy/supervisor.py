@@ -27,7 +27,7 @@ from graphvine.deploy.errors import DeployError
 from graphvine.deploy.fleet import Fleet, Limits
 from graphvine.deploy.inputs import Renewals
 from graphvine.deploy.jobs import Ask, Cancel, Instruction, JobInfo, Read, Retire, Say, Submit
-from graphvine.deploy.scaling import Policy, Scaler, Size
+from graphvine.deploy.scaling import Policy, Scaler, Size, need_of
 from graphvine.deploy.spec import WorkerSpec
 from graphvine.deploy.systems import by_hand
 from graphvine.protocol.messages import Demand, Wanted, WorkerNews
@@ -97,7 +97,7 @@ class Supervisor:
         self._directory = directory
         self._employer = employer
         self._close_s = close_s
-        self._fleet = Fleet(limits or Limits())
+        self._fleet = Fleet(limits or Limits(), spec.idle_s)
         self._count: int | None = 0
         self._scaler: Scaler | None = None
         self._wanted: Sequence[Wanted] = ()
@@ -192,11 +192,18 @@ class Supervisor:
             target = self._scaler.target(self._fleet.have, now)
         else:
             target = most = self._count or 0
-        self._fleet.on_target(target, most, now)
+        self._fleet.on_target(target, most, now, self._busy())
         if target != self.status.target:
             self._publish(target)  # a batch command may take minutes
         self._carry_out()
         self._publish(target)
+
+    def _busy(self) -> int:
+        """For how many workers there is something to do now."""
+        if self._fleet.idle_s is None:
+            return 0
+        size = self._scaler.size if self._scaler is not None else _size(self._spec, self._tasks_per_worker)
+        return math.ceil(need_of(self._wanted, size, 1.0).width)
 
     def _carry_out(self) -> None:
         # What comes of one instruction may ask for the next.
@@ -212,7 +219,8 @@ class Supervisor:
     def _trouble(self) -> str:
         lack = self._fleet.lack()
         if lack is None:
-            return ""
+            rest = self._fleet.at_rest
+            return f"{rest} had nothing to do and left; others come when there is work" if rest else ""
         why, at = lack
         text = "; ".join(line.strip() for line in why.splitlines())
         if at == math.inf:
@@ -233,6 +241,7 @@ class Supervisor:
     def _on_replan(self, spec: WorkerSpec, limits: Limits, policy: Policy, tasks_per_worker: int) -> None:
         self._spec, self._tasks_per_worker = spec, tasks_per_worker
         self._fleet.on_limits(limits)
+        self._fleet.idle_s = spec.idle_s
         self._on_wish(None, policy)
 
     def _on_demand(self, demand: Demand) -> None:

@@ -24,8 +24,8 @@ class BatchJob:
 class MakeBelieve:
     """Carries out what a fleet wants; keeps what it said. Looks at its invariants after every turn."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.fleet = Fleet(limits or Limits())
+    def __init__(self, limits: Limits | None = None, idle_s: float | None = None) -> None:
+        self.fleet = Fleet(limits or Limits(), idle_s)
         self.now = 0.0
         self.jobs: dict[str, BatchJob] = {}
         self.most = 0
@@ -44,9 +44,9 @@ class MakeBelieve:
 
     # -- what is wanted --------------------------------------------------------------------------------
 
-    def want(self, count: int, most: int | None = None) -> None:
+    def want(self, count: int, most: int | None = None, busy: int = 0) -> None:
         self.target, self.most = count, max(count if most is None else most, 0)
-        self.fleet.on_target(count, self.most, self.now)
+        self.fleet.on_target(count, self.most, self.now, busy)
         self.turn()
 
     def turn(self) -> None:

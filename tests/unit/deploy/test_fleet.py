@@ -173,6 +173,79 @@ def test_a_worker_may_join_before_its_job_is_known(site: MakeBelieve):
     assert [job.state for job in site.fleet.describe(0.0)] == ["connected"]
 
 
+# -- workers that leave by themselves -------------------------------------------------------------------
+
+
+def idlers(count: int) -> MakeBelieve:
+    """Workers that leave after ten seconds without work, as they just did."""
+    site = MakeBelieve(idle_s=10.0)
+    site.want(count)
+    for name in list(site.jobs):
+        site.connect(name)
+    site.now = 10.0
+    for name in list(site.jobs):
+        site.end(name)
+    site.want(count)
+    site.wait(3000.0)
+    return site
+
+
+def test_who_left_as_there_was_nothing_to_do_is_missed_when_there_is():
+    site = idlers(3)
+    assert [count for _, count in site.submissions] == [3]
+    assert site.said == [], "that is no failure"
+    assert site.fleet.jobs == {}
+    site.want(3, busy=2)
+    assert [count for _, count in site.submissions] == [3, 2]
+    site.want(3, busy=2)
+    assert [count for _, count in site.submissions] == [3, 2]
+    site.want(3, busy=7)
+    assert [count for _, count in site.submissions] == [3, 2, 1]
+
+
+def test_the_batch_system_may_be_the_first_to_tell_of_it():
+    site = MakeBelieve(idle_s=10.0)
+    site.want(1)
+    site.connect("0.0")
+    site.now = 10.0
+    site.jobs["0.0"].state = JobState.FINISHED
+    site.wait(300.0)
+    site.disconnect("0.0")
+    site.want(1)
+    assert [count for _, count in site.submissions] == [1]
+    assert site.said == []
+
+
+def test_who_left_as_there_was_nothing_to_do_is_no_reason_to_send_others_away():
+    site = idlers(3)
+    site.want(3, busy=1)
+    (name,) = site.alive
+    site.connect(name)
+    site.want(2, most=3)
+    site.want(1, most=3)
+    assert (site.retired, list(site.alive)) == ([], [name])
+    site.want(3)
+    assert [count for _, count in site.submissions] == [3, 1, 2], "those are wanted anew"
+
+
+def test_who_is_wanted_anew_comes_though_there_is_nothing_to_do():
+    site = idlers(2)
+    site.fleet.on_wish()
+    site.want(2)
+    assert [count for _, count in site.submissions] == [2, 2]
+
+
+def test_a_worker_that_is_lost_while_it_is_idle_is_missed_at_once():
+    site = MakeBelieve(idle_s=100.0)
+    site.want(1)
+    site.connect("0.0")
+    site.now = 40.0
+    site.end("0.0", code=-9)
+    site.want(1)
+    site.wait(60.0)
+    assert [count for _, count in site.submissions] == [1, 1]
+
+
 # -- jobs that come to nothing --------------------------------------------------------------------------
 
 

@@ -8,7 +8,9 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from graphvine.deploy import supervisor as supervisor_module
@@ -17,6 +19,7 @@ from graphvine.deploy.errors import DeployError
 from graphvine.deploy.fleet import Limits
 from graphvine.deploy.spec import WorkerSpec, make_spec
 from graphvine.deploy.supervisor import Supervisor
+from graphvine.protocol.messages import Demand, Resources, Wanted, WorkerNews
 
 
 class Site:
@@ -63,11 +66,11 @@ def site() -> Site:
 
 
 @pytest.fixture
-def make(site: Site, tmp_path: Path) -> Iterator[Callable[[float], Supervisor]]:
+def make(site: Site, tmp_path: Path) -> Iterator[Callable[..., Supervisor]]:
     made: list[Supervisor] = []
 
-    def start(close_s: float) -> Supervisor:
-        spec = make_spec(python="/p", connection_file=str(tmp_path / "m.json"))
+    def start(close_s: float, **more: Any) -> Supervisor:
+        spec = make_spec(python="/p", connection_file=str(tmp_path / "m.json"), **more)
         made.append(Supervisor(site, spec, tmp_path, Nobody(), limits=Limits(), close_s=close_s))
         made[-1].start()
         return made[-1]
@@ -127,6 +130,25 @@ def test_status_tells_what_is_wanted_while_a_command_takes_its_time_and_why_ther
     assert head == "2 workers wanted; jobs: none"
     pattern = r"  workers can't be submitted: no space left on device \(next try at \d\d:\d\d:\d\d\)"
     assert re.fullmatch(pattern, trouble)
+
+
+def test_status_tells_of_workers_that_left_as_there_was_nothing_to_do(
+    site: Site, make: Callable[..., Supervisor]
+) -> None:
+    supervisor = make(60.0, idle=10.0)
+    supervisor.scale(1)
+    site.submitted.get(timeout=60)
+    came = WorkerNews(1, f"{supervisor.token}:17_0", "w", "node", 1.0, 10.0)
+    wanted = Wanted(Resources(1.0), (), (), able=5, left=5, seconds=5.0, unmeasured=0)
+    supervisor.on_demand(Demand([], [came]))
+    supervisor.on_demand(Demand([], [msgspec.structs.replace(came, gone=True)]))
+    heard = threading.Event()
+    supervisor.call(lambda: supervisor.call(heard.set))
+    assert heard.wait(60)
+    text = "1 had nothing to do and left; others come when there is work"
+    assert str(supervisor.status).splitlines()[1].strip() == text
+    supervisor.on_demand(Demand([wanted], []))
+    site.submitted.get(timeout=60)
 
 
 @pytest.mark.parametrize("closes", [True, False])
