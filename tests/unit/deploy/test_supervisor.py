@@ -148,7 +148,10 @@ def test_status_tells_of_workers_that_left_as_there_was_nothing_to_do(
     text = "1 had nothing to do and left; others come when there is work"
     assert str(supervisor.status).splitlines()[1].strip() == text
     supervisor.on_demand(Demand([wanted], []))
-    site.submitted.get(timeout=60)
+    heard.clear()
+    supervisor.call(lambda: supervisor.call(heard.set))
+    assert heard.wait(60)
+    assert supervisor.status.trouble == ""
 
 
 @pytest.mark.parametrize("closes", [True, False])
