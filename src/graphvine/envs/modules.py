@@ -282,6 +282,8 @@ def _find_home(name: str, module: ModuleType) -> str | None:
     path = os.path.abspath(str(path))
     if _is_installed(path) or _is_standard(path):
         return ""
+    if spec is None and os.path.splitext(os.path.basename(path))[0] not in (name, "__init__"):
+        return None  # nobody finds that file by this name: it was run (``runpy.run_path``), not imported
     if not _exists(path):
         return None if spec is None or not getattr(spec, "has_location", False) else ""
     return os.path.dirname(path) if os.path.basename(path) == "__init__.py" else path

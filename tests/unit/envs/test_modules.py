@@ -6,6 +6,7 @@ import importlib
 import io
 import logging
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -255,6 +256,13 @@ def test_modules_in_memory(finder: Finder, monkeypatch: pytest.MonkeyPatch) -> N
     assert "gv_in_memory" not in finder.find().by_value
     exec("def f(): return 3\n", module.__dict__)
     assert "gv_in_memory" in finder.find().by_value
+
+
+def test_a_file_that_was_run_under_another_name(home: Path, finder: Finder) -> None:
+    # It is looked for while it runs, as by a script that makes a manager at its top level.
+    write(home, script="def find_self(finder): return finder.find()\nfound = find_self(finder)\n")
+    found = runpy.run_path(str(home / "script.py"), {"finder": finder})["found"]
+    assert (found.by_value, found.modules) == (("<run_path>",), b"")
 
 
 def test_not_ours_to_send(finder: Finder) -> None:
