@@ -33,7 +33,7 @@ _WORDS = {
         "sandbox exhaustion",
         "missing library",
     ),
-    "TASK": ("unknown", "initial", "ready", "running", "retrieved", "done"),
+    "TASK": ("unknown", "initial", "ready", "running", "waiting retrieval", "retrieved", "done"),
     "SCHEDULE": ("unset", "fcfs", "files", "time", "rand", "worst", "disk", "max available disk"),
     "CACHE_LEVEL": ("task", "workflow", "worker", "forever"),
     "ALLOCATION_MODE": (

@@ -48,20 +48,25 @@ class Factory:
         log_file: str | os.PathLike[str] | None = None,
     ) -> None:
         """``batch_type``: "local", "condor", "slurm", or a template ("pbs", "lsf", "sge", ...). For one of
-        ``manager``, ``manager_host_port`` (of this user, on this machine) and ``manager_name`` (perhaps a
-        regular expression). ``log_file``: what the factory says; without one only its warnings, on standard
-        error. ``factory_binary``, ``worker_binary``: nothing to do. Raises ValueError."""
+        ``manager`` (or its name), ``manager_host_port`` (of this user, on this machine) and ``manager_name``
+        (perhaps a regular expression). ``log_file``: what the factory says; without one only its warnings, on
+        standard error. ``factory_binary``, ``worker_binary``: nothing to do. Raises ValueError, TypeError."""
         self._options: dict[str, Any] = {"batch_type": batch_type}
         self._process: subprocess.Popen[bytes] | None = None
         self._directory: OwnedDirectory | None = None
         self._finalizer: weakref.finalize[Any, Factory] | None = None
         self._log_file = log_file
+        if isinstance(manager, str) and manager_name is None:
+            # As TaskVine's manual has it: Factory("condor", "barney").
+            manager, manager_name = None, manager
         named = [manager is not None, manager_host_port is not None, manager_name is not None]
         if sum(named) != 1:
             raise ValueError("give one of manager, manager_host_port and manager_name")
         if manager_name is not None:
             self._options["manager_name"] = manager_name
         elif manager is not None:
+            if not hasattr(manager, "connection_file"):
+                raise TypeError(f"manager={manager!r}: give a manager, or its name")
             self._options["connection_file"] = str(manager.connection_file)
         else:
             self._options["connection_file"] = str(_file_of_port(str(manager_host_port)))
@@ -91,10 +96,10 @@ class Factory:
             raise AttributeError(f"{name} is no option of a factory")
         return self._options.get(key, getattr(make_options(self._options), key, None))
 
-    def start(self) -> None:
-        """Start it. Raises RuntimeError if it runs already, DeployError."""
+    def start(self) -> Factory:
+        """Start it, if it does not run already. Raises DeployError."""
         if self._process is not None:
-            raise RuntimeError("this factory runs already")
+            return self
         system_for(make_options(self._options))  # what is wrong is said here, not by another process
         sweep(tempfile.gettempdir())
         self._directory = OwnedDirectory(tempfile.gettempdir())
@@ -106,17 +111,16 @@ class Factory:
             with open(self._log_file, "ab") as log:
                 self._process = start_bound(command, log.fileno())
         self._finalizer = weakref.finalize(self, _stop, self._process, self._directory, os.getpid())
+        return self
 
     def stop(self) -> None:
-        """End it, with all its jobs. Raises RuntimeError if it does not run."""
-        if self._finalizer is None:
-            raise RuntimeError("this factory does not run")
-        self._finalizer()
+        """End it, with all its jobs, if it runs."""
+        if self._finalizer is not None:
+            self._finalizer()
         self._process = self._directory = self._finalizer = None
 
     def __enter__(self) -> Factory:
-        self.start()
-        return self
+        return self.start()
 
     def __exit__(self, *_: object) -> None:
         self.stop()
