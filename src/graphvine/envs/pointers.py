@@ -21,15 +21,13 @@ MARK = b"pointer"
 
 def pointer_to(home: str) -> str:
     """The source that stands for the module or package at ``home``."""
-    return (
-        f"from graphvine.envs import pointers\npointers.follow(__name__, {home!r}, __spec__.loader.archive)\n"
-    )
+    return f"from graphvine.envs import pointers\npointers.follow(__name__, {home!r}, __file__)\n"
 
 
-def follow(name: str, home: str, archive: str) -> None:
-    """Have the module ``name`` be the one that the pointer to it, in ``archive``, leads to. Raises
-    ModuleNotFoundError, and what the module raises."""
-    spec = _installed(name, archive) or _at(name, home)
+def follow(name: str, home: str, pointer: str) -> None:
+    """Have the module ``name`` be the one that the file ``pointer`` leads to. Raises ModuleNotFoundError, and
+    what the module raises."""
+    spec = _installed(name, os.path.dirname(pointer)) or _at(name, home)
     if spec is None or spec.loader is None:
         raise ModuleNotFoundError(
             f"{name} holds compiled code, which is not sent along, and there is no {home} here: "
@@ -41,9 +39,10 @@ def follow(name: str, home: str, archive: str) -> None:
     spec.loader.exec_module(module)
 
 
-def _installed(name: str, archive: str) -> ModuleSpec | None:
+def _installed(name: str, but_not: str) -> ModuleSpec | None:
+    """The module where it is installed, in any place but one."""
     before = sys.path[:]
-    sys.path[:] = [place for place in before if place != archive]
+    sys.path[:] = [place for place in before if place != but_not]
     try:
         found = (finder.find_spec(name, None) for finder in sys.meta_path)
         return next((spec for spec in found if spec is not None and spec.loader is not None), None)

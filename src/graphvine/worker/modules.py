@@ -1,5 +1,8 @@
 """The user's own modules in an executor: each context has its archive on ``sys.path``, and sees no other's.
 
+The archive is unpacked beside itself, once for all executors of the worker: what lies beside a module
+(tables, corrections) is mostly found by its ``__file__``.
+
 An executor may serve tasks of several contexts, and two contexts may hold different modules of one name. So
 one context is active at a time: switching takes the modules of the old archive out of ``sys.modules`` and
 puts back those of the new one.
@@ -7,7 +10,10 @@ puts back those of the new one.
 
 from __future__ import annotations
 
+import fcntl
 import importlib
+import os
+import shutil
 import sys
 from types import ModuleType
 
@@ -24,7 +30,8 @@ class Contexts:
         """The archive whose modules are seen; several contexts may have the same one."""
         self._archives: dict[int, str] = {0: ""}
         self._names: dict[str, frozenset[str]] = {}
-        """Top-level names, and modules that were taken out, of each archive."""
+        """Top-level names, where it is unpacked, and modules that were taken out, of each archive."""
+        self._places: dict[str, str] = {}
         self._parked: dict[str, dict[str, ModuleType]] = {}
         self._imports: dict[int, list[str]] = {}
 
@@ -48,10 +55,11 @@ class Contexts:
     def _show(self, archive: str) -> None:
         if archive and archive not in self._names:
             self._names[archive] = _top_names(archive)
+            self._places[archive] = _unpacked(archive)
         self._leave()
         if archive:
             _take_out(self._names[archive])
-            sys.path.insert(0, archive)
+            sys.path.insert(0, self._places[archive])
             sys.modules.update(self._parked.pop(archive, {}))
         self._shown = archive
 
@@ -59,8 +67,8 @@ class Contexts:
         archive = self._shown
         if archive:
             self._parked[archive] = _take_out(self._names[archive])
-            if archive in sys.path:
-                sys.path.remove(archive)
+            if self._places[archive] in sys.path:
+                sys.path.remove(self._places[archive])
         self.active, self._shown = 0, ""
 
 
@@ -72,6 +80,26 @@ def _top_names(archive: str) -> frozenset[str]:
         members = (member for member in content.infolist() if member.comment != MARK)
         tops = (member.filename.split("/", 1)[0] for member in members)
         return frozenset(top.removesuffix(".py") for top in tops)
+
+
+def _unpacked(archive: str) -> str:
+    """Where the content of an archive lies: in a directory beside it, or, without room for one, in it."""
+    import zipfile
+
+    place = archive.removesuffix(".zip") + ".d"
+    unfinished = f"{place}-{os.getpid()}"
+    with open(archive, "rb") as file:
+        # Executors come at the same time; one that is killed here leaves what nobody takes for whole.
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            if not os.path.isdir(place):
+                with zipfile.ZipFile(file) as content:
+                    content.extractall(unfinished)
+                os.rename(unfinished, place)
+        except OSError:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            return archive
+    return place
 
 
 def _take_out(names: frozenset[str]) -> dict[str, ModuleType]:

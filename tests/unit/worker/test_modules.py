@@ -87,6 +87,31 @@ def test_an_archive_comes_before_what_is_installed(tmp_path: Path) -> None:
     assert (installed.x, mine.x) == ("installed", "mine")
 
 
+def test_data_of_a_package_lie_beside_its_modules(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.zip", gvt_pack_in___init__="")
+    with zipfile.ZipFile(path, "a") as content:
+        content.writestr("gvt_pack/tables/masses.txt", "125")
+    for _ in range(2):  # in one process and in the next
+        contexts = told(ContextRef(1, path, []))
+        contexts.activate(1)
+        import gvt_pack
+
+        assert gvt_pack.__file__ is not None
+        assert (Path(gvt_pack.__file__).parent / "tables" / "masses.txt").read_text() == "125"
+        contexts.activate(0)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.d", "a.zip"]
+
+
+def test_where_an_archive_cannot_be_unpacked_its_modules_are_found_in_it(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.zip", gvt_helper="x = 1")
+    (tmp_path / "a.d").write_text("in the way")
+    told(ContextRef(1, path, [])).activate(1)
+    import gvt_helper
+
+    assert gvt_helper.__file__ == f"{path}/gvt_helper.py"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.d", "a.zip"]
+
+
 def test_imports_come_ahead_and_those_that_fail_do_no_harm(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
