@@ -6,25 +6,24 @@ core decide once, carry out what it says. Other threads reach it through ``call`
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from typing import TypeVar
 
 import zmq
 
 import graphvine
 from graphvine.manager.audience import Audience, Listener
+from graphvine.manager.calls import Calls
 from graphvine.manager.collect import Collector, Wish
 from graphvine.manager.core import Core
 from graphvine.manager.descriptors import no_room
 from graphvine.manager.engine import Progress, Stats
-from graphvine.manager.failure import exception_from
 from graphvine.manager.gate import Gate
 from graphvine.manager.giving import Giver
 from graphvine.manager.instructions import (
@@ -46,6 +45,7 @@ from graphvine.manager.plan import Plan
 from graphvine.manager.reach import Reach
 from graphvine.manager.relay import Relay
 from graphvine.manager.run import NOTHING_KNOWN, ManagedRun, Raw
+from graphvine.manager.runs import Runs
 from graphvine.manager.staging import STAGING, Staging
 from graphvine.protocol.codec import ProtocolError, decode_to_manager, encode, encode_frames
 from graphvine.protocol.errors import ManagerClosedError, check_process
@@ -83,21 +83,15 @@ class Loop:
         os.makedirs(trees, exist_ok=True)
         self._gate = gate
         self._core = core
-        self._commands: collections.deque[Callable[[], None]] = collections.deque()
-        self._wake_receiver, self._wake_sender = os.pipe()
-        os.set_blocking(self._wake_receiver, False)
-        os.set_blocking(self._wake_sender, False)
-        self._awake = False
+        self._calls = Calls()
+        self.call = self._calls.call
         self._pid = os.getpid()
         self._closing = False
         self._closed = threading.Event()
         self._lock = threading.Lock()
-        # Reentrant: a finalizer may call while this very thread is calling.
-        self._wake_lock = threading.RLock()
         self._node = node
         self._peers = Peers()
-        self._runs: dict[int, ManagedRun] = {}
-        self._unfinished: set[ManagedRun] = set()
+        self._runs = Runs(core)
         settings = core.settings
         self._collector = Collector(
             node,
@@ -137,16 +131,6 @@ class Loop:
     def start(self) -> None:
         self._thread.start()
 
-    def call(self, command: Callable[[], None]) -> None:
-        """Have ``command`` called in the loop's thread, soon. After closing, and in a forked child, which has
-        no such thread: nothing happens."""
-        if os.getpid() != self._pid:
-            return
-        self._commands.append(command)
-        if not self._awake:
-            self._awake = True
-            self._wake()
-
     def check_process(self) -> None:
         """Raises ManagerClosedError in a forked child, where waiting would never end."""
         check_process(self._pid)
@@ -173,13 +157,13 @@ class Loop:
     def run_plan(self, plan: Plan, keep: bool) -> ManagedRun:
         """Hand a plan over. Raises ManagerClosedError."""
         run = ManagedRun(self, len(plan.wanted), keep)
-        self._submit(run, lambda: self._take(plan, run))
+        self._submit(run, lambda: self._runs.take(plan, run))
         return run
 
     def fetch(self, files: Sequence[int]) -> ManagedRun:
         """Bring kept files here. Raises ManagerClosedError."""
         run = ManagedRun(self, len(files), keep=False)
-        self._submit(run, lambda: self._take_wanted(list(files), run))
+        self._submit(run, lambda: self._runs.take_wanted(list(files), run))
         return run
 
     def close(self, reason: str) -> None:
@@ -196,14 +180,10 @@ class Loop:
     # -- questions and orders, in the loop's thread ------------------------------------------------------
 
     def cancel(self, run: ManagedRun) -> None:
-        if run.plan in self._runs:
-            self._core.on_cancel_plan(run.plan, time.monotonic())
-            self._finish(run.plan, CancelledError())
+        self._runs.cancel(run)
 
     def forget(self, run: ManagedRun, positions: list[int]) -> None:
-        if run.plan in self._runs:
-            for position in positions:
-                self._core.on_unwanted(run.plan, position, time.monotonic())
+        self._runs.forget(run, positions)
 
     def release(self, files: list[int]) -> None:
         self._core.on_release(files, time.monotonic())
@@ -265,7 +245,7 @@ class Loop:
         return run.last or self._core.progress(run.plan, time.monotonic()) or NOTHING_KNOWN
 
     def has_work(self) -> bool:
-        return bool(self._runs)
+        return bool(self._runs.of_plan)
 
     def workers(self) -> list[Peer]:
         return list(self._peers)
@@ -279,9 +259,7 @@ class Loop:
 
     def fail_all(self, error: BaseException) -> None:
         """Nothing that goes on can be finished."""
-        for plan in list(self._runs):
-            self._core.on_cancel_plan(plan, time.monotonic())
-            self._finish(plan, error)
+        self._runs.fail_all(error)
 
     # -- the loop --------------------------------------------------------------------------------------
 
@@ -302,7 +280,7 @@ class Loop:
     def _make_poller(self) -> zmq.Poller:
         poller = zmq.Poller()
         self._gate.register(poller)
-        poller.register(self._wake_receiver, zmq.POLLIN)
+        poller.register(self._calls.descriptor, zmq.POLLIN)
         return poller
 
     def _turn(self) -> None:
@@ -314,7 +292,7 @@ class Loop:
                 self._audience.on_ended(descriptor)
         for identity, frame, descriptor in self._gate.receive():
             self._on_frame(identity, frame, descriptor)
-        self._run_commands()
+        self._calls.make()
         now = time.monotonic()
         deadline = self._core.deadline()
         if deadline is not None and deadline <= now:
@@ -324,27 +302,12 @@ class Loop:
             self._carry_out(instructions)
 
     def _timeout_ms(self) -> int | None:
-        if self._commands:
+        if self._calls:
             return 0
         deadlines = [due for due in (self._core.deadline(), self._gate.deadline()) if due is not None]
         if not deadlines:
             return None
         return max(0, int((min(deadlines) - time.monotonic()) * 1000) + 1)
-
-    def _run_commands(self) -> None:
-        # Cleared before the queue is read: whoever appends after that wakes the loop again.
-        self._awake = False
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wake_receiver, 4096)
-        for _ in range(len(self._commands)):
-            self._commands.popleft()()
-
-    def _wake(self) -> None:
-        with self._wake_lock:
-            if not self._closed.is_set():
-                # A full pipe wakes the loop as well as one byte more.
-                with contextlib.suppress(BlockingIOError):
-                    os.write(self._wake_sender, b"x")
 
     # -- what workers say ------------------------------------------------------------------------------
 
@@ -412,12 +375,6 @@ class Loop:
             if isinstance(message, Goodbye):
                 self._part(worker, message.reason)
 
-    def _on_told(self, worker: int, told: Told) -> None:
-        runner = self._core.runner(told.task)
-        # Not what another one says that had the task before, and was given up.
-        if runner is not None and runner[1] == worker and runner[0] in self._runs:
-            self._runs[runner[0]].on_told(told.task, told.data)
-
     def _pass_on(self, worker: int, message: Pull | Piece | Taken | Told | Output) -> None:
         if isinstance(message, Pull):
             self._relay.on_pull(worker, message)
@@ -426,7 +383,7 @@ class Loop:
         elif isinstance(message, Taken):
             self._relay.on_taken(worker, message.pieces)
         elif isinstance(message, Told):
-            self._on_told(worker, message)
+            self._runs.on_told(worker, message)
         else:
             self.on_output(message)
 
@@ -454,13 +411,13 @@ class Loop:
             elif isinstance(instruction, Available):
                 self._on_available(instruction)
             elif isinstance(instruction, Settled):
-                run = self._runs.get(instruction.plan)
+                run = self._runs.of_plan.get(instruction.plan)
                 if run is not None:
                     run.on_outcome(instruction.outcome)
             elif isinstance(instruction, PlanDone):
-                self._finish(instruction.plan, None)
+                self._runs.finish(instruction.plan, None)
             elif isinstance(instruction, PlanFailed):
-                self._on_plan_failed(instruction)
+                self._runs.on_plan_failed(instruction)
             elif isinstance(instruction, Asked):
                 self._audience.tell(instruction.demand)
             elif isinstance(instruction, Note):
@@ -485,7 +442,7 @@ class Loop:
             self._part(worker, "its connection ended")
 
     def _on_available(self, available: Available) -> None:
-        run = self._runs.get(available.plan)
+        run = self._runs.of_plan.get(available.plan)
         if run is not None and not run.keep:
             self._collector.collect(available, self._peers.hellos)
 
@@ -493,7 +450,7 @@ class Loop:
         if wish.plan == STAGING:
             self._staging.on_brought(wish, raw)
             return
-        run = self._runs.get(wish.plan)
+        run = self._runs.of_plan.get(wish.plan)
         if run is None:
             return
         run.on_result(wish.position, raw)
@@ -505,7 +462,7 @@ class Loop:
         if wish.plan == STAGING:
             self._core.on_unstageable(wish.file, reason, time.monotonic())
             return
-        if wish.plan not in self._runs:
+        if wish.plan not in self._runs.of_plan:
             return
         if not worker and self._core.given_file(wish.file) is not None:
             self._core.on_given_lost(wish.file, reason, time.monotonic())
@@ -526,10 +483,6 @@ class Loop:
     def _on_given_lost(self, file: int, reason: str) -> None:
         self._core.on_given_lost(file, reason, time.monotonic())
 
-    def _on_plan_failed(self, failed: PlanFailed) -> None:
-        key = self._core.task_key(failed.plan, failed.task)
-        self._finish(failed.plan, lambda: exception_from(failed, key))
-
     # -- runs ------------------------------------------------------------------------------------------
 
     def _submit(self, run: ManagedRun, command: Callable[[], None]) -> None:
@@ -537,24 +490,8 @@ class Loop:
         with self._lock:
             if self._closing:
                 raise ManagerClosedError("this manager is closed; make a new one")
-            self._unfinished.add(run)
+            self._runs.expect(run)
             self.call(command)
-
-    def _take(self, plan: Plan, run: ManagedRun) -> None:
-        base = self._core.on_plan(plan, run.keep, time.monotonic())
-        self._runs[base] = run
-        run.on_taken(base, [base + task for task in plan.wanted])
-
-    def _take_wanted(self, files: list[int], run: ManagedRun) -> None:
-        plan = self._core.on_wanted(files, time.monotonic())
-        self._runs[plan] = run
-        run.on_taken(plan, files)
-
-    def _finish(self, plan: int, error: BaseException | Callable[[], BaseException] | None) -> None:
-        run = self._runs.pop(plan, None)
-        if run is not None:
-            self._unfinished.discard(run)
-            run.on_finished(error, self._core.progress(plan, time.monotonic()) or NOTHING_KNOWN)
 
     def _say_goodbye(self, reason: str) -> None:
         for peer in list(self._peers):
@@ -565,19 +502,12 @@ class Loop:
         with self._lock:
             self._closing = True
         with contextlib.suppress(Exception) if crash else contextlib.nullcontext():
-            self._run_commands()  # whoever asked before closing gets an answer
+            self._calls.make()  # whoever asked before closing gets an answer
         why = "the manager's loop failed (its log says how)" if crash else "the manager was closed"
-        for run in list(self._unfinished):
-            error = ManagerClosedError(f"{why} while this ran; make a new manager")
-            error.__cause__ = crash
-            run.on_finished(error, run.last or NOTHING_KNOWN)
-        self._unfinished.clear()
-        self._runs.clear()
+        self._runs.end(why, crash)
         self._collector.close()
         self._giver.close()
         self._staging.close()
         self._gate.close()
-        with self._wake_lock:
-            self._closed.set()
-            os.close(self._wake_receiver)
-            os.close(self._wake_sender)
+        self._calls.close()
+        self._closed.set()
