@@ -1,14 +1,17 @@
 """Finding a manager: by its connection file, by its port on this machine, by its name, or by a password.
 
 Of several addresses it is whoever answers first, and the next one when that one has closed. By name means:
-the file ``NAME.json`` in the user's state directory. It is looked for again and again, as that directory may
-be on another machine, whose changes nothing tells of; after a second at first, then less often.
+the file ``NAME.json`` in the user's state directory, or else one whose name NAME fits as a regular expression.
+It is looked for again and again, as that directory may be on another machine, whose changes nothing tells of;
+after a second at first, then less often.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import re
 import select
 import socket
 import time
@@ -82,31 +85,48 @@ class Search:
 
 
 class SearchByName(Search):
-    """For managers of one name, none of them twice."""
+    """For managers of one name, or of those that a regular expression fits, none of them twice."""
 
     def __init__(self, name: str, stop: int) -> None:
         super().__init__(stop)
         self._path = state_directory() / f"{name}.json"
-        self._served: tuple[str, int] | None = None
+        try:
+            self._pattern = re.compile(name)
+        except re.error:
+            self._pattern = re.compile(re.escape(name))  # such as "c++"
+        self._served: set[tuple[str, int]] = set()
 
     def _what(self) -> str:
         return f"no manager wrote {self._path}"
 
     def _look(self) -> Connection | None:
-        if not os.path.exists(self._path):
-            return None
-        try:
-            connection = read_connection(self._path)
-        except ConnectionFileError:
-            if not os.path.exists(self._path):
-                return None  # it went away just now
-            raise
-        # The manager's key is its own for one run.
-        key = (connection.manager_public, connection.port)
-        if key == self._served:
-            return None
-        self._served = key
-        return connection
+        for path in self._candidates():
+            try:
+                connection = read_connection(path)
+            except ConnectionFileError:
+                # It went away just now, or is none that was named.
+                if path != self._path or not os.path.exists(path):
+                    continue
+                raise
+            # The manager's key is its own for one run.
+            key = (connection.manager_public, connection.port)
+            if key not in self._served:
+                self._served.add(key)
+                return connection
+        return None
+
+    def _candidates(self) -> list[Path]:
+        """The one of that very name, or all that are meant, the latest first."""
+        if os.path.exists(self._path):
+            return [self._path]
+        found = [path for path in self._path.parent.glob("*.json") if self._pattern.fullmatch(path.stem)]
+        return sorted(found, key=_changed_at, reverse=True)
+
+
+def _changed_at(path: Path) -> float:
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0
 
 
 class SearchByAddress(Search):

@@ -147,8 +147,8 @@ def _add_manager(group: argparse._ArgumentGroup) -> None:
         "--manager",
         "--manager-name",
         metavar="NAME",
-        help="find the connection file of that name in your state directory; wait for it, and when its "
-        "manager has closed, for the next one of that name",
+        help="find the connection file of that name, or regular expression, in your state directory; wait "
+        "for it, and when its manager has closed, for the next one of that name",
     )
     group.add_argument(
         "-P",
