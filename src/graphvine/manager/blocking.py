@@ -71,12 +71,12 @@ def await_workers(state: State, count: int) -> None:
     """No tasks for anybody before so many workers are there; from then on they may come and go."""
     state.awaited_workers = count if len(state.workers) < count else 0
     for worker in state.workers.values():
-        if is_blocked(state, worker) != worker.blocked:
-            if state.awaited_workers:
-                shut(state, worker)
-            else:
-                worker.blocked = False
-                enter(state, worker)
+        blocked = is_blocked(state, worker)
+        if blocked and not worker.blocked:
+            shut(state, worker)
+        elif worker.blocked and not blocked:
+            worker.blocked = False
+            enter(state, worker)
 
 
 def on_joined(state: State) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 
-from graphvine.manager import lifetimes, placement, readiness, suspects
+from graphvine.manager import lifetimes, limits, placement, readiness, suspects
 from graphvine.manager.files import supply, supply_blob
 from graphvine.manager.state import State
 from graphvine.manager.tasks import AHEAD, DISPATCHED, DONE, KEY_MASK, READY, WAITING, PlanTable
@@ -105,6 +105,9 @@ def dispatch(state: State, worker: Worker, table: PlanTable, index: int) -> None
             states[index] = WAITING
         else:
             heapq.heappush(state.suspects, table.key(index))
+        return
+    if table.limited and not limits.lets_through(state, table, index, placement.pool_of(table, index).limit):
+        # It lay in this worker's heap since before it lost an input, or the limit was set.
         return
     inputs = _NOTHING
     names = table.inputs[index]

@@ -228,7 +228,7 @@ class TaskEngine(Engine, Protocol):
 
     def limit(self, name: str, count: int | None) -> None:
         """From now on, at most ``count`` tasks whose ``TaskOptions.limit`` is ``name`` run at once (None: any
-        number). What was ready before a limit was first set does not count."""
+        number). What workers have when it is first set counts, and goes on."""
         ...
 
     def peer_transfers(self, allowed: bool) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Iterator
 
 from graphvine.manager.state import State
 from graphvine.manager.tasks import AHEAD, DISPATCHED, KEY_MASK, READY, PlanTable
@@ -53,9 +54,19 @@ def change(state: State, name: str, count: int | None) -> None:
                 _answer(state, runner, reply)
             state.fresh += [key & KEY_MASK for key in limit.waiting]
     elif limit is None:
-        state.limits[name] = Limit(count)
+        limit = state.limits[name] = Limit(count)
+        limit.running = set(given_out(state, name))
     else:
         limit.count = count
+
+
+def given_out(state: State, name: str) -> Iterator[int]:
+    """Tasks of a limit that workers have."""
+    for table in state.plans.values():
+        if table.limited:
+            for index in table.in_state(DISPATCHED):
+                if table.pools.get(index, table.pool).limit == name:
+                    yield table.base + index
 
 
 def lets_through(state: State, table: PlanTable, index: int, name: str) -> bool:

@@ -112,6 +112,19 @@ def test_waiting_for_no_more_workers_than_there_are_ends_the_wait(cluster: Rehea
     assert cluster.results[base] == cluster.expected(base)
 
 
+def test_who_is_waited_for_may_be_of_a_blocked_host(cluster: Rehearsal) -> None:
+    cluster.core.on_block_host("host1", None, 0.0)
+    cluster.core.on_await_workers(1, 0.0)
+    base = cluster.run(plan_of([()] * 3))
+    bad = cluster.join()
+    cluster.settle()
+    assert bad.ran == []
+    good = cluster.join()
+    cluster.settle()
+    assert good.ran
+    assert cluster.results[base] == cluster.expected(base)
+
+
 def test_a_task_runs_only_where_its_features_are(cluster: Rehearsal) -> None:
     plain, able = cluster.join(), cluster.join(features=["gcc", "root"])
     options = {task: TaskOptions(features=("root",)) for task in range(5)}

@@ -110,6 +110,19 @@ def answered(cluster: Rehearsal) -> list[str]:
     return [reply for worker in cluster.workers.values() for reply in worker.turns]
 
 
+def test_what_workers_have_when_a_limit_is_first_set_counts_and_goes_on(cluster: Rehearsal) -> None:
+    cluster.join(cores=1)
+    base = cluster.run(plan_of([()] * 20, {}, default_options=SLOW))
+    first, second = sorted(given_out(cluster))
+    cluster.core.on_limit("server", 1, 0.0)
+    end(cluster, first)
+    assert sorted(given_out(cluster)) == [second]
+    end(cluster, second)
+    assert len(given_out(cluster)) == 1
+    cluster.settle()
+    assert cluster.results[base] == cluster.expected(base)
+
+
 def test_running_tasks_take_turns(cluster: Rehearsal) -> None:
     cluster.join(cores=3)
     cluster.core.on_limit("server", 1, 0.0)
