@@ -1,9 +1,9 @@
 """Finding a manager: by its connection file, by its port on this machine, by its name, or by a password.
 
 Of several addresses it is whoever answers first, and the next one when that one has closed. By name means:
-the file ``NAME.json`` in the user's state directory, or else one whose name NAME fits as a regular expression.
-It is looked for again and again, as that directory may be on another machine, whose changes nothing tells of;
-after a second at first, then less often.
+the file ``NAME.json`` in the user's state directory, or else one whose name NAME fits as a regular
+expression. It is looked for again and again, as that directory may be on another machine, whose changes
+nothing tells of; after a second at first, then less often.
 """
 
 from __future__ import annotations
