@@ -246,8 +246,8 @@ class Task(Reported):
 
     def set_retries(self, max_retries: int) -> None:
         """How often it is tried again after it took its worker's process down (0 or less: as unset, twice).
-        The loss of a worker that is not its fault does not count."""
-        self._retries = int(max_retries)
+        The loss of a worker that is not its fault does not count. Raises TypeError, ValueError."""
+        self._retries = int(_finite("retries", max_retries))
 
     def set_max_forsaken(self, max_forsaken: int) -> None:
         """How often it may be lost with the worker that had it; once more, and it is "forsaken" (less than 0,
@@ -263,9 +263,11 @@ class Task(Reported):
         self._tag = None if tag is None else str(tag)
 
     def add_feature(self, name: str) -> None:
-        """It runs only on workers with this feature."""
+        """It runs only on workers with this feature. Raises TypeError."""
+        if not isinstance(name, str):
+            raise TypeError(f"feature {name!r} is not a str")
         if name not in self._features:
-            self._features.append(str(name))
+            self._features.append(name)
 
     def set_time_max(self, seconds: float) -> None:
         """It is stopped after so many seconds ("max wall time"); 0: never."""

@@ -99,6 +99,10 @@ def test_other_mistakes_are_told_at_once():
         Task("true", corse=3)
     with pytest.raises(TypeError, match="not a number"):
         task.set_cores("many")
+    with pytest.raises(TypeError, match="retries='x' is not a number"):
+        task.set_retries("x")
+    with pytest.raises(TypeError, match="feature None is not a str"):
+        task.add_feature(None)
     with pytest.raises(ValueError, match="not finite"):
         task.set_memory(math.inf)
     with pytest.raises(ValueError, match="environment variable"):
