@@ -228,3 +228,32 @@ def test_a_set_up_without_files_has_a_directory_of_its_own(
     assert manager.wait(60) is call
     assert call.output == ["before", "noted"]
     assert os.listdir() == []
+
+
+def bump() -> int:
+    count: list[int] = vine.load_variable_from_library("count")
+    count[0] += 1
+    return count[0]
+
+
+def test_libraries_that_are_the_same_share_nothing(bare_manager: Manager, start_worker: StartWorker) -> None:
+    m = bare_manager
+    start_worker(m, 1)
+
+    def output(name: str) -> int:
+        call = vine.FunctionCall(name, "bump")
+        m.submit(call)
+        assert m.wait(60) is call
+        found: int = call.output
+        return found
+
+    library = {
+        name: m.create_library_from_functions(name, bump, library_context_info=[lambda: {"count": [0]}])
+        for name in ("one", "other")
+    }
+    for name in library:
+        m.install_library(library[name])
+    assert [output("one"), output("other")] == [1, 1]
+    m.remove_library("other")
+    m.install_library(library["other"])
+    assert output("other") == 1

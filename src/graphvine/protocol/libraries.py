@@ -18,7 +18,9 @@ class Setup(msgspec.Struct):
     ``hoisted``: names that are globals of every function of the library: modules, functions, classes,
     anything.
     ``functions``: functions that calls name (a call then carries their arguments only).
-    ``takes_inputs``: before its ``args`` the function is given a list, the values of ``plan.Code.inputs``."""
+    ``takes_inputs``: before its ``args`` the function is given a list, the values of ``plan.Code.inputs``.
+    ``number``: tells libraries from each other that are the same in all else, as what one's calls change in
+    its variables is not the other's."""
 
     function: Callable[..., Any] | None = None
     args: Sequence[Any] = ()
@@ -26,6 +28,7 @@ class Setup(msgspec.Struct):
     hoisted: Mapping[str, Any] = {}
     functions: Mapping[str, Callable[..., Any]] = {}
     takes_inputs: bool = False
+    number: int = 0
 
 
 def dump_setup(setup: Setup) -> bytes:

@@ -140,7 +140,8 @@ class Installed(msgspec.Struct, frozen=True):
 
 def install(task: LibraryTask) -> Installed:
     """Take a library as it is now. Raises NotPicklableError, ValueError."""
-    setup = task._setup
+    number = next(_numbers)
+    setup = msgspec.structs.replace(task._setup, number=number)
     if task._inputs or task._line or setup.function is not None:
         names = [mount.name for mount in task._inputs]
         given = names, task._line, setup.function, setup.args, setup.kwargs
@@ -154,7 +155,7 @@ def install(task: LibraryTask) -> Installed:
             f"library {task.name} cannot be sent to a worker: {type(error).__name__}: {error}"
         ) from error
     return Installed(
-        next(_numbers),
+        number,
         task.name,
         frozenset(task._setup.functions),
         data,
