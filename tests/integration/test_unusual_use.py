@@ -19,7 +19,7 @@ import pytest
 from tests.integration.conftest import describe, family
 
 from graphvine.manager.manager import Manager
-from graphvine.protocol.errors import PortInUseError
+from graphvine.protocol.errors import NotPicklableError, PortInUseError
 
 
 def run_script(directory: Path, body: str, seconds: float = 60) -> str:
@@ -156,6 +156,50 @@ def test_a_forked_child_is_told_so_whatever_it_does(tmp_path: Path) -> None:
     names = "submit map shutdown executor compute persist result exception cancel wait task empty"
     names += " cancel_all stats map"
     assert run_script(tmp_path, body).split() == names.split()
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_child_of_multiprocessing_has_a_manager_of_its_own(tmp_path: Path, method: str) -> None:
+    body = f"""
+    import multiprocessing
+    from graphvine import Manager, PythonTask
+
+    class Pair(tuple):
+        pass
+
+    def pair(x):
+        return Pair((x, x))
+
+    def child(said):
+        with Manager(local_workers=1) as manager, manager.executor() as executor:
+            of_get = manager.get({{"a": (pair, 1), "b": (pair, "a")}}, "b", progress=False)
+            task = PythonTask(pair, Pair([2]))
+            manager.submit(task)
+            manager.wait()
+            said.put([of_get, executor.submit(pair, Pair([3])).result(), task.output])
+
+    if __name__ == "__main__":
+        context = multiprocessing.get_context({method!r})
+        said = context.SimpleQueue()
+        process = context.Process(target=child, args=(said,))
+        process.start()
+        results = said.get()
+        process.join()
+        print([type(result).__name__ for result in results], results)
+    """
+    assert (
+        run_script(tmp_path, body)
+        == "['Pair', 'Pair', 'Pair'] [((1, 1), (1, 1)), ((3,), (3,)), ((2,), (2,))]\n"
+    )
+
+
+def test_what_belongs_to_one_process_says_so_when_it_is_sent(manager: Manager, bare_manager: Manager) -> None:
+    with pytest.raises(NotPicklableError, match="a manager can't be sent to another process"):
+        manager.get({"a": (repr, manager)}, "a", progress=False)
+    with manager.executor() as executor, bare_manager.executor() as other:
+        future = executor.submit(abs, -1)
+        with pytest.raises(NotPicklableError, match="a future can't be sent to another process"):
+            other.submit(abs, future).result()
 
 
 def test_a_worker_that_ends_again_is_not_told_of_with_old_words(

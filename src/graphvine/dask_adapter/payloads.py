@@ -25,6 +25,7 @@ import cloudpickle
 from graphvine.envs.by_value import pickled_by_value
 from graphvine.protocol.errors import NotPicklableError
 from graphvine.protocol.payload import Entry
+from graphvine.protocol.values import MAIN
 
 LIGHT_TASKS = 1024
 HEAVY_BYTES = 4 * 1024
@@ -141,7 +142,7 @@ def dump(value: Any, by_value: Sequence[str] = ()) -> bytes:
         data = pickle.dumps(value, protocol=5)
     except Exception:  # noqa: BLE001 -- pickle passes on whatever a __reduce__ raises; cloudpickle decides
         return cloudpickle.dumps(value, protocol=5)  # type: ignore[no-any-return]
-    if b"__main__" in data or any(_mark(name) in data for name in by_value):
+    if MAIN in data or any(_mark(name) in data for name in by_value):
         return cloudpickle.dumps(value, protocol=5)  # type: ignore[no-any-return]
     return data
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from graphvine.dask_adapter.client import DaskClient
 from graphvine.manager.local import LocalWish, LocalWorker
@@ -82,6 +82,7 @@ class Manager(TaskClient, DaskClient):
         cluster raises.
         """
         refuse_nesting()
+        _send_script_by_value()
         encrypted = bool(taskvine.pop("ssl", False)) or encrypt_transfers
         _check_known(taskvine)
         if name is not None:
@@ -304,6 +305,12 @@ class Manager(TaskClient, DaskClient):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a manager can't be sent to another process, nor can a function that uses it: hand over what it "
+            "computed, or make one there"
+        )
+
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"on port {self.port}"
         return f"<graphvine.Manager {self.name}, {state}>"
@@ -344,6 +351,14 @@ def _scratch_below(parent: str | os.PathLike[str]) -> OwnedDirectory:
     os.makedirs(path, exist_ok=True)
     sweep(path)
     return OwnedDirectory(path)
+
+
+def _send_script_by_value() -> None:
+    """A child that multiprocessing has spawned has the user's script as a module that no worker knows."""
+    if "__mp_main__" in sys.modules:
+        import cloudpickle
+
+        cloudpickle.register_pickle_by_value(sys.modules["__mp_main__"])
 
 
 def _options() -> list[str]:

@@ -10,6 +10,7 @@ from types import TracebackType
 
 import graphvine
 from graphvine.protocol.errors import parts_of_exception, rebuild_exception
+from graphvine.protocol.values import MAIN
 
 _OURS = os.path.dirname(os.path.abspath(graphvine.__file__)) + os.sep
 #: What is longer is not worth carrying.
@@ -86,7 +87,7 @@ class _Parts:
 
 def _plain(error: object) -> bytes:
     data = pickle.dumps(error, protocol=5)
-    if b"__main__" in data:
+    if MAIN in data:
         raise pickle.PicklingError("what lives in __main__ is not found elsewhere")
     return data
 

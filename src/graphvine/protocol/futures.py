@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures._base import FINISHED
-from typing import Any
+from typing import Any, NoReturn
 
 from graphvine.protocol.errors import check_process
 
@@ -30,6 +30,12 @@ class RunFuture(Future):  # type: ignore[type-arg]
         """As ever. Raises ManagerClosedError in a forked child to which it would never come."""
         self._check_process()
         return super().exception(timeout)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a future can't be sent to another process: calls of the same executor take it as an argument "
+            "(also in lists, tuples, sets and dicts), all others what its result() gives"
+        )
 
     def _check_process(self) -> None:
         # Without the lock that ``done`` takes, which a thread that is not there may hold.

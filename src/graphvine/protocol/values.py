@@ -31,6 +31,8 @@ _ALIGN = 64
 REUSED_BYTES = 2**20
 #: writev takes at most this many pieces a call (Linux: IOV_MAX).
 _MAX_PIECES = 1024
+#: The user's script in a pickle: ``__main__``, or ``__mp_main__`` in a child that multiprocessing spawned.
+MAIN = b"_main__"
 _READ_AND_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 
 
@@ -75,7 +77,7 @@ def dumps(value: object, in_band_bytes: int = 0) -> tuple[bytes, list[memoryview
         return _dumps_with_commons(value, in_band_bytes)
     try:
         data = pickle.dumps(value, protocol=5, buffer_callback=buffers)
-        by_reference = b"__main__" in data
+        by_reference = MAIN in data
     except Exception:  # noqa: BLE001 -- pickle passes on whatever a __reduce__ raises
         by_reference = True
         if kind.__module__ != "builtins":

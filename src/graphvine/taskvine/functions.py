@@ -22,6 +22,7 @@ from graphvine.envs import modules
 from graphvine.envs.by_value import pickled_by_value
 from graphvine.manager.plan import Code, code_of
 from graphvine.protocol.errors import NotPicklableError
+from graphvine.protocol.values import MAIN
 
 #: Values of these types are what they are.
 _FIXED = (str, bytes, int, float, complex, bool, type(None), ModuleType, type, BuiltinFunctionType)
@@ -86,7 +87,7 @@ def dump_arguments(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     both = tuple(args), dict(kwargs)
     try:
         data = pickle.dumps(both, protocol=5)
-        if b"__main__" not in data:
+        if MAIN not in data:
             return data
     except Exception:  # noqa: BLE001 -- whatever a __reduce__ raises; cloudpickle decides
         pass
@@ -127,7 +128,9 @@ def _signature(function: object, depth: int) -> Signature | None:
 
 def _is_importable(function: FunctionType) -> bool:
     module = sys.modules.get(function.__module__)
-    return function.__module__ != "__main__" and getattr(module, function.__name__, None) is function
+    return (
+        not function.__module__.endswith("_main__") and getattr(module, function.__name__, None) is function
+    )
 
 
 def _made_of(function: FunctionType) -> Iterator[Any]:
