@@ -13,6 +13,8 @@ and hands back what came of it. Rules:
   cancelled. After failures in a row the next try waits, twice as long each time, until every other job that
   has not connected has told how it goes, and is a single job, until one connects. And of all that fail in a
   while only so many are replaced. So a black hole costs a bounded number of submissions.
+- A submission that was refused is tried again, later and by half, until one is taken; then with more again:
+  many sites let a user have only so many jobs in the queue.
 - What was cancelled is ours until the batch system says that it is over; it is cancelled again if need be.
   What it can't get rid of (the node is dead) does not keep others from taking its place, once.
 - A batch system that knows nothing of a job may be wrong: a tool that prints nothing, a daemon that has just
@@ -25,6 +27,7 @@ and hands back what came of it. Rules:
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Literal
@@ -84,6 +87,8 @@ class Fleet:
         self._most = 0
         self._closing = False
         self._submitting = 0
+        #: A submission that was refused is tried again by half: there may be a limit for each user.
+        self._portion = math.inf
         self.at_rest = 0
         """Workers that have left, and are to come back when there is something to do."""
         #: Workers that said they are jobs that we do not know (yet).
@@ -145,6 +150,7 @@ class Fleet:
     def on_wish(self) -> None:
         """The user wants something else now: whatever failed before, try again at once."""
         self._forgive()
+        self._portion = math.inf
         self.at_rest = 0
         self._failures.clear()
         self._said.clear()
@@ -161,6 +167,7 @@ class Fleet:
     def on_submitted(self, jobs: Sequence[str], now: float) -> None:
         """These jobs are there now."""
         self._now, self._submitting = now, 0
+        self._portion *= 2
         self.submitted += len(jobs)
         for name in jobs:
             self.jobs[name] = Job(name, now)
@@ -172,6 +179,7 @@ class Fleet:
     def on_submit_failed(self, text: str, now: float, *, passing: bool = False) -> None:
         """The batch system took none. ``passing``: probably because all is about to end; that is said when it
         happens again."""
+        self._portion = max(1, self._submitting // 2)
         self._now, self._submitting = now, 0
         self._take_in_early()
         self._wait()
@@ -470,7 +478,8 @@ class Fleet:
         if self._now >= self._cycle_at + limits.cycle_s:
             self._cycle_at, self._cycle = self._now, 0
         # After a failure one job tries for all.
-        count = 1 if self._doubtful else min(count, self._room, limits.per_submission)
+        most = min(self._room, limits.per_submission, self._portion)
+        count = 1 if self._doubtful else math.ceil(min(count, most))
         if limits.per_cycle:
             count = min(count, limits.per_cycle - self._cycle)
         self._cycle += count

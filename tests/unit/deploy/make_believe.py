@@ -36,6 +36,8 @@ class MakeBelieve:
         self.asked = 0
         self.refuses = False
         """It takes no jobs."""
+        self.room = 1_000_000
+        """It takes no more jobs of one user."""
         self.deaf = False
         """It answers no questions and cancels nothing."""
         self.slow_to_cancel = False
@@ -153,7 +155,7 @@ class MakeBelieve:
     def _submit(self, count: int) -> None:
         assert count > 0
         self.submissions.append((self.now, count))
-        if self.refuses:
+        if self.refuses or len(self.alive) + count > self.room:
             self.fleet.on_submit_failed("the queue is closed", self.now)
             return
         names = [f"{self._serial + index}.0" for index in range(count)]

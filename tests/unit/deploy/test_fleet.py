@@ -34,6 +34,25 @@ def test_very_many_are_several(site: MakeBelieve):
     assert [count for _, count in site.submissions] == [1000, 1000, 500]
 
 
+def test_where_a_user_may_have_only_so_many_jobs_those_are_had(site: MakeBelieve):
+    site.room = 100
+    site.want(500)
+    site.wait(60.0)
+    assert [count for _, count in site.submissions][:4] == [500, 250, 125, 62]
+    for name in list(site.jobs):
+        site.connect(name)
+    site.wait(3600.0)
+    assert len(site.alive) == 100
+    text = "workers can't be submitted: the queue is closed"
+    assert site.texts("error").count(text) <= 7, "once in ten minutes"
+    assert len(site.submissions) < 40
+    assert site.fleet.lack() is not None
+    site.room = 1000
+    site.fleet.on_wish()
+    site.want(500)
+    assert site.submissions[-1][1] == 400, "said again, all are tried at once"
+
+
 def test_no_more_in_a_cycle_than_agreed():
     site = MakeBelieve(Limits(per_cycle=5, cycle_s=30.0))
     site.want(12)
