@@ -118,7 +118,7 @@ def test_what_is_no_execution_context_is_said(m, tmp_path):
         task.add_execution_context(m.declare_file(tmp_path / name))
         m.submit(task)
         assert m.wait(60) is task
-        assert (task.result, task.output) == ("input missing", "")
+        assert (task.result, task.output, task.exit_code) == ("input missing", "", -1)
         assert why in task.reason
 
 

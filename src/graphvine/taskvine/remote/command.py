@@ -155,7 +155,7 @@ def _execute(home: Home, inputs: Sequence[Any], command: Command, status: Status
             for context in reversed(command.contexts):
                 line = activate(inputs[context.slot], context.name, line, variables, while_used)
         except (PackedEnvironmentError, TypeError) as error:
-            status.word, status.reason = "input missing", f"its environment: {error}"
+            status.word, status.reason, status.exit_code = "input missing", f"its environment: {error}", -1
             return
         while_used.enter_context(watching(growing))
         _run_in_time(home, line, Environment(variables), command, status)
