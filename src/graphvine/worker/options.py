@@ -52,6 +52,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     named = options.manager or options.connection_file or options.port is not None
     if not options.embedded and not named:
         parser.error("name the manager: HOST PORT, -M NAME, or --connection-file FILE")
+    if options.manager and (options.connection_file or options.port is not None):
+        parser.error("name the manager once: -M NAME goes with no HOST PORT, and no --connection-file")
+    if options.manager and os.path.basename(options.manager) != options.manager:
+        parser.error(f"-M {options.manager!r}: a name has no slashes; --connection-file takes a path")
     if options.security == "none" and not (options.port is not None and _is_bare(options)):
         parser.error("--security none goes with the manager's HOST and PORT, and nothing else that names it")
     if options.cores == 0:
