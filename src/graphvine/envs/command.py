@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ def run_pack(source: str, output: str | None, compression: str, progress: bool) 
     """Print the archive's path. Raises PackedEnvironmentError."""
     with _one_line(), _Bar(progress) as bar:
         packed = pack(source, output, compression=compression, progress=bar.show)
-    print(packed.path)
+    _print_path(packed.path)
     about = f"{packed.size / 1e6:,.1f} MB"
     if packed.python:
         about = f"Python {packed.python}, {packed.platform}, {about}"
@@ -46,7 +47,7 @@ def run_unpack(archive: str, directory: str | None, progress: bool) -> int:
             prefix = unpack(archive, name_archive(archive).name, progress=show)
         else:
             prefix = unpack_to(archive, directory, progress=show)
-    print(prefix)
+    _print_path(prefix)
     return 0
 
 
@@ -61,6 +62,14 @@ def render(metadata: Metadata) -> str:
     lines.append(f"packages  {len(metadata.packages)}")
     lines += [f"  {name} {version}" for name, version in metadata.packages]
     return "\n".join([*lines, ""])
+
+
+def _print_path(path: str) -> None:
+    """As the file system has it, where the output's encoding lacks its letters."""
+    try:
+        print(path)
+    except UnicodeEncodeError:
+        sys.stdout.buffer.write(os.fsencode(path) + b"\n")
 
 
 @contextlib.contextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 from pathlib import Path
 
 import msgspec
@@ -433,3 +435,12 @@ def test_an_archive_that_is_not_there_is_named_without_an_error_number(tmp_path,
     for command in (["inspect"], ["unpack"]):
         assert cli.main(["env", *command, str(tmp_path / "nothing")]) == 1
         assert capsys.readouterr().err == f"graphvine: {tmp_path}/nothing: No such file or directory\n"
+
+
+def test_paths_are_printed_where_the_output_lacks_their_letters(tmp_path, monkeypatch):
+    with tarfile.open(tmp_path / "small.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("bin/python"))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    wanted = f"{tmp_path}/größe ☃.tar"
+    assert cli.main(["env", "pack", str(tmp_path / "small.tar"), "-o", wanted]) == 0
+    assert sys.stdout.buffer.getvalue() == os.fsencode(wanted) + b"\n"
