@@ -116,9 +116,9 @@ def _killed_text(failure: PlanFailed, key: object) -> str:
     shown = deaths[-_MAX_SHOWN_TRIES:]
     if len(shown) < len(deaths):
         lines.append(f"  ({len(deaths) - len(shown)} earlier ones are left out)")
-    lines += [f"  attempt {one.attempt + 1} on worker {one.worker}: {_indented(one.text)}" for one in shown]
+    lines += [f"  attempt {one.attempt + 1} on worker {one.worker}: {indented(one.text, 4)}" for one in shown]
     if not deaths:
-        lines.append(f"  {_indented(failure.text)}")
+        lines.append(f"  {indented(failure.text, 2)}")
     return "\n".join(lines)
 
 
@@ -147,5 +147,6 @@ def _last_line(text: str) -> str:
     return lines[-1] if lines else "no reason was given"
 
 
-def _indented(text: str) -> str:
-    return text.strip().replace("\n", "\n    ")
+def indented(text: str, by: int) -> str:
+    """``text``, all its lines but the first one so far to the right."""
+    return text.strip().replace("\n", "\n" + " " * by)

@@ -14,6 +14,7 @@ import pickle
 
 from graphvine.manager import results
 from graphvine.manager.engine import Outcome
+from graphvine.manager.failure import indented
 from graphvine.manager.files import needless, one_less
 from graphvine.manager.instructions import Death, Settled
 from graphvine.manager.state import State
@@ -52,7 +53,9 @@ def told(text: str, tries: list[Death]) -> str:
     deaths = [death for death in tries if death.kind == "killed"]
     if len(deaths) < 2:
         return text
-    lines = [f"attempt {death.attempt + 1} on worker {death.worker}: {death.text}" for death in deaths]
+    lines = [
+        f"attempt {death.attempt + 1} on worker {death.worker}: {indented(death.text, 2)}" for death in deaths
+    ]
     return "\n".join(lines)
 
 

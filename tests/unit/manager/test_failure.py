@@ -8,8 +8,9 @@ import traceback
 
 import pytest
 
-from graphvine.manager.failure import exception_from
+from graphvine.manager.failure import exception_from, failed_exception
 from graphvine.manager.instructions import Death, PlanFailed
+from graphvine.manager.separate import told
 from graphvine.protocol.errors import (
     NoWorkerError,
     RemoteTraceback,
@@ -19,6 +20,7 @@ from graphvine.protocol.errors import (
     TaskKilledError,
     UndecodableError,
 )
+from graphvine.protocol.outcomes import Failed
 
 TEXT = "Traceback (most recent call last):\n  File 'x.py', line 3, in f\nValueError: no good\n"
 
@@ -76,6 +78,17 @@ def test_killed_lists_each_cause() -> None:
     assert "3 times" in str(error)
     for n in range(3):
         assert f"attempt {n + 1} on worker w{n}: signal 9 #{n}" in str(error)
+
+
+def test_each_death_of_a_task_that_stands_alone_has_its_own_line() -> None:
+    tries = [Death(f"w{n}", n, "killed", "signal 9; last lines:\nFatal") for n in range(2)]
+    assert str(failed_exception(Failed("killed", told("signal 9", tries)), "f-1")).splitlines() == [
+        "task 'f-1' killed the process that ran it:",
+        "  attempt 1 on worker w0: signal 9; last lines:",
+        "    Fatal",
+        "  attempt 2 on worker w1: signal 9; last lines:",
+        "    Fatal",
+    ]
 
 
 def test_killed_very_often_is_still_readable() -> None:
