@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -97,6 +98,22 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing(name, value, error):
 def test_it_is_for_one_manager(named):
     with pytest.raises(ValueError, match="give one of"):
         vine.Factory(**named)
+
+
+def test_one_that_packs_its_environment_can_be_stopped(tmp_path: Path):
+    python, begun = tmp_path / "env" / "bin" / "python", tmp_path / "begun"
+    python.parent.mkdir(parents=True)
+    # Says nothing for as long as somebody waits for it.
+    python.write_text(f"#!/bin/sh\necho > {begun}\nwhile kill -0 $PPID; do sleep 0.05; done\n")
+    python.chmod(0o755)
+    os.mkfifo(begun)
+    workers = vine.Factory("local", "barney", log_file=tmp_path / "log")
+    workers.environment = str(tmp_path / "env")
+    workers.start()
+    assert begun.read_text() == "\n"
+    process = workers._process
+    workers.stop()
+    assert process.returncode == -signal.SIGTERM, "it was waited for, and killed"
 
 
 def test_what_is_no_manager_is_refused():

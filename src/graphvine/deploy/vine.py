@@ -142,6 +142,8 @@ def _stop(process: subprocess.Popen[bytes], directory: OwnedDirectory, pid: int)
         return  # a forked child: the factory is its parent's
     assert process.stdin is not None
     process.stdin.close()
+    # One that packs an environment does not look at its input yet.
+    process.terminate()
     try:
         process.wait(_STOP_S)
     except subprocess.TimeoutExpired:
