@@ -75,7 +75,10 @@ class Job:
         # One that was put back is nowhere, and no worker, until it starts again.
         waits = self.state is JobState.PENDING and not self.worker
         host, worker = ("", "") if waits else (self.host, self.worker_name)
-        return JobInfo(self.name, state, self.reason, host, worker, now - self.submitted_at)
+        reason = self.reason
+        if state == "running" and self.explained and not reason:
+            reason = "it should have joined by now: the log has the end of its output"
+        return JobInfo(self.name, state, reason, host, worker, now - self.submitted_at)
 
 
 class JobInfo(msgspec.Struct, frozen=True):

@@ -343,6 +343,10 @@ def test_a_job_that_runs_and_does_not_join_is_explained(site: MakeBelieve):
     site.wait(200.0)
     (said,) = site.texts("warning")
     assert "has not joined; its output ends with:\noutput of" in said
+    reason = "it should have joined by now: the log has the end of its output"
+    assert [job.reason for job in site.fleet.describe(site.now)] == [reason, reason]
+    site.connect("0.0")
+    assert [job.reason for job in site.fleet.describe(site.now)] == ["", reason]
 
 
 def test_a_job_whose_worker_is_gone_is_removed(site: MakeBelieve):
