@@ -169,9 +169,14 @@ def _add_manager(group: argparse._ArgumentGroup) -> None:
 
 def _add_offer(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--cores", type=_cores, metavar="N", help="default, and 0: all this process may use")
-    group.add_argument("--memory", type=_megabytes, metavar="MB", help="default: all")
     group.add_argument(
-        "--disk", type=_megabytes, metavar="MB", help="default: what is free in the work directory"
+        "--memory", type=_megabytes, metavar="SIZE", help="such as 8GB; a number alone is MB (default: all)"
+    )
+    group.add_argument(
+        "--disk",
+        type=_megabytes,
+        metavar="SIZE",
+        help="likewise (default: what is free in its directory)",
     )
     group.add_argument(
         "--gpus", type=float, metavar="N", help="default: those that this process sees; 0: none is handed out"
@@ -197,20 +202,21 @@ def _add_stay(group: argparse._ArgumentGroup) -> None:
         "--timeout",
         "--idle-timeout",
         type=_seconds,
-        metavar="SECONDS",
-        help="leave after so long without work (unless it alone holds what is needed), or without a manager "
+        metavar="TIME",
+        help="such as 15m; a number alone is seconds: leave after so long without "
+        "work (unless it alone holds what is needed), or without a manager "
         f"(default: with -M {TIMEOUT_S:g}; else as long as the manager is there)",
     )
     group.add_argument(
         "--wall-time",
         type=_seconds,
-        metavar="SECONDS",
-        help="it will be gone after so long (or 2h): nothing is begun that can't end before",
+        metavar="TIME",
+        help="it will be gone after so long: nothing is begun that can't end before",
     )
     group.add_argument(
         "--grace",
         type=_seconds,
-        metavar="SECONDS",
+        metavar="TIME",
         default=GRACE_S,
         help="how long after SIGTERM or SIGINT running tasks may go on, while what only this worker holds is "
         f"handed over (default: {GRACE_S:g}); a second Ctrl-C ends it at once",
