@@ -27,6 +27,8 @@ from graphvine.envs.cache import BEGUN, Place
 _LAST_WORDS = 500
 #: Who unpacks it may have been stopped: nobody waits for ever. As in ``deploy/job.sh``.
 _PATIENCE_S = 900
+#: How long killed processes are waited for.
+_GONE_S = 2.0
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -60,18 +62,23 @@ class Rest:
         self._guard = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
+        self._thread: threading.Thread | None = None
         self._lock = order.lock
 
     def start(self) -> None:
         """Begin. Not before the zygote was forked: from here on there is a thread."""
-        threading.Thread(target=self.run, name="graphvine-unpack", daemon=True).start()
+        self._thread = threading.Thread(target=self.run, name="graphvine-unpack", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
-        """Nobody here waits for it any more. What is not done is for other jobs of the node."""
+        """Nobody here waits for it any more. What is not done is for other jobs of the node; nothing is
+        written any more, as batch systems remove a job's directory when it ends."""
         with self._guard:
             self._closed = True
             if self._process is not None:
                 self._process.kill()
+        if self._thread is not None:
+            self._thread.join(_GONE_S)
         self._finish()
         os.close(self.descriptor)
 
