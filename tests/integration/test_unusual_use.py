@@ -14,6 +14,7 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import dask
 import pytest
 from tests.integration.conftest import describe, family
@@ -191,6 +192,13 @@ def test_a_child_of_multiprocessing_has_a_manager_of_its_own(tmp_path: Path, met
         run_script(tmp_path, body)
         == "['Pair', 'Pair', 'Pair'] [((1, 1), (1, 1)), ((3,), (3,)), ((2,), (2,))]\n"
     )
+
+
+def test_only_such_a_child_tells_cloudpickle_of_its_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As wherever multiprocessing was imported.
+    monkeypatch.setitem(sys.modules, "__mp_main__", sys.modules["__main__"])
+    with Manager(local_workers=0):
+        assert "__main__" not in cloudpickle.list_registry_pickle_by_value()
 
 
 def test_what_belongs_to_one_process_says_so_when_it_is_sent(manager: Manager, bare_manager: Manager) -> None:

@@ -355,10 +355,12 @@ def _scratch_below(parent: str | os.PathLike[str]) -> OwnedDirectory:
 
 def _send_script_by_value() -> None:
     """A child that multiprocessing has spawned has the user's script as a module that no worker knows."""
-    if "__mp_main__" in sys.modules:
+    script = sys.modules.get("__mp_main__")
+    # In every other process that is but another name of ``__main__``, which cloudpickle knows how to send.
+    if script is not None and script.__name__ == "__mp_main__":
         import cloudpickle
 
-        cloudpickle.register_pickle_by_value(sys.modules["__mp_main__"])
+        cloudpickle.register_pickle_by_value(script)
 
 
 def _options() -> list[str]:

@@ -53,10 +53,10 @@ def pickle_error(error: BaseException) -> bytes:
     the message refuses that, or builds it twice: such a one is put together without its constructor."""
     message = _message(error)
     fallback = b""
-    for packed in (error, _Parts(error)):
+    for pack in (_itself, _Parts):
         for dump in (_plain, _by_value):
             try:
-                data = dump(packed)
+                data = dump(pack(error))
                 again = pickle.loads(data)
             except BaseException:  # noqa: BLE001 -- constructors and __reduce__ are the user's code
                 continue
@@ -75,14 +75,26 @@ def _message(error: BaseException) -> str | None:
         return None
 
 
+def _itself(error: BaseException) -> object:
+    return error
+
+
 class _Parts:
     """Stands for an exception, as which it is unpickled."""
 
     def __init__(self, error: BaseException) -> None:
-        self._parts = parts_of_exception(error)
+        kind, args, attributes = parts_of_exception(error)
+        self._parts = kind, tuple(map(_with_parts, args)), attributes
 
     def __reduce__(self) -> tuple[Callable[..., BaseException], tuple[object, ...]]:
         return rebuild_exception, self._parts
+
+
+def _with_parts(arg: object) -> object:
+    """An argument of an exception; those of a group are exceptions."""
+    if isinstance(arg, BaseException):
+        return _Parts(arg)
+    return [_with_parts(one) for one in arg] if isinstance(arg, list) else arg
 
 
 def _plain(error: object) -> bytes:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copyreg
 import pickle
+import sys
 
 import pytest
 
@@ -115,6 +116,15 @@ def test_exceptions_whose_constructors_make_the_message_arrive_as_themselves(err
     assert str(again) == str(error)
     assert again.args == error.args
     assert again.__dict__ == error.__dict__
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="there are groups from Python 3.11 on")
+@pytest.mark.usefixtures("own_ways")
+def test_groups_of_such_exceptions_do_so_too() -> None:
+    group = ExceptionGroup("two", [DemandingError(1, 2), ExceptionGroup("inner", [WordyError("a")])])  # noqa: F821
+    again = pickle.loads(pickle_error(group))
+    assert [str(one) for one in again.exceptions] == ["1 and 2", "inner (1 sub-exception)"]
+    assert str(again.exceptions[1].exceptions[0]) == "no a"
 
 
 @pytest.mark.usefixtures("own_ways")
