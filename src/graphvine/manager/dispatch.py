@@ -134,7 +134,7 @@ def dispatch(state: State, worker: Worker, table: PlanTable, index: int) -> None
     if blob not in worker.blobs:
         supply_blob(state, table, blob - table.blob_base, worker)
     attempt = table.attempts.get(index, 0) if table.attempts else 0
-    uses = table.need[index] if table.families is not None else 0
+    uses = 0 if table.plan.separate else table.need[index]
     worker.outbox.orders.append(
         TaskOrder(number, blob, table.blob_index[index], inputs, category, attempt, uses)
     )

@@ -205,7 +205,9 @@ class Dispatcher:
                     slots = [slot for slot, value in enumerate(inputs) if value == STORED]
                     run.files += [(len(tasks), slot, order.inputs[slot]) for slot in slots]
             job.packet = number
-            tasks.append(PacketTask(order.task, blob, context, order.index, order.attempt, inputs))
+            task = PacketTask(order.task, blob, context, order.index, order.attempt, inputs)
+            task.shares = order.uses > 0
+            tasks.append(task)
             made[order.task] = order.task
             if room < 0:
                 for left in load.jobs[position + 1 :]:

@@ -47,6 +47,7 @@ from graphvine.worker.packets import (
     TaskTurn,
 )
 from graphvine.worker.passing import refer, resolve
+from graphvine.worker.recent import Recent
 from graphvine.worker.relief import Relief, UnderWay
 from graphvine.worker.streams import Streams
 
@@ -83,12 +84,6 @@ def load_tree(path: str) -> Tree:
         return tree_files.load(path)
     except FileNotFoundError:
         raise VanishedError(os.path.basename(path)) from None
-
-
-def take_stored(given: str | int, passed: dict[int, Any]) -> Any:
-    """The value of an input that does not come with the packet: a file, or what another task has just passed
-    on. Raises as ``load_file``."""
-    return passed[given] if isinstance(given, int) else load_file(given)
 
 
 class Blobs:
@@ -174,6 +169,7 @@ class Executor:
         """Whether this is a child that an executor forked for one task."""
         self._blobs = Blobs()
         self._contexts = contexts
+        self._recent = Recent(load_file)
         self._memory = PeakMemory()
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(Packet).decode
@@ -199,6 +195,7 @@ class Executor:
 
     def _receive(self, poll: select.poll, buffer: memoryview) -> int:
         if not poll.poll(heap.IDLE_S * 1000):
+            self._recent.clear()
             heap.give_back()
         return self._link.recv_into(buffer)
 
@@ -217,6 +214,7 @@ class Executor:
             self._contexts.tell(ref)
         for blob, path in packet.blobs:
             self._blobs.tell(blob, path)
+        self._recent.forget_unused()
         self._memory.reset()
         flushed = perf_counter()
         self._unix_offset = time.time() - flushed
@@ -262,11 +260,13 @@ class Executor:
         try:
             if task.context != self._contexts.active:
                 self._contexts.activate(task.context)
+                # What was made with the modules of another is not of the same classes.
+                self._recent.clear()
             entry = self._blobs.get(task.blob)[task.index]
             if getattr(entry[0], payload.IN_CHILD, False) and not self._is_child:
                 return self._run_apart(task, packet, passed, began)
             inputs = [
-                pickle.loads(given) if type(given) is bytes else take_stored(given, passed)
+                pickle.loads(given) if type(given) is bytes else self._take(given, task.shares, passed)
                 for given in task.inputs
             ]
         except VanishedError as error:
@@ -355,6 +355,13 @@ class Executor:
             return self._run_task(task, packet, passed)
         finally:
             scratch.end_task()
+
+    def _take(self, given: str | int, shares: bool, passed: dict[int, Any]) -> Any:
+        """The value of an input that does not come with the packet: a file, or what another task has just
+        passed on. Raises as ``load_file``."""
+        if isinstance(given, int):
+            return passed[given]
+        return self._recent.take(given) if shares else load_file(given)
 
     def _carry(self, task: int, value: Any, packet: Packet) -> tuple[bytes | None, int]:
         """The result inline and its length, or None and the size of the file (or tree) it was written to."""

@@ -104,9 +104,11 @@ def test_an_order_tells_how_often_its_result_is_used(cluster: Rehearsal) -> None
     assert [order.uses for order in assign.orders] == [2, 2, 1]
 
 
-def test_without_families_nothing_is_told(cluster: Rehearsal) -> None:
+def test_it_is_not_told_where_each_task_stands_alone(cluster: Rehearsal) -> None:
     cluster.join(cores=1)
-    cluster.run(plan_of([(), (), (0, 1), (0, 1)], wanted=[2, 3]))
+    plan = plan_of([(), (), (0, 1)])
+    plan.separate = True
+    cluster.run(plan)
     assign = assigned(cluster.turn(), 1)
     assert assign is not None
     assert {order.uses for order in assign.orders} == {0}
