@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import random
 import socket
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -157,17 +159,22 @@ def as_nobody(act: object) -> str:
         return file.read()
 
 
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A directory that every user may enter (pytest's own closes whenever somebody begins to test)."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_what_may_not_be_read_is_refused(tmp_path: Path) -> None:
-    for parent in [tmp_path, *tmp_path.parents][:-1]:
-        if parent.stat().st_mode & 0o005 != 0o005 and parent.stat().st_uid == 0:
-            parent.chmod(parent.stat().st_mode | 0o005)
-    secret = tmp_path / "one" / "secret"
+def test_what_may_not_be_read_is_refused(open_path: Path) -> None:
+    secret = open_path / "one" / "secret"
     secret.parent.mkdir()
     secret.write_bytes(b"x")
     secret.chmod(0o000)
-    closed = tmp_path / "two" / "closed"
+    closed = open_path / "two" / "closed"
     closed.mkdir(parents=True)
     closed.chmod(0o000)
     for path in (secret, closed):
