@@ -119,8 +119,8 @@ class Files:
 
     def take_value(self, file: int, value: bytes) -> list[Job]:
         """The manager sent a small file. It is what counts: where its task was cancelled while the news of a
-        large result was under way, that result is dropped."""
-        stored = self.held.get(file) == STORED
+        large result was under way, that result is dropped; also one that somebody still reads."""
+        stored = self.held.get(file) == STORED or file in self._doomed
         ready = self.hold(file, value)
         if stored:
             self.sizes.pop(file, None)

@@ -689,3 +689,16 @@ def test_results_of_a_busy_worker_wait_for_others_and_the_last_ones_do_not() -> 
     assert set(bench.done) == {0}
     bench.run_all(duration_s=1.0)
     assert set(bench.done) == {0, 1, 2, 3}, "no time has passed"
+
+
+def test_a_stored_result_that_is_dropped_while_it_is_read_does_not_stay_for_the_value_in_its_place() -> None:
+    bench = Bench(cores=1)
+    bench.assign(order(1), order(2, 1))
+    bench.finish_one(bench.only_executor(), size=5000)
+    (number,) = bench.executors
+    assert bench.begin(number) == [2]
+    bench.core.on_drop([1])
+    bench.assign(order(3, 1), values={1: b"cancelled"})
+    bench.run_all()
+    assert set(bench.done) == {1, 2, 3}
+    assert 1 not in bench.stored
