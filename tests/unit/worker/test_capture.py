@@ -17,6 +17,8 @@ def parent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Path]:
     monkeypatch.setattr(scratch, "_parent", str(tmp_path))
+    # Another test of this process may have prepared one, elsewhere.
+    monkeypatch.setattr(capture, "_capture", None)
     yield tmp_path
     capture.end()
     if capture._capture is not None:
