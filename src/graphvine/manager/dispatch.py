@@ -134,9 +134,9 @@ def dispatch(state: State, worker: Worker, table: PlanTable, index: int) -> None
     if blob not in worker.blobs:
         supply_blob(state, table, blob - table.blob_base, worker)
     attempt = table.attempts.get(index, 0) if table.attempts else 0
-    uses = 0 if table.plan.separate else table.need[index]
+    uses = table.need[index] if table.families is not None else 0
     worker.outbox.orders.append(
-        TaskOrder(number, blob, table.blob_index[index], inputs, category, attempt, uses)
+        TaskOrder(number, blob, table.blob_index[index], inputs, category, attempt, uses, table.shares)
     )
     if not pool.plain:
         worker.outbox.also().requests[number] = pool.request

@@ -176,6 +176,7 @@ class PlanTable:
         "refs",
         "remade",
         "running_of",
+        "shares",
         "size",
         "soft",
         "spread",
@@ -219,6 +220,8 @@ class PlanTable:
         self.state: bytearray = CheckedStates(size, base) if checked else bytearray(size)
         self.blob_of = plan.blob_of
         self.blob_index = plan.blob_index
+        #: Its tasks may take values that others have in their hands: those of separate plans have their own.
+        self.shares = not plan.separate
         #: What the plan has of families; None when it has none.
         self.families: Families | None = None
         #: Of ``plan.externals``: table and index of each.

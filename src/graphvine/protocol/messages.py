@@ -140,8 +140,8 @@ class TaskOrder(msgspec.Struct, array_like=True, gc=False):
     Orders are sent in the order in which they should run. ``category`` is the manager's number for the
     task's category (durations are learned per category). An input is either a file this worker holds, or
     the result of a task that it was given before, or comes with this message (``values``, ``sources``).
-    ``uses``: how many input slots of other tasks, and holds, there are on the result; 0 where it is not told,
-    as tasks take nothing that others have in their hands (those of separate plans).
+    ``uses``: how many input slots of other tasks, and holds, there are on the result (0: not told).
+    ``shares``: a value that it takes may be one that others take as well.
     """
 
     task: int
@@ -151,6 +151,7 @@ class TaskOrder(msgspec.Struct, array_like=True, gc=False):
     category: int = 0
     attempt: int = 0
     uses: int = 0
+    shares: bool = False
 
 
 class OnNode(msgspec.Struct, frozen=True, array_like=True):

@@ -206,7 +206,7 @@ class Dispatcher:
                     run.files += [(len(tasks), slot, order.inputs[slot]) for slot in slots]
             job.packet = number
             task = PacketTask(order.task, blob, context, order.index, order.attempt, inputs)
-            task.shares = order.uses > 0
+            task.shares = order.shares
             tasks.append(task)
             made[order.task] = order.task
             if room < 0:

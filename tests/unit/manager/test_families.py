@@ -104,14 +104,23 @@ def test_an_order_tells_how_often_its_result_is_used(cluster: Rehearsal) -> None
     assert [order.uses for order in assign.orders] == [2, 2, 1]
 
 
-def test_it_is_not_told_where_each_task_stands_alone(cluster: Rehearsal) -> None:
+def test_without_families_nothing_is_told(cluster: Rehearsal) -> None:
     cluster.join(cores=1)
-    plan = plan_of([(), (), (0, 1)])
-    plan.separate = True
-    cluster.run(plan)
+    cluster.run(plan_of([(), (), (0, 1), (0, 1)], wanted=[2, 3]))
     assign = assigned(cluster.turn(), 1)
     assert assign is not None
     assert {order.uses for order in assign.orders} == {0}
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_tasks_that_stand_alone_share_nothing(cluster: Rehearsal, separate: bool) -> None:
+    cluster.join(cores=1)
+    plan = plan_of([(), (0,)])
+    plan.separate = separate
+    cluster.run(plan)
+    assign = assigned(cluster.turn(), 1)
+    assert assign is not None
+    assert {order.shares for order in assign.orders} == {not separate}
 
 
 def passed_on(cluster: Rehearsal, *, used: bool) -> tuple[int, list[Instruction]]:

@@ -185,25 +185,22 @@ def test_what_may_not_be_read_is_refused(open_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_directories_that_may_not_be_written_are_moved_and_removed(tmp_path: Path) -> None:
-    for parent in tmp_path.parents:
-        if parent.stat().st_mode & 0o005 != 0o005 and parent.stat().st_uid == 0:
-            parent.chmod(parent.stat().st_mode | 0o005)
-    tmp_path.chmod(0o777)
+def test_directories_that_may_not_be_written_are_moved_and_removed(open_path: Path) -> None:
+    open_path.chmod(0o777)
 
     def act() -> None:
-        source = tmp_path / "source"
+        source = open_path / "source"
         make_directory(source)
         (source / "sub" / "deep").chmod(0o555)
         (source / "sub").chmod(0o555)
         source.chmod(0o555)
-        take_in(NewTree(str(source)), str(tmp_path / "7"), lambda path: "move")
-        (tmp_path / "7/data/sub/deep").chmod(0o000)
-        (tmp_path / "7/data/sub").chmod(0o500)
-        remove(str(tmp_path / "7"))
+        take_in(NewTree(str(source)), str(open_path / "7"), lambda path: "move")
+        (open_path / "7/data/sub/deep").chmod(0o000)
+        (open_path / "7/data/sub").chmod(0o500)
+        remove(str(open_path / "7"))
 
     assert as_nobody(act) == ""
-    assert list(tmp_path.iterdir()) == []
+    assert list(open_path.iterdir()) == []
 
 
 def test_what_came_before_is_replaced_whatever_it_was(tmp_path: Path) -> None:
