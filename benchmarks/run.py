@@ -34,6 +34,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "gil_tasks": ("distributed",),
     "large_arrays": ("distributed", "numpy"),
     "collections_1gb": ("distributed", "pandas", "pyarrow"),
+    "kinds": ("distributed", "numpy"),
     "startup": ("distributed",),
     "million": (),
     "adl_payload": ("coffea", "dask_awkward", "hist"),

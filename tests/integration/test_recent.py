@@ -46,7 +46,8 @@ def test_tasks_of_a_graph_look_things_up_in_one_table() -> None:
     with gv.Manager(local_workers=1) as manager:
         found = manager.get(graph, [("look", n) for n in range(30)])
     assert [text for text, _ in found] == [str(n) for n in range(30)]
-    assert max(times for _, times in found) <= 2
+    # The only executor made it, and had no need to make it from its pickle.
+    assert max(times for _, times in found) == 0
 
 
 def test_calls_of_an_executor_have_their_own() -> None:

@@ -141,7 +141,7 @@ class TaskOrder(msgspec.Struct, array_like=True, gc=False):
     task's category (durations are learned per category). An input is either a file this worker holds, or
     the result of a task that it was given before, or comes with this message (``values``, ``sources``).
     ``uses``: how many input slots of other tasks, and holds, there are on the result (0: not told).
-    ``shares``: a value that it takes may be one that others take as well.
+    ``shares``: what it takes and makes may be, as it is, what others take.
     """
 
     task: int

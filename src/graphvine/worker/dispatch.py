@@ -205,9 +205,9 @@ class Dispatcher:
                     slots = [slot for slot, value in enumerate(inputs) if value == STORED]
                     run.files += [(len(tasks), slot, order.inputs[slot]) for slot in slots]
             job.packet = number
-            task = PacketTask(order.task, blob, context, order.index, order.attempt, inputs)
-            task.shares = order.shares
-            tasks.append(task)
+            tasks.append(
+                PacketTask(order.task, blob, context, order.index, order.attempt, inputs, shares=order.shares)
+            )
             made[order.task] = order.task
             if room < 0:
                 for left in load.jobs[position + 1 :]:

@@ -265,6 +265,8 @@ class Executor:
             entry = self._blobs.get(task.blob)[task.index]
             if getattr(entry[0], payload.IN_CHILD, False) and not self._is_child:
                 return self._run_apart(task, packet, passed, began)
+            if self._recent.trial is not None:
+                self._recent.begin(task.inputs)
             inputs = [
                 pickle.loads(given) if type(given) is bytes else self._take(given, task.shares, passed)
                 for given in task.inputs
@@ -290,7 +292,7 @@ class Executor:
             # need one find that it was not passed on, go back, and read it from the store.
             passes = bool(task.passed) and not self._is_child and type(value) not in (NewTree, Tree)
             keeps = task.kept or not passes
-            data, size = self._carry(task.task, value, packet) if keeps else (None, 0)
+            data, size = self._carry(task, value, packet) if keeps else (None, 0)
         except BadTreeError as error:
             return self._failed(task, began, "raised", error)
         except OSError as error:
@@ -363,23 +365,29 @@ class Executor:
             return passed[given]
         return self._recent.take(given) if shares else load_file(given)
 
-    def _carry(self, task: int, value: Any, packet: Packet) -> tuple[bytes | None, int]:
+    def _carry(self, task: PacketTask, value: Any, packet: Packet) -> tuple[bytes | None, int]:
         """The result inline and its length, or None and the size of the file (or tree) it was written to."""
         if type(value) is NewTree or type(value) is Tree:
-            return None, store_tree(NewTree(value.path), task, packet.fallback or packet.directory)
+            return None, store_tree(NewTree(value.path), task.task, packet.fallback or packet.directory)
+        began = perf_counter()
         data, buffers = values.dumps(value, packet.inline_bytes)
         if not buffers and len(data) <= packet.inline_bytes:
             return data, len(data)
-        return None, self._write(task, data, buffers, packet)
+        took_s = perf_counter() - began
+        directory, size = self._write(task.task, data, buffers, packet)
+        if task.shares:
+            self._recent.offer(f"{directory}/{task.task}", value, took_s)
+        return None, size
 
-    def _write(self, task: int, data: bytes, buffers: list[memoryview], packet: Packet) -> int:
+    def _write(self, task: int, data: bytes, buffers: list[memoryview], packet: Packet) -> tuple[str, int]:
+        """Where it was written, and its size."""
         pieces = values.layout(data, buffers)
         try:
-            return write_value_file(packet.directory, task, pieces)
+            return packet.directory, write_value_file(packet.directory, task, pieces)
         except OSError:
             if not packet.fallback or packet.fallback == packet.directory:
                 raise
-            return write_value_file(packet.fallback, task, pieces)
+            return packet.fallback, write_value_file(packet.fallback, task, pieces)
 
     def _peak(self, duration_s: float) -> float:
         if duration_s < MEASURED_FROM_S:

@@ -32,7 +32,7 @@ class PacketTask(msgspec.Struct, array_like=True, gc=False):
     number of a task before it in the packet, whose value it takes as it is.
 
     ``passed``: how many inputs of tasks behind it in the packet are its value; without ``kept`` nobody else
-    needs that. ``shares``: what it takes may be what others took and will take (see ``recent``)."""
+    needs that. ``shares``: what it takes and makes may be what others take (see ``recent``)."""
 
     task: int
     blob: int

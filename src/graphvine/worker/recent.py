@@ -4,7 +4,9 @@ A table of a million entries, or a model, that a thousand tasks of a graph look 
 anew from its pickle for each of them. So an executor keeps such a value while tasks go on taking it. They
 share it, as in dask's own schedulers and on one worker of distributed.
 
-- It is kept when it is taken for the second time, and took ``worth_s`` or more: most values are taken once.
+- It is kept when it took ``worth_s`` or more to make and is taken for the second time: most values are taken
+  once. Until the next task begins it is kept *on trial*, and when it was made here by a task, too: then it is
+  there at once for a task that takes it, and takes no memory from another.
 - It is kept until nobody took it for ``unused_s``, or others that were taken since need the room. The last
   one is kept whatever its size: whoever takes it has that much memory.
 - It is the file's of that moment: what lies under the same name later is another one.
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import perf_counter
 from typing import Any
 
@@ -23,7 +25,7 @@ import msgspec
 #: So many are remembered that were taken once.
 _REMEMBERED = 256
 
-Identity = tuple[str, int, int, int, int]
+Identity = tuple[int, int, int, int]
 
 
 class _Kept(msgspec.Struct):
@@ -52,21 +54,39 @@ class Recent:
         self._kept: OrderedDict[Identity, _Kept] = OrderedDict()
         self._held_bytes = 0
         self._once: OrderedDict[Identity, None] = OrderedDict()
+        self.trial: tuple[Identity, Any] | None = None
+
+    def begin(self, inputs: Iterable[Any]) -> None:
+        """A task begins, of whose inputs those that are paths will be taken. (Nothing to do without a
+        ``trial``.)"""
+        if self.trial is not None and self.trial[0] not in (_identity(p) for p in inputs if type(p) is str):
+            self.trial = None
 
     def take(self, path: str) -> Any:
         """The value in a file. Raises whatever ``load`` raises."""
         identity = _identity(path)
-        kept = self._kept.get(identity) if identity is not None else None
-        if kept is not None and identity is not None:
+        if identity is None:
+            return self._load(path)
+        kept = self._kept.get(identity)
+        if kept is not None:
             kept.used_at = self._clock()
             self._kept.move_to_end(identity)
             return kept.value
+        if self.trial is not None and self.trial[0] == identity:
+            value = self.trial[1]
+            self._keep(identity, value)
+            return value
         began = self._clock()
         value = self._load(path)
-        now = self._clock()
-        if identity is not None and now - began >= self._worth_s:
-            self._note(identity, value, now)
+        if self._clock() - began >= self._worth_s:
+            self._note(identity, value)
         return value
+
+    def offer(self, path: str, value: Any, took_s: float) -> None:
+        """A task made a value, which was written to a file, and took so long to pickle."""
+        identity = _identity(path)
+        if identity is not None and took_s >= self._worth_s:
+            self._note(identity, value)
 
     def forget_unused(self) -> None:
         """Let go what nobody took lately."""
@@ -79,18 +99,24 @@ class Recent:
         """Let everything go."""
         self._kept.clear()
         self._once.clear()
+        self.trial = None
         self._held_bytes = 0
 
-    def _note(self, identity: Identity, value: Any, now: float) -> None:
+    def _note(self, identity: Identity, value: Any) -> None:
         """A value was made that took long."""
-        if identity not in self._once:
-            self._once[identity] = None
-            if len(self._once) > _REMEMBERED:
-                self._once.popitem(last=False)
+        if identity in self._once:
+            self._keep(identity, value)
             return
-        del self._once[identity]
+        self._once[identity] = None
+        if len(self._once) > _REMEMBERED:
+            self._once.popitem(last=False)
+        self.trial = identity, value
+
+    def _keep(self, identity: Identity, value: Any) -> None:
+        self._once.pop(identity, None)
+        self.trial = None
         size = identity[-1]
-        self._kept[identity] = _Kept(value, size, now)
+        self._kept[identity] = _Kept(value, size, self._clock())
         self._held_bytes += size
         while self._held_bytes > self._budget and len(self._kept) > 1:
             self._forget_first()
@@ -106,4 +132,4 @@ def _identity(path: str) -> Identity | None:
         state = os.stat(path)
     except OSError:
         return None
-    return path, state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size
+    return state.st_dev, state.st_ino, state.st_mtime_ns, state.st_size
