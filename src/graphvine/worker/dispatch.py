@@ -157,11 +157,8 @@ class Dispatcher:
     def _give(self, executor: Executor, lane: Lane, takers: int, now: float) -> None:
         load = fill(lane, share_of(lane, takers), self.durations.means, self._settings)
         head = load.jobs[0] if load.jobs else None
-        others = self._crew.most_at_once(lane.request) - 1
-        if head is not None and head.order.uses and not head.max_s and lane.size >= others:
-            waiters, means, settings = self._files.waiters, self.durations.means, self._settings
-            gather(load, lane, others, self._queue.jobs, waiters, means, settings)
-            follow(load, lane, waiters, means, settings)
+        if head is not None and head.order.uses and not head.max_s:
+            self._add_family(load, lane)
         run = self._make_packet(executor, load)
         if not run.packet.tasks:
             if not executor.bundles:
@@ -176,6 +173,14 @@ class Dispatcher:
         if jobs[0].max_s:
             executor.expires_at = now + jobs[0].max_s
         self._outbox.instructions.append(run)
+
+    def _add_family(self, load: Load, lane: Lane) -> None:
+        """Add what goes with a load, if everybody else who could work for its lane finds a job there."""
+        others = self._crew.most_at_once(lane.request) - 1
+        if lane.size >= others:
+            waiters, means, settings = self._files.waiters, self.durations.means, self._settings
+            gather(load, lane, others, self._queue.jobs, waiters, means, settings)
+            follow(load, lane, waiters, means, settings)
 
     def _make_packet(self, executor: Executor, load: Load) -> RunPacket:
         """The packet of a load; jobs that lack an input after all, or are too much for it, go back."""
