@@ -11,7 +11,6 @@ the kernel tells nobody of what other machines write.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import os
 import signal
@@ -39,8 +38,8 @@ from graphvine.deploy.systems import make_system, names
 from graphvine.protocol.connection import (
     Connection,
     ConnectionFileError,
+    connection_files,
     read_connection,
-    state_directory,
     sweep_connections,
 )
 from graphvine.protocol.messages import Demand
@@ -203,8 +202,7 @@ class Factory:
             paths = [Path(self.options.connection_file)]
         else:
             sweep_connections()
-            found = state_directory().glob("*.json")
-            paths = sorted((p for p in found if self.options.matches(p.stem)), key=_changed_at, reverse=True)
+            paths = [path for path in connection_files() if self.options.matches(path.stem)]
         for path in paths:
             try:
                 yield path, read_connection(path)
@@ -319,12 +317,6 @@ def _state_of(path: str) -> object:
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def _changed_at(path: Path) -> float:
-    with contextlib.suppress(OSError):
-        return path.stat().st_mtime
-    return 0.0
 
 
 # -- the command ----------------------------------------------------------------------------------------

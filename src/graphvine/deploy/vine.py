@@ -23,7 +23,7 @@ from typing import Any
 from graphvine.deploy.errors import DeployError
 from graphvine.deploy.factory import system_for
 from graphvine.deploy.factory_options import ACCEPTED, FactoryOptions, make_options, option_name
-from graphvine.protocol.connection import read_connection, state_directory
+from graphvine.protocol.connection import connection_files, read_connection
 from graphvine.protocol.directories import OwnedDirectory, sweep
 from graphvine.protocol.interpreter import calling, start_bound
 
@@ -155,7 +155,7 @@ def _stop(process: subprocess.Popen[bytes], directory: OwnedDirectory, pid: int)
 def _file_of_port(address: str) -> Path:
     """The connection file of this user's manager at ``host:port``. Raises ValueError."""
     port = address.rpartition(":")[2]
-    for path in state_directory().glob("*.json"):
+    for path in connection_files():
         if str(read_connection(path).port) == port:
             return path
     raise ValueError(f"manager_host_port={address!r}: no manager of yours listens on that port here")

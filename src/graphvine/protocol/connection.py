@@ -7,6 +7,7 @@ the links between workers over which bulk data goes.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
@@ -49,6 +50,17 @@ def state_directory() -> Path:
     if os.path.isabs(base) and _is_writable(base):
         return Path(base, "graphvine")
     return Path(tempfile.gettempdir(), f"graphvine-state-{os.getuid()}")
+
+
+def connection_files() -> list[Path]:
+    """Those of this user's running managers, the latest first. Some may be damaged, or go just now."""
+    return sorted(state_directory().glob("*.json"), key=_changed_at, reverse=True)
+
+
+def _changed_at(path: Path) -> float:
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime
+    return 0.0
 
 
 def _is_writable(path: str) -> bool:

@@ -9,7 +9,6 @@ nothing tells of; after a second at first, then less often.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import re
 import select
@@ -23,6 +22,7 @@ import msgspec
 from graphvine.protocol.connection import (
     Connection,
     ConnectionFileError,
+    connection_files,
     find_connection,
     keyless_connection,
     read_connection,
@@ -119,14 +119,7 @@ class SearchByName(Search):
         """The one of that very name, or all that are meant, the latest first."""
         if os.path.exists(self._path):
             return [self._path]
-        found = [path for path in self._path.parent.glob("*.json") if self._pattern.fullmatch(path.stem)]
-        return sorted(found, key=_changed_at, reverse=True)
-
-
-def _changed_at(path: Path) -> float:
-    with contextlib.suppress(OSError):
-        return path.stat().st_mtime
-    return 0.0
+        return [path for path in connection_files() if self._pattern.fullmatch(path.stem)]
 
 
 class SearchByAddress(Search):
