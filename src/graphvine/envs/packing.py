@@ -253,18 +253,20 @@ class _Packing:
             reused = made.reused.get(item.target)
             return None if reused is None else bytecode.with_unchecked_header(reused, self._survey.magic)
 
-        begin = [item for item in everything if front.belongs(item, first)]
+        begin: list[Item] = []
+        rest: list[Item] = []
+        for item in everything:
+            (begin if front.belongs(item, first) else rest).append(item)
         before = writer.compressed(begin, contents) if begin else b""
         metadata = msgspec.structs.replace(
             metadata, unpacked_bytes=total, files=len(files), front_bytes=len(before)
         )
         description = data_item(MEMBER, encode(metadata))
         total += description.size
-        rest = [item for item in everything if not front.belongs(item, first)]
         if before:
             before = writer.compressed([description], contents) + before
         else:
-            rest = [description, *rest]
+            rest.insert(0, description)
         archive = os.path.join(staging, "archive")
         digest = writer.write(
             archive,
