@@ -84,17 +84,11 @@ class Manager(TaskClient, DaskClient):
         refuse_nesting()
         _send_script_by_value()
         encrypted = bool(taskvine.pop("ssl", False)) or encrypt_transfers
-        _check_known(taskvine)
-        if name is not None:
-            _check_name(name)
-        _check_security(security, encrypted, password_file is not None)
-        _check_cluster(cluster)
+        _check(taskvine, name, security, encrypted, password_file is not None, cluster)
         password = "" if password_file is None else _password_in(password_file)
         keyless = security == "none"
         public = keyless or port is not None or name is not None or (cluster is not None and cluster.remote)
-        if cluster is not None and local_workers is None:
-            local_workers = 0
-        wish = LocalWish.stated(local_workers, public)
+        wish = LocalWish.stated(0 if cluster is not None and local_workers is None else local_workers, public)
         scratch = _scratch_below(tempfile.gettempdir() if staging_path is None else staging_path)
         worker = LocalWorker(wish.cores, Path(scratch.path) / "worker")
         try:
@@ -314,6 +308,16 @@ class Manager(TaskClient, DaskClient):
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"on port {self.port}"
         return f"<graphvine.Manager {self.name}, {state}>"
+
+
+def _check(
+    taskvine: Mapping[str, Any], name: Any, security: Any, encrypted: bool, has_password: bool, cluster: Any
+) -> None:
+    _check_known(taskvine)
+    if name is not None:
+        _check_name(name)
+    _check_security(security, encrypted, has_password)
+    _check_cluster(cluster)
 
 
 def _check_known(taskvine: Mapping[str, Any]) -> None:
